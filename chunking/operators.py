@@ -1,0 +1,70 @@
+"""Operators that a chunk circuit may contain.
+
+The list is what ezkl 23.0.5 accepts (through tract) and this project has tried. `SELECTING`
+operators only move or pick elements, so a range proved for their inputs holds for their outputs.
+`RANGE_CHECKED` operators decompose what they output, or what they pass on, into digits, which
+bounds it by the decomposition's range.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SELECTING: Final = frozenset(
+    {
+        "Concat",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+
+RANGE_CHECKED: Final = frozenset({"Relu"})
+
+WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
+"""Operators that carry the work: a layer is one of these with what follows it."""
+
+SUPPORTED: Final = (
+    SELECTING
+    | RANGE_CHECKED
+    | WEIGHTED
+    | frozenset(
+        {
+            "Abs",
+            "Add",
+            "AveragePool",
+            "BatchNormalization",
+            "Clip",
+            "Div",
+            "Erf",
+            "Exp",
+            "Expand",
+            "GlobalAveragePool",
+            "LayerNormalization",
+            "LeakyRelu",
+            "Max",
+            "Min",
+            "Mul",
+            "Neg",
+            "Pad",
+            "Pow",
+            "ReduceMax",
+            "ReduceMean",
+            "ReduceSum",
+            "Sigmoid",
+            "Softmax",
+            "Sqrt",
+            "Sub",
+            "Sum",
+            "Tanh",
+            "Where",
+        }
+    )
+)

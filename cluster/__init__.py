@@ -1,0 +1,1 @@
+"""Ray: the actors that prove, and the pool that hands chunks to them."""

@@ -1,0 +1,189 @@
+"""The pool: hands chunks to workers, replaces dead workers, bounds attempts.
+
+Ray's own retries are off (its default): only this pool knows which attempt counts. A result is
+accepted only from the attempt that is current for its chunk. A chunk is tried at most
+`MAX_ATTEMPTS` times; an error that says it is not retryable ends the run at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from zkml_ray.cluster.worker import ChunkWorker
+from zkml_ray.errors import StageError, StoreError, ZkmlRayError
+from zkml_ray.stages.prove import ChunkResult, ProveJob
+
+MAX_ATTEMPTS: Final[int] = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A worker's answer for a chunk.
+
+    Attributes:
+        worker: The worker's name.
+        attempt: Which attempt it was, from 1.
+        result: The answer, not yet checked.
+    """
+
+    worker: str
+    attempt: int
+    result: ChunkResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """A chunk was handed to a worker."""
+
+    worker: str
+    chunk_id: str
+    attempt: int
+
+
+@dataclass(slots=True)
+class _Worker:
+    name: str
+    actor: Any
+    job: ProveJob | None = None
+    call: Any = None
+    attempt: int = 0
+
+
+@dataclass(slots=True)
+class _Queue:
+    jobs: deque[ProveJob] = field(default_factory=deque)
+    attempts: dict[str, int] = field(default_factory=dict)
+    known: dict[str, ProveJob] = field(default_factory=dict)
+
+
+class WorkerPool:
+    """N actors and a first-in-first-out queue of chunks that are ready to be proved."""
+
+    def __init__(self, *, workers: int, threads: int, store_url: str) -> None:
+        """Start the actors (they come up in the background).
+
+        Args:
+            workers: How many.
+            threads: Prover threads (and reserved CPUs) of each.
+            store_url: The store they read from.
+        """
+        self._threads = threads
+        self._store_url = store_url
+        self._queue = _Queue()
+        self._workers = [
+            _Worker(name=f"worker-{index}", actor=self._start()) for index in range(workers)
+        ]
+
+    def submit(self, job: ProveJob) -> list[Assigned]:
+        """Queue a chunk, and hand out what can be handed out."""
+        self._queue.known[job.chunk.id] = job
+        self._queue.jobs.append(job)
+        return self._assign()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any chunk is queued or being proved."""
+        return bool(self._queue.jobs) or any(worker.job for worker in self._workers)
+
+    def poll(self, timeout_s: float) -> list[Completed | Assigned]:
+        """Wait for something to happen.
+
+        Args:
+            timeout_s: How long to wait at most; 0 only looks.
+
+        Raises:
+            ZkmlRayError: A chunk failed in a way that another attempt cannot mend, or failed
+                `MAX_ATTEMPTS` times.
+        """
+        calls = {worker.call: worker for worker in self._workers if worker.call is not None}
+        events: list[Completed | Assigned] = []
+        if calls:
+            done, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
+            for call in done:
+                completed = self._collect(calls[call])
+                if completed is not None:
+                    events.append(completed)
+        events += self._assign()
+        return events
+
+    def reject(self, completed: Completed, why: str) -> None:
+        """Give a chunk whose answer was refused another attempt.
+
+        Raises:
+            StageError: It has had `MAX_ATTEMPTS`.
+        """
+        self._again(self._queue.known[completed.result.chunk_id], why)
+
+    def close(self) -> None:
+        """End the actors."""
+        for worker in self._workers:
+            ray.kill(worker.actor, no_restart=True)
+        self._workers = []
+
+    def _start(self) -> Any:
+        remote = ray.remote(ChunkWorker).options(
+            num_cpus=self._threads,
+            max_restarts=0,
+            runtime_env={"env_vars": self._environment()},
+        )
+        return remote.remote(self._store_url)
+
+    def _environment(self) -> dict[str, str]:
+        passed = {"RAYON_NUM_THREADS": str(self._threads), "RUST_BACKTRACE": "0"}
+        if cache := os.environ.get("ZKML_RAY_CACHE"):
+            passed["ZKML_RAY_CACHE"] = cache
+        return passed
+
+    def _assign(self) -> list[Assigned]:
+        events = []
+        for worker in self._workers:
+            if worker.job is None and self._queue.jobs:
+                job = self._queue.jobs.popleft()
+                attempt = self._queue.attempts.get(job.chunk.id, 0) + 1
+                self._queue.attempts[job.chunk.id] = attempt
+                worker.job, worker.attempt = job, attempt
+                worker.call = worker.actor.prove.remote(job)
+                events.append(
+                    Assigned(worker=worker.name, chunk_id=job.chunk.id, attempt=attempt)
+                )
+        return events
+
+    def _collect(self, worker: _Worker) -> Completed | None:
+        job, call, attempt = worker.job, worker.call, worker.attempt
+        worker.job = worker.call = None
+        if job is None:
+            return None
+        try:
+            result: ChunkResult = ray.get(call)
+        except RayActorError:
+            worker.actor = self._start()
+            self._again(job, f"{worker.name} died while it had {job.chunk.id}")
+            return None
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, ZkmlRayError) else None
+            if cause is not None and not _retryable(cause):
+                raise cause from None
+            line = str(cause or error.cause or error).strip().splitlines()[0]
+            self._again(job, f"{worker.name} failed on {job.chunk.id}: {line}")
+            return None
+        return Completed(worker=worker.name, attempt=attempt, result=result)
+
+    def _again(self, job: ProveJob, why: str) -> None:
+        if self._queue.attempts[job.chunk.id] >= MAX_ATTEMPTS:
+            raise StageError(
+                f"{job.chunk.id} failed {MAX_ATTEMPTS} times, last: {why}; if it died of memory, "
+                "use fewer workers or fewer layers per chunk",
+                stage="prove",
+                chunk_id=job.chunk.id,
+            )
+        self._queue.jobs.appendleft(job)
+
+
+def _retryable(error: ZkmlRayError) -> bool:
+    return isinstance(error, StoreError) or (isinstance(error, StageError) and error.retryable)

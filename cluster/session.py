@@ -1,0 +1,61 @@
+"""Starting or joining Ray.
+
+A cluster is joined when RAY_ADDRESS is set (as `ray job submit` does) or an address is given;
+otherwise a private one is started on this machine and stopped at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zkml_ray.errors import ZkmlRayError
+
+
+class ClusterError(ZkmlRayError):
+    """Ray could not be started or joined, or lost what it needs to go on."""
+
+
+@contextmanager
+def ray_session(*, cpus: int, address: str | None = None) -> Iterator[None]:
+    """Have Ray for the duration of a block.
+
+    Args:
+        cpus: CPUs that a private cluster offers; at least what the workers reserve together.
+        address: A running cluster's address; default: RAY_ADDRESS, else a private cluster.
+
+    Raises:
+        ClusterError: Ray could not be started or joined.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if address:
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            else:
+                ray.init(
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
+    except Exception as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where = f"at {address}" if address else "on this machine"
+        raise ClusterError(f"Ray cannot be used {where}: {line}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,1 @@
+"""Commitments to boundary tensors: field encoding, packing, leaves, Merkle tree, openings."""

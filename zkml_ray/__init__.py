@@ -1,0 +1,31 @@
+"""Distributed zero-knowledge proving of ONNX models.
+
+The public names load what they need when first used, so that importing the verifier does not
+import Ray.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zkml_ray.api import Run, prove_distributed, verify
+    from zkml_ray.stages.plan import PlanOptions
+
+__version__ = "0.1.0"
+__all__ = ["PlanOptions", "Run", "__version__", "prove_distributed", "verify"]
+
+_HOMES = {
+    "PlanOptions": "zkml_ray.stages.plan",
+    "Run": "zkml_ray.api",
+    "prove_distributed": "zkml_ray.api",
+    "verify": "zkml_ray.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zkml_ray' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

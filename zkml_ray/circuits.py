@@ -1,0 +1,265 @@
+"""Deriving a plan's circuits from a model.
+
+One derivation, two callers. The plan stage derives with a rule that *chooses* each circuit's
+arguments; the verifier derives again from the model with the arguments that the plan *records*.
+Equal digests then mean that the plan is the model's, without trusting the plan's author. So
+nothing here may depend on anything but the model's bytes and the arguments.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zkml_ray import backend
+from zkml_ray.canonical import sha256_hex
+from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
+from zkml_ray.chunking.graph import Crossing, ModelGraph
+from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.chunking.normalize import normalise
+from zkml_ray.commitments.leaves import LeafLayout
+from zkml_ray.commitments.packing import PackingSpec
+from zkml_ray.errors import ChunkingError, StageError, UnsupportedOperatorError
+from zkml_ray.schema.plan import (
+    BoundaryPlan,
+    ChunkPlan,
+    CircuitArguments,
+    CommitmentArguments,
+    LayoutSpec,
+    Plan,
+)
+
+ArgumentRule = Callable[[str, Path, int], CircuitArguments]
+"""(chunk id, chunk model file, input scale) -> arguments of its circuit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitFiles:
+    """The two files that define a chunk's circuit.
+
+    Attributes:
+        onnx: The chunk model.
+        settings: Its canonical settings.
+    """
+
+    onnx: bytes
+    settings: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedCircuits:
+    """A plan and the files whose digests it records.
+
+    Attributes:
+        plan: The plan.
+        files: Per chunk id, its circuit's files.
+        normalised: The normalised model's bytes.
+    """
+
+    plan: Plan
+    files: Mapping[str, CircuitFiles]
+    normalised: bytes
+
+
+def normalised_graph(model: LoadedModel, dimensions: Mapping[str, int]) -> ModelGraph:
+    """The normalised model of a user's file, indexed."""
+    return ModelGraph(normalise(model.proto, dimensions))
+
+
+def derive_circuits(
+    model: LoadedModel,
+    graph: ModelGraph,
+    *,
+    dimensions: Mapping[str, int],
+    parts: Sequence[Sequence[str]],
+    input_scale: int,
+    commitment: CommitmentArguments,
+    arguments: ArgumentRule,
+) -> DerivedCircuits:
+    """Derive every chunk's circuit.
+
+    Args:
+        model: The user's model.
+        graph: Its normalised form (`normalised_graph` with the same dimensions).
+        dimensions: Values of symbolic dimensions.
+        parts: Node names per chunk.
+        input_scale: log2 of the fixed-point denominator of the model's inputs.
+        commitment: How boundaries are cut into leaves.
+        arguments: Gives each circuit's arguments.
+
+    Raises:
+        ChunkingError: The partition is not one, or scales do not fit.
+        UnsupportedOperatorError: ezkl cannot express a chunk.
+    """
+    crossings = graph.crossings(parts)
+    packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
+    committed = {c.tensor.name: _committed(c, packing, commitment) for c in crossings}
+    scales = {name: input_scale for name in graph.inputs}
+    chunks: list[ChunkPlan] = []
+    files: dict[str, CircuitFiles] = {}
+    for index, nodes in enumerate(parts):
+        incoming = [c.tensor.name for c in crossings if index in c.consumers]
+        outgoing = [c.tensor.name for c in crossings if c.producer == index]
+        chunk_id = f"chunk-{index:03d}"
+        operators = tuple(graph.nodes[name].op_type for name in nodes)
+        if not incoming:
+            raise ChunkingError(f"{chunk_id} ({', '.join(operators)}) reads no tensor: fold it away")
+        scale = _common_scale(chunk_id, incoming, scales)
+        onnx_data = extract_chunk(
+            graph, nodes, [committed[n] for n in incoming], [committed[n] for n in outgoing]
+        )
+        chosen, settings = _settings(chunk_id, operators, onnx_data, scale, arguments)
+        _check_range(chunk_id, chosen, packing)
+        leaves = [committed[name].layout.leaf_count for name in (*incoming, *outgoing)]
+        output_scales = _boundary_scales(chunk_id, settings, leaves)
+        for name, known in zip((*incoming, *outgoing), output_scales, strict=True):
+            if scales.setdefault(name, known) != known:
+                raise ChunkingError(
+                    f"{chunk_id}: boundary {name} has scale {known} here and {scales[name]} where "
+                    "it is made"
+                )
+        for name in outgoing:
+            if scales[name] != scale and commitment.salted:
+                raise ChunkingError(
+                    f"{chunk_id}: boundary {name} has scale {scales[name]} but its salts have "
+                    f"{scale}; cut elsewhere (--layers-per-chunk)"
+                )
+        files[chunk_id] = CircuitFiles(onnx=onnx_data, settings=settings.data)
+        chunks.append(
+            ChunkPlan(
+                id=chunk_id,
+                nodes=tuple(nodes),
+                operators=operators,
+                inputs=tuple(incoming),
+                outputs=tuple(outgoing),
+                arguments=chosen,
+                onnx_sha256=sha256_hex(onnx_data),
+                settings_sha256=sha256_hex(settings.data),
+                num_rows=settings.num_rows,
+                poseidon_rows=settings.poseidon_rows,
+            )
+        )
+    normalised = graph.proto.SerializeToString(deterministic=True)
+    plan = Plan(
+        ezkl_version=backend.EZKL_VERSION,
+        model_sha256=sha256_hex(model.data),
+        normalised_sha256=sha256_hex(normalised),
+        dimensions=tuple(sorted(dimensions.items())),
+        input_scale=input_scale,
+        commitment=commitment,
+        chunks=tuple(chunks),
+        boundaries=tuple(
+            BoundaryPlan(
+                name=c.tensor.name,
+                shape=c.tensor.shape,
+                scale=scales[c.tensor.name],
+                producer=None if c.producer is None else chunks[c.producer].id,
+                consumers=tuple(chunks[i].id for i in c.consumers),
+                layout=LayoutSpec.of(committed[c.tensor.name].layout),
+            )
+            for c in crossings
+        ),
+        model_inputs=graph.inputs,
+        model_outputs=graph.outputs,
+    )
+    return DerivedCircuits(plan=plan, files=files, normalised=normalised)
+
+
+def rederive_circuits(model: LoadedModel, plan: Plan) -> DerivedCircuits:
+    """Derive a plan's circuits again from the model, with the arguments that the plan records.
+
+    Args:
+        model: The verifier's own copy of the model.
+        plan: The plan to check; only its arguments are used.
+
+    Raises:
+        ZkmlRayError: The arguments do not fit the model.
+    """
+    dimensions = dict(plan.dimensions)
+    recorded = {chunk.id: chunk.arguments for chunk in plan.chunks}
+    return derive_circuits(
+        model,
+        normalised_graph(model, dimensions),
+        dimensions=dimensions,
+        parts=[chunk.nodes for chunk in plan.chunks],
+        input_scale=plan.input_scale,
+        commitment=plan.commitment,
+        arguments=lambda chunk_id, _path, _scale: recorded[chunk_id],
+    )
+
+
+def _committed(
+    crossing: Crossing, packing: PackingSpec, commitment: CommitmentArguments
+) -> CommittedTensor:
+    count = 1
+    for size in crossing.tensor.shape:
+        count *= size
+    layout = (
+        LeafLayout.plan(count, packing, max_slots=commitment.max_slots)
+        if commitment.salted
+        else LeafLayout.plan(count, packing, max_slots=commitment.max_slots, salts_per_leaf=0)
+    )
+    return CommittedTensor(info=crossing.tensor, layout=layout)
+
+
+def _common_scale(chunk_id: str, incoming: Sequence[str], scales: Mapping[str, int]) -> int:
+    found = {scales[name] for name in incoming}
+    if len(found) != 1:
+        shown = ", ".join(f"{name} has {scales[name]}" for name in incoming)
+        raise ChunkingError(
+            f"{chunk_id}: the tensors it reads must have one scale ({shown}); cut elsewhere "
+            "(--layers-per-chunk)"
+        )
+    return found.pop()
+
+
+def _settings(
+    chunk_id: str,
+    operators: tuple[str, ...],
+    onnx_data: bytes,
+    scale: int,
+    arguments: ArgumentRule,
+) -> tuple[CircuitArguments, backend.Settings]:
+    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
+        path = Path(folder) / f"{chunk_id}.onnx"
+        path.write_bytes(onnx_data)
+        try:
+            chosen = arguments(chunk_id, path, scale)
+            if chosen.input_scale != scale:
+                raise ChunkingError(
+                    f"{chunk_id}: input scale {chosen.input_scale}, but its inputs have {scale}"
+                )
+            return chosen, backend.derive_settings(path, chosen)
+        except StageError as error:
+            raise UnsupportedOperatorError(
+                f"{chunk_id} ({', '.join(operators)}) cannot be made a circuit: {error.message}"
+            ) from None
+
+
+def _check_range(chunk_id: str, chosen: CircuitArguments, packing: PackingSpec) -> None:
+    bound: int = chosen.decomp_base**chosen.decomp_legs - 1
+    if bound > packing.element_bound:
+        raise ChunkingError(
+            f"{chunk_id}: its circuit admits values up to {bound}, but packing is injective only "
+            f"up to {packing.element_bound}"
+        )
+
+
+def _boundary_scales(
+    chunk_id: str, settings: backend.Settings, leaves: Sequence[int]
+) -> list[int]:
+    if len(settings.output_scales) != sum(leaves) or settings.instance_count != sum(leaves):
+        raise ChunkingError(
+            f"{chunk_id}: its circuit has {len(settings.output_scales)} outputs and "
+            f"{settings.instance_count} instances; {sum(leaves)} leaves were expected"
+        )
+    scales, start = [], 0
+    for count in leaves:
+        found = set(settings.output_scales[start : start + count])
+        if len(found) != 1:
+            raise ChunkingError(f"{chunk_id}: the leaves of one boundary have scales {found}")
+        scales.append(found.pop())
+        start += count
+    return scales

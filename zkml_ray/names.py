@@ -1,0 +1,39 @@
+"""Logical names of a run's artifacts, as they stand in a manifest."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SEALED_PLAN: Final = "plans/sealed.json"
+MODEL: Final = "models/original.onnx"
+NORMALISED: Final = "models/normalised.onnx"
+
+
+def chunk_model(chunk_id: str) -> str:
+    """A chunk's ONNX model."""
+    return f"circuits/{chunk_id}/model.onnx"
+
+
+def settings(chunk_id: str) -> str:
+    """A chunk's canonical settings."""
+    return f"circuits/{chunk_id}/settings.json"
+
+
+def verifying_key(chunk_id: str) -> str:
+    """A chunk's verifying key."""
+    return f"keys/{chunk_id}/vk.key"
+
+
+def srs(logrows: int) -> str:
+    """The SRS of one size."""
+    return f"keys/srs/kzg{logrows}.srs"
+
+
+def proof(chunk_id: str) -> str:
+    """A chunk's proof, in canonical form."""
+    return f"proofs/{chunk_id}.json"
+
+
+def checkpoint(index: int) -> str:
+    """A boundary's private checkpoint, by its position in the plan."""
+    return f"private/boundary-{index:03d}.json"

@@ -1,0 +1,177 @@
+"""The manifest: what a run is, where its artifacts lie, and how it was made.
+
+Only the parts that a verifier can check carry weight: the sealed plan's digest, the artifact
+references (by digest), the boundary commitments and the statement. Timings, workers, versions and
+the command are the prover's account and prove nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from zkml_ray.schema.artifact import ArtifactRef
+from zkml_ray.schema.document import ChunkId, Document, Felt, Name, Sha256
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Seconds since the Unix epoch, or a duration."""
+
+
+class BoundaryCommitment(Document):
+    """A boundary and its Poseidon-Merkle commitment."""
+
+    boundary: Name
+    commitment: Felt
+
+
+class RevealedBoundary(Document):
+    """A boundary that the statement opens: anyone can re-compute its commitment.
+
+    Attributes:
+        boundary: Its name.
+        values: Quantised elements, flat, row-major; real value = element / 2^scale.
+        salts: The salts of its leaves.
+    """
+
+    boundary: Name
+    values: tuple[int, ...]
+    salts: tuple[int, ...]
+
+
+class Statement(Document):
+    """What the run claims to prove.
+
+    "The model of this plan maps the committed input to the committed output; the revealed
+    boundaries have these values."
+
+    Attributes:
+        plan_sha256: Digest of the sealed plan.
+        commitments: Commitments of the model's inputs and outputs, in plan order.
+        revealed: The boundaries whose values are shown, in plan order.
+    """
+
+    plan_sha256: Sha256
+    commitments: tuple[BoundaryCommitment, ...]
+    revealed: tuple[RevealedBoundary, ...]
+
+
+class Span(Document):
+    """A time span, in seconds since the Unix epoch."""
+
+    started_s: Seconds
+    ended_s: Seconds
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.ended_s - self.started_s
+
+
+class ChunkRecord(Document):
+    """How one chunk was proved.
+
+    Attributes:
+        chunk: Its id.
+        worker: Name of the worker.
+        pid: Process id of the worker on its node.
+        node: The node's name.
+        threads: Threads given to the prover.
+        attempts: Attempts until it was proved, 1 or more.
+        keys_made: Whether the keys were made for this run (False: they were cached).
+        setup: Time of compiling and key generation or cache look-up.
+        witness: Time of regenerating the witness on the worker.
+        prove: Time of proving.
+        verify_s: Seconds the coordinator took to verify the proof.
+        peak_rss_bytes: Largest resident set of the worker while it had this chunk.
+        proof_bytes: Length of the proof itself.
+    """
+
+    chunk: ChunkId
+    worker: str
+    pid: int
+    node: str
+    threads: int
+    attempts: Annotated[int, Field(ge=1)]
+    keys_made: bool
+    setup: Span
+    witness: Span
+    prove: Span
+    verify_s: Seconds
+    peak_rss_bytes: int
+    proof_bytes: int
+
+
+class StageRecord(Document):
+    """When a stage of the whole run began and ended."""
+
+    stage: str
+    span: Span
+
+
+class InputSource(Document):
+    """Where the input came from.
+
+    Attributes:
+        kind: "given", or "random" when the user gave none.
+        seed: The seed of a random input.
+    """
+
+    kind: Literal["given", "random"]
+    seed: int | None = None
+
+
+class Accuracy(Document):
+    """How far the proved output is from the float model's, for people: not proved.
+
+    Attributes:
+        max_abs_error: Largest absolute difference over all outputs.
+        mean_abs_error: Mean absolute difference.
+    """
+
+    max_abs_error: float
+    mean_abs_error: float
+
+
+class Manifest(Document):
+    """A run.
+
+    Attributes:
+        format: Version of this schema.
+        project: Project it belongs to.
+        run_id: Its id, unique in the project.
+        created_at: UTC time, ISO 8601.
+        model_file: The model file's name, for people.
+        model_sha256: Its digest.
+        plan_sha256: Digest of the sealed plan.
+        srs_trust: "insecure" or "ceremony".
+        statement: What is claimed.
+        boundaries: Commitment of every boundary, in plan order.
+        artifacts: Logical name -> reference.
+        chunks: How every chunk was proved, in plan order.
+        stages: When every stage began and ended.
+        input_source: Where the input came from.
+        accuracy: Difference from the float model.
+        versions: Package versions of the prover.
+        command: The command that made the run.
+        warnings: What a reader should know before relying on it.
+    """
+
+    format: Literal["zkml_ray/manifest/1"] = "zkml_ray/manifest/1"
+    project: str
+    run_id: str
+    created_at: str
+    model_file: str
+    model_sha256: Sha256
+    plan_sha256: Sha256
+    srs_trust: Literal["insecure", "ceremony"]
+    statement: Statement
+    boundaries: tuple[BoundaryCommitment, ...]
+    artifacts: dict[str, ArtifactRef]
+    chunks: tuple[ChunkRecord, ...]
+    stages: tuple[StageRecord, ...]
+    input_source: InputSource
+    accuracy: Accuracy | None
+    versions: dict[str, str]
+    command: tuple[str, ...]
+    warnings: tuple[str, ...]

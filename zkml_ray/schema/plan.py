@@ -1,0 +1,258 @@
+"""The plan: how a model becomes circuits.
+
+Two layers. `Plan` holds all that follows from the model and the chosen arguments, before any key
+exists: the partition into chunks, every circuit's arguments, and the digests of the chunk models
+and settings. `SealedPlan` adds what setup adds: the SRS and the digest of every verifying key.
+The digest of the sealed plan is a trust root: it pins everything that `ezkl.verify` is handed.
+
+Nothing in here depends on an input or on a machine's speed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from zkml_ray.commitments.leaves import LeafLayout
+from zkml_ray.commitments.merkle import BoundaryMetadata
+from zkml_ray.commitments.packing import PackingSpec
+from zkml_ray.schema.document import ChunkId, Document, Name, Sha256
+
+Dimension = Annotated[int, Field(ge=1, le=1 << 31)]
+Count = Annotated[int, Field(ge=0, le=1 << 40)]
+Scale = Annotated[int, Field(ge=0, le=40)]
+
+
+class CircuitArguments(Document):
+    """The ezkl run arguments that a plan may choose; all others are fixed by the backend.
+
+    Attributes:
+        input_scale: log2 of the fixed-point denominator of every incoming tensor.
+        param_scale: The same for weights.
+        scale_rebase_multiplier: A result is divided back once its scale exceeds
+            input_scale times this.
+        decomp_base: Base of the range-check decomposition.
+        decomp_legs: Digits of the decomposition; values lie in +-(base^legs - 1).
+        num_inner_cols: Columns of the inner products.
+        logrows: log2 of the circuit's rows.
+        lookup_range: Inclusive bounds of lookup-table inputs (used only by circuits with tables).
+    """
+
+    input_scale: Scale
+    param_scale: Scale
+    scale_rebase_multiplier: Annotated[int, Field(ge=1, le=8)] = 1
+    decomp_base: Annotated[int, Field(ge=2, le=1 << 20)]
+    decomp_legs: Annotated[int, Field(ge=1, le=16)]
+    num_inner_cols: Annotated[int, Field(ge=1, le=16)]
+    logrows: Annotated[int, Field(ge=6, le=26)]
+    lookup_range: tuple[int, int] = (-128, 128)
+
+
+class LayoutSpec(Document):
+    """How a boundary's elements are cut into leaves and packed (see `LeafLayout`)."""
+
+    element_count: Dimension
+    leaf_count: Dimension
+    leaf_size: Dimension
+    salts_per_leaf: Annotated[int, Field(ge=0, le=64)]
+    slots: Dimension
+    decomp_base: Annotated[int, Field(ge=2, le=1 << 20)]
+    decomp_legs: Annotated[int, Field(ge=1, le=16)]
+    stride_bits: Annotated[int, Field(ge=2, le=126)]
+    inner: Annotated[int, Field(ge=1, le=64)]
+    outer: Annotated[int, Field(ge=1, le=64)]
+
+    @classmethod
+    def of(cls, layout: LeafLayout) -> LayoutSpec:
+        """The document form of a layout."""
+        return cls(
+            element_count=layout.element_count,
+            leaf_count=layout.leaf_count,
+            leaf_size=layout.leaf_size,
+            salts_per_leaf=layout.salts_per_leaf,
+            slots=layout.slots,
+            decomp_base=layout.packing.decomp_base,
+            decomp_legs=layout.packing.decomp_legs,
+            stride_bits=layout.packing.stride_bits,
+            inner=layout.packing.inner,
+            outer=layout.packing.outer,
+        )
+
+    def layout(self) -> LeafLayout:
+        """The layout itself.
+
+        Raises:
+            FieldRangeError: The numbers do not describe an injective packing.
+        """
+        return LeafLayout(
+            element_count=self.element_count,
+            leaf_count=self.leaf_count,
+            leaf_size=self.leaf_size,
+            salts_per_leaf=self.salts_per_leaf,
+            slots=self.slots,
+            packing=PackingSpec(
+                decomp_base=self.decomp_base,
+                decomp_legs=self.decomp_legs,
+                stride_bits=self.stride_bits,
+                inner=self.inner,
+                outer=self.outer,
+            ),
+        )
+
+
+class BoundaryPlan(Document):
+    """One tensor that crosses a cut, or enters or leaves the model.
+
+    Attributes:
+        name: The tensor's name in the normalised model.
+        shape: Its dimensions, row-major.
+        scale: log2 of the fixed-point denominator of its elements.
+        producer: The chunk whose circuit computes it; None for an input of the model.
+        consumers: The chunks whose circuits read it, in plan order.
+        layout: Its cut into leaves.
+    """
+
+    name: Name
+    shape: tuple[Dimension, ...]
+    scale: Scale
+    producer: ChunkId | None
+    consumers: tuple[ChunkId, ...]
+    layout: LayoutSpec
+
+    def metadata(self) -> BoundaryMetadata:
+        """What the boundary's commitment binds besides its values."""
+        return BoundaryMetadata(
+            name=self.name, shape=self.shape, scale=self.scale, layout=self.layout.layout()
+        )
+
+
+class ChunkPlan(Document):
+    """One circuit.
+
+    Attributes:
+        id: "chunk-000" and so on, in topological order.
+        nodes: The normalised model's nodes in it, in topological order.
+        operators: Their operator types, for people.
+        inputs: Boundaries it reads, in the order of its ONNX inputs.
+        outputs: Boundaries it produces, in the order of its ONNX outputs.
+        arguments: Its circuit's arguments.
+        onnx_sha256: Digest of the chunk's ONNX file (operators, weights, commit sub-graph).
+        settings_sha256: Digest of the canonical settings file.
+        num_rows: Rows of the main region, before they are split over column blocks.
+        poseidon_rows: Rows of the hash region.
+    """
+
+    id: ChunkId
+    nodes: tuple[Name, ...]
+    operators: tuple[str, ...]
+    inputs: tuple[Name, ...]
+    outputs: tuple[Name, ...]
+    arguments: CircuitArguments
+    onnx_sha256: Sha256
+    settings_sha256: Sha256
+    num_rows: Count
+    poseidon_rows: Count
+
+    def touched(self) -> tuple[str, ...]:
+        """Boundaries whose commitments the circuit exposes, in instance order."""
+        return self.inputs + self.outputs
+
+
+class CommitmentArguments(Document):
+    """How every boundary of a plan is committed to.
+
+    Attributes:
+        decomp_base: With `decomp_legs`, the range that packing must be injective on; no circuit
+            of the plan may admit a larger one.
+        decomp_legs: See `decomp_base`.
+        max_slots: Upper bound of a leaf's slots (elements, zeros and salts).
+        salted: Whether leaves carry salts; without them a commitment can be guessed open.
+    """
+
+    decomp_base: Annotated[int, Field(ge=2, le=1 << 20)] = 128
+    decomp_legs: Annotated[int, Field(ge=1, le=16)] = 4
+    max_slots: Annotated[int, Field(ge=8, le=1 << 16)] = 128
+    salted: bool = True
+
+
+class Plan(Document):
+    """Everything about a model's circuits that does not need a key.
+
+    Attributes:
+        format: Version of this schema.
+        ezkl_version: The proving backend's exact version.
+        model_sha256: Digest of the ONNX file as the user gave it.
+        normalised_sha256: Digest of the normalised model that the chunks are cut from.
+        dimensions: Values given to symbolic dimensions, sorted by name.
+        input_scale: log2 of the fixed-point denominator of the model's inputs.
+        commitment: How boundaries are committed to.
+        chunks: In topological order.
+        boundaries: Inputs of the model first, then in order of production.
+        model_inputs: Boundaries that are the model's inputs.
+        model_outputs: Boundaries that are the model's outputs.
+    """
+
+    format: Literal["zkml_ray/plan/1"] = "zkml_ray/plan/1"
+    ezkl_version: str
+    model_sha256: Sha256
+    normalised_sha256: Sha256
+    dimensions: tuple[tuple[str, Dimension], ...]
+    input_scale: Scale
+    commitment: CommitmentArguments
+    chunks: Annotated[tuple[ChunkPlan, ...], Field(min_length=1, max_length=10_000)]
+    boundaries: Annotated[tuple[BoundaryPlan, ...], Field(min_length=1, max_length=100_000)]
+    model_inputs: Annotated[tuple[Name, ...], Field(min_length=1)]
+    model_outputs: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+    def boundary(self, name: str) -> BoundaryPlan:
+        """The boundary of this name (KeyError if there is none)."""
+        for boundary in self.boundaries:
+            if boundary.name == name:
+                return boundary
+        raise KeyError(name)
+
+    def chunk(self, chunk_id: str) -> ChunkPlan:
+        """The chunk of this id (KeyError if there is none)."""
+        for chunk in self.chunks:
+            if chunk.id == chunk_id:
+                return chunk
+        raise KeyError(chunk_id)
+
+    def instance_count(self, chunk: ChunkPlan) -> int:
+        """Public instances of a chunk's proof: one leaf hash per leaf it touches."""
+        return sum(self.boundary(name).layout.leaf_count for name in chunk.touched())
+
+
+class SrsPin(Document):
+    """The SRS of one circuit size.
+
+    Attributes:
+        logrows: log2 of its size.
+        sha256: Digest of the file.
+        trust: "insecure" (generated on some machine, whose owner can forge) or "ceremony".
+    """
+
+    logrows: Annotated[int, Field(ge=6, le=26)]
+    sha256: Sha256
+    trust: Literal["insecure", "ceremony"]
+
+
+class VerifyingKeyPin(Document):
+    """The verifying key that belongs to a chunk."""
+
+    chunk: ChunkId
+    sha256: Sha256
+
+
+class SealedPlan(Document):
+    """A plan with its keys: the document whose digest is a trust root."""
+
+    format: Literal["zkml_ray/sealed-plan/1"] = "zkml_ray/sealed-plan/1"
+    plan: Plan
+    srs: tuple[SrsPin, ...]
+    verifying_keys: tuple[VerifyingKeyPin, ...]
+
+    def srs_trust(self) -> Literal["insecure", "ceremony"]:
+        """The weakest trust among the SRS files."""
+        return "ceremony" if all(pin.trust == "ceremony" for pin in self.srs) else "insecure"

@@ -1,0 +1,91 @@
+"""Structured reference strings, one file per logrows.
+
+ezkl can shrink a larger SRS, but does so on every call (25 s from 2^19 to 2^15), so each size has
+its own file. A file is "ceremony" when its SHA-256 is the public ceremony's for that size; a
+generated one is "insecure", because whoever generated it can forge proofs, and is named so in
+every plan, manifest and verdict.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+
+from zkml_ray import backend
+from zkml_ray.canonical import file_sha256
+from zkml_ray.config import cache_dir, srs_dir
+from zkml_ray.errors import ConfigError
+from zkml_ray.schema.plan import SrsPin
+from zkml_ray.srs_digests import CEREMONY_SHA256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SrsFile:
+    """An SRS on this machine's disk.
+
+    Attributes:
+        logrows: log2 of its size.
+        path: The file.
+        sha256: Its digest, computed from the file now.
+        trust: "ceremony" or "insecure".
+    """
+
+    logrows: int
+    path: Path
+    sha256: str
+    trust: Literal["insecure", "ceremony"]
+
+    def pin(self) -> SrsPin:
+        """The plan's record of this file."""
+        return SrsPin(logrows=self.logrows, sha256=self.sha256, trust=self.trust)
+
+
+def trust_of(logrows: int, sha256: str) -> Literal["insecure", "ceremony"]:
+    """"ceremony" exactly when the digest is the public ceremony's for this size."""
+    return "ceremony" if CEREMONY_SHA256.get(logrows) == sha256 else "insecure"
+
+
+def ensure_srs(logrows: int, *, folder: Path | None = None) -> SrsFile:
+    """Get the SRS of one size, generating an insecure one where no ceremony file is given.
+
+    Args:
+        logrows: log2 of the size.
+        folder: Folder of ceremony files named kzg<logrows>.srs; default: ZKML_RAY_SRS_DIR.
+
+    Raises:
+        ConfigError: The folder has no file of this size, or its digest is not the ceremony's.
+    """
+    folder = folder or srs_dir()
+    if folder is not None:
+        return _ceremony(logrows, folder)
+    root = cache_dir() / "srs"
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f"insecure-kzg{logrows}.srs"
+    with FileLock(str(path) + ".lock"):
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=root) as temporary:
+                made = Path(temporary) / path.name
+                backend.generate_insecure_srs(made, logrows)
+                os.replace(made, path)
+    return SrsFile(logrows=logrows, path=path, sha256=file_sha256(path), trust="insecure")
+
+
+def _ceremony(logrows: int, folder: Path) -> SrsFile:
+    path = folder / f"kzg{logrows}.srs"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} has no kzg{logrows}.srs; fetch it with ezkl.get_srs(logrows={logrows}), or "
+            "unset ZKML_RAY_SRS_DIR to use a generated, insecure SRS"
+        )
+    digest = file_sha256(path)
+    if trust_of(logrows, digest) != "ceremony":
+        raise ConfigError(
+            f"{path.name} has SHA-256 {digest}, which is not the public ceremony's for logrows "
+            f"{logrows}; fetch it again with ezkl.get_srs"
+        )
+    return SrsFile(logrows=logrows, path=path, sha256=digest, trust="ceremony")

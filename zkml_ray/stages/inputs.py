@@ -1,0 +1,167 @@
+"""The model's input: read, checked, quantised.
+
+Accepted: a path to .json (ezkl's `input_data` form), .npy or .npz, or arrays (one, a sequence in
+input order, or a mapping by input name). Nothing is cast silently except integers and float64 to
+float32, which the quantisation that follows makes harmless.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.commitments.packing import PackingSpec
+from zkml_ray.errors import InputError
+from zkml_ray.schema.manifest import InputSource
+
+Arrays: TypeAlias = dict[str, npt.NDArray[np.float32]]
+Inputs: TypeAlias = "str | Path | npt.ArrayLike | Mapping[str, npt.ArrayLike] | None"
+
+DEFAULT_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInput:
+    """A checked input.
+
+    Attributes:
+        arrays: Per input name, float32, in the model's shape.
+        source: Where it came from.
+    """
+
+    arrays: Arrays
+    source: InputSource
+
+
+def read_inputs(graph: ModelGraph, inputs: Inputs, *, seed: int = DEFAULT_SEED) -> ModelInput:
+    """Read and check a model's input.
+
+    Args:
+        graph: The normalised model.
+        inputs: A path, arrays, or None for a seeded random input.
+        seed: Seed of the random input (uniform in [0, 1)).
+
+    Raises:
+        InputError: No such file, unknown format, wrong names, shape or dtype, NaN or infinity.
+    """
+    if inputs is None:
+        generator = np.random.default_rng(seed)
+        arrays = {
+            name: generator.random(graph.tensor(name).shape, dtype=np.float32)
+            for name in graph.inputs
+        }
+        return ModelInput(arrays=arrays, source=InputSource(kind="random", seed=seed))
+    found = _read_path(Path(inputs)) if isinstance(inputs, str | Path) else inputs
+    named = _by_name(graph, found)
+    arrays = {name: _checked(graph, name, named[name]) for name in graph.inputs}
+    return ModelInput(arrays=arrays, source=InputSource(kind="given"))
+
+
+def quantise(
+    name: str, array: npt.NDArray[np.float32], scale: int, packing: PackingSpec
+) -> list[int]:
+    """Quantise a tensor: round(x * 2^scale), halves away from zero, flat and row-major.
+
+    Args:
+        name: For error messages.
+        array: Finite values.
+        scale: log2 of the fixed-point denominator.
+        packing: Gives the range.
+
+    Raises:
+        InputError: A value is outside the quantised range.
+    """
+    scaled = array.astype(np.float64).ravel() * float(1 << scale)
+    rounded = np.copysign(np.floor(np.abs(scaled) + 0.5), scaled)
+    worst = int(np.argmax(np.abs(rounded)))
+    if abs(rounded[worst]) > packing.element_bound:
+        limit = packing.element_bound / (1 << scale)
+        raise InputError(
+            f"input {name}: element {worst} is {array.ravel()[worst]:g}, outside the quantised "
+            f"range of +-{limit:g} at scale {scale}; normalise the input or use a smaller --scale"
+        )
+    return [int(value) for value in rounded]
+
+
+def _read_path(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"no such input file: {path}")
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".json":
+            return _read_json(path)
+        if suffix in (".npy", ".npz"):
+            loaded = np.load(path, allow_pickle=False)
+            return loaded if suffix == ".npy" else dict(loaded)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path.name} cannot be read: {error}") from None
+    raise InputError(f"{path.name}: inputs are read from .json, .npy or .npz, not {suffix or '?'}")
+
+
+def _read_json(path: Path) -> list[Any]:
+    try:
+        document = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path.name} is not JSON: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("input_data"), list):
+        raise InputError(
+            f'{path.name} must look like {{"input_data": [[numbers of the first input], ...]}}'
+        )
+    return list(document["input_data"])
+
+
+def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
+    if isinstance(found, Mapping):
+        if len(graph.inputs) == 1 and len(found) == 1:
+            return {graph.inputs[0]: next(iter(found.values()))}
+        missing = [name for name in graph.inputs if name not in found]
+        extra = [str(name) for name in found if name not in graph.inputs]
+        if missing or extra:
+            raise InputError(
+                f"the model's inputs are {', '.join(graph.inputs)}; missing: "
+                f"{', '.join(missing) or 'none'}, unknown: {', '.join(extra) or 'none'}"
+            )
+        return dict(found)
+    if len(graph.inputs) == 1:
+        is_list_of_one = isinstance(found, list | tuple) and len(found) == 1
+        return {graph.inputs[0]: found[0] if is_list_of_one else found}
+    if not isinstance(found, Sequence) or len(found) != len(graph.inputs):
+        raise InputError(
+            f"the model has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}): give as many "
+            "arrays, in that order, or by name"
+        )
+    return dict(zip(graph.inputs, found, strict=True))
+
+
+def _checked(graph: ModelGraph, name: str, value: Any) -> npt.NDArray[np.float32]:
+    shape = graph.tensor(name).shape
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"input {name} is not one array of numbers: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"input {name} has dtype {array.dtype}; numbers (float32) are expected")
+    count = int(np.prod(shape))
+    flat_form = array.ndim == 1 or array.shape == (1, count)
+    if array.shape != shape and not (flat_form and array.size == count):
+        raise InputError(
+            f"input {name} has shape {list(array.shape)}; the model expects {list(shape)} "
+            f"({count} numbers)"
+        )
+    floats = array.astype(np.float64).reshape(shape)
+    if not np.isfinite(floats).all():
+        where = int(np.argmax(~np.isfinite(floats.ravel())))
+        raise InputError(f"input {name}: element {where} is NaN or infinite")
+    with np.errstate(over="ignore"):
+        result = floats.astype(np.float32)
+    if not np.isfinite(result).all():
+        where = int(np.argmax(~np.isfinite(result.ravel())))
+        raise InputError(f"input {name}: element {where} does not fit float32")
+    return result

@@ -1,0 +1,120 @@
+"""Stage plan: choose the cuts and every circuit's arguments.
+
+The chosen arguments are recorded in the plan, so that a verifier can derive the same circuits
+without repeating the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zkml_ray import backend
+from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.chunking.partition import layer_partition
+from zkml_ray.circuits import DerivedCircuits, derive_circuits, normalised_graph
+from zkml_ray.errors import ChunkingError, ConfigError
+from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+
+MIN_LOGROWS = 10
+"""Below this, one Poseidon hash region of a useful leaf does not fit."""
+
+MAX_LOGROWS = 24
+
+MAX_COLUMN_BLOCKS = 2
+"""The main region may be split over this many column blocks before logrows grows: two half-length
+blocks cost less than one of double length (measured at 3,000 rows: 1.17 s against 1.40 s), more
+blocks make the proof and the verifying key longer for little."""
+
+INNER_COLUMNS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What a user may choose about a plan.
+
+    Attributes:
+        scale: log2 of the fixed-point denominator of inputs and weights.
+        layers_per_chunk: Weighted operators per chunk.
+        dimensions: Value of each symbolic dimension.
+        salted: Whether boundary leaves carry salts.
+        max_leaf_slots: Upper bound of a leaf's slots.
+    """
+
+    scale: int = 10
+    layers_per_chunk: int = 1
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+    salted: bool = True
+    max_leaf_slots: int = 128
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scale <= 20:
+            raise ConfigError(f"scale must lie in 1..20 (bits after the point), not {self.scale}")
+
+
+def plan(model: LoadedModel, options: PlanOptions) -> DerivedCircuits:
+    """Plan a model.
+
+    Args:
+        model: The user's model.
+        options: The user's choices.
+
+    Raises:
+        ZkmlRayError: The model cannot be planned; the message says why.
+    """
+    backend.check_version()
+    graph = normalised_graph(model, options.dimensions)
+    commitment = CommitmentArguments(salted=options.salted, max_slots=options.max_leaf_slots)
+
+    def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
+        return choose_arguments(chunk_id, path, input_scale, options.scale, commitment)
+
+    return derive_circuits(
+        model,
+        graph,
+        dimensions=options.dimensions,
+        parts=layer_partition(graph, layers_per_chunk=options.layers_per_chunk),
+        input_scale=options.scale,
+        commitment=commitment,
+        arguments=choose,
+    )
+
+
+def choose_arguments(
+    chunk_id: str, path: Path, input_scale: int, param_scale: int, commitment: CommitmentArguments
+) -> CircuitArguments:
+    """Choose a circuit's arguments: the smallest logrows that everything fits into.
+
+    Args:
+        chunk_id: For error messages.
+        path: The chunk model.
+        input_scale: Scale of its inputs.
+        param_scale: Scale of its weights.
+        commitment: Gives the decomposition.
+    """
+
+    def arguments(logrows: int) -> CircuitArguments:
+        return CircuitArguments(
+            input_scale=input_scale,
+            param_scale=param_scale,
+            decomp_base=commitment.decomp_base,
+            decomp_legs=commitment.decomp_legs,
+            num_inner_cols=INNER_COLUMNS,
+            logrows=logrows,
+            lookup_range=(-(8 << input_scale), 8 << input_scale),
+        )
+
+    settings = backend.derive_settings(path, arguments(MAX_LOGROWS))
+    needed = max(
+        settings.poseidon_rows,
+        -(-settings.num_rows // MAX_COLUMN_BLOCKS),
+        max(settings.range_widths, default=0),
+        (16 << input_scale) + 1 if settings.has_lookups else 0,
+    )
+    for logrows in range(MIN_LOGROWS, MAX_LOGROWS + 1):
+        if needed + backend.BLINDING_ROWS <= 1 << logrows:
+            return arguments(logrows)
+    raise ChunkingError(
+        f"{chunk_id} needs {needed} rows, more than 2^{MAX_LOGROWS}; use fewer layers per chunk"
+    )

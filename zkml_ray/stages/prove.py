@@ -1,0 +1,175 @@
+"""Stage prove: all that a worker does for one chunk, in its own process.
+
+From references to stored objects to a proof: fetch, compile, make or find the keys, regenerate
+the witness from the boundary checkpoints, prove. The worker is given nothing it could not check by
+digest, and what it returns is checked by the coordinator.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from zkml_ray import backend
+from zkml_ray.errors import StageError
+from zkml_ray.keycache import KeyCache
+from zkml_ray.schema.artifact import ArtifactRef
+from zkml_ray.schema.checkpoint import BoundaryCheckpoint
+from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan
+from zkml_ray.schema.manifest import Span
+from zkml_ray.schema.proof import ChunkProof
+from zkml_ray.stages.witness import BoundaryValues, forward
+from zkml_ray.stores.base import ArtifactStore
+from zkml_ray.stores.objectcache import ObjectCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProveJob:
+    """A chunk to prove.
+
+    Attributes:
+        run_id: The run.
+        chunk: Its plan.
+        boundaries: Plans of the boundaries it touches.
+        onnx: Its model.
+        settings: Its settings.
+        srs: SRS of its logrows.
+        checkpoints: Values and salts of every boundary it touches.
+    """
+
+    run_id: str
+    chunk: ChunkPlan
+    boundaries: tuple[BoundaryPlan, ...]
+    onnx: ArtifactRef
+    settings: ArtifactRef
+    srs: ArtifactRef
+    checkpoints: Mapping[str, ArtifactRef]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkResult:
+    """A worker's answer.
+
+    Attributes:
+        chunk_id: The chunk.
+        proof: Its proof.
+        vk: The verifying key that the worker used.
+        keys_made: Whether it made the keys (False: cached).
+        setup: Time of compiling and keys.
+        witness: Time of regenerating the witness.
+        prove: Time of proving.
+        peak_rss_bytes: Largest resident set of the process meanwhile.
+        pid: Its process id.
+        node: Its host's name.
+        threads: Prover threads.
+    """
+
+    chunk_id: str
+    proof: ChunkProof
+    vk: bytes
+    keys_made: bool
+    setup: Span
+    witness: Span
+    prove: Span
+    peak_rss_bytes: int
+    pid: int
+    node: str
+    threads: int
+
+
+def prove_chunk(job: ProveJob, store: ArtifactStore) -> ChunkResult:
+    """Prove one chunk.
+
+    Args:
+        job: The chunk and where its objects lie.
+        store: The store that holds them.
+
+    Raises:
+        StageError: ezkl failed, or the regenerated witness is not the planned one.
+        StoreError: An object cannot be fetched, or was changed.
+    """
+    reset_peak_rss()
+    started = time.time()
+    objects, keys = ObjectCache(store), KeyCache()
+    circuit = keys.circuit(objects.read(job.onnx), objects.read(job.settings))
+    srs_path = objects.path(job.srs)
+    pair = keys.keys(circuit, srs_path, job.srs.sha256)
+    setup_ended = time.time()
+    boundaries = {boundary.name: boundary for boundary in job.boundaries}
+    known = {
+        name: _checkpoint(job, name, store.read_verified(ref))
+        for name, ref in job.checkpoints.items()
+    }
+    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
+        witness_path = Path(folder) / "witness.json"
+        result = forward(
+            job.chunk,
+            boundaries,
+            circuit,
+            {name: known[name] for name in job.chunk.inputs},
+            {name: known[name].salts for name in job.chunk.outputs},
+            witness_path,
+        )
+        for name, made in result.outgoing.items():
+            if list(made.values) != list(known[name].values):
+                raise StageError(
+                    f"{job.chunk.id}: boundary {name} came out differently on this worker",
+                    stage="witness",
+                    chunk_id=job.chunk.id,
+                )
+        witness_ended = time.time()
+        proof = backend.prove(job.chunk.id, witness_path, circuit.compiled, pair.pk, srs_path)
+    proved = time.time()
+    return ChunkResult(
+        chunk_id=job.chunk.id,
+        proof=proof,
+        vk=pair.vk.read_bytes(),
+        keys_made=pair.made,
+        setup=Span(started_s=started, ended_s=setup_ended),
+        witness=Span(started_s=setup_ended, ended_s=witness_ended),
+        prove=Span(started_s=witness_ended, ended_s=proved),
+        peak_rss_bytes=peak_rss(),
+        pid=os.getpid(),
+        node=socket.gethostname(),
+        threads=int(os.environ.get("RAYON_NUM_THREADS") or os.cpu_count() or 1),
+    )
+
+
+def reset_peak_rss() -> None:
+    """Start a new peak of this process's resident set, where the kernel can (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_rss() -> int:
+    """Largest resident set of this process since the last reset, in bytes."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _checkpoint(job: ProveJob, name: str, data: bytes) -> BoundaryValues:
+    checkpoint = BoundaryCheckpoint.parse(data, what=f"checkpoint of boundary {name}")
+    if (checkpoint.run_id, checkpoint.boundary) != (job.run_id, name):
+        raise StageError(
+            f"{job.chunk.id}: the checkpoint of boundary {name} belongs to boundary "
+            f"{checkpoint.boundary} of run {checkpoint.run_id}",
+            stage="witness",
+            chunk_id=job.chunk.id,
+        )
+    return BoundaryValues(values=checkpoint.values, salts=checkpoint.salts)
