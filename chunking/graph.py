@@ -109,8 +109,8 @@ class ModelGraph:
             info = self.tensor(name)
             if not info.is_float:
                 raise ChunkingError(
-                    f"tensor {name} is not float32; only float32 tensors can be an input, an output "
-                    "or cross a cut"
+                    f"tensor {name} is not float32; only float32 tensors can be an input, an "
+                    "output or cross a cut"
                 )
             maker = self.producer_of.get(name)
             result.append(

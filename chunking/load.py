@@ -9,7 +9,12 @@ from pathlib import Path
 import onnx
 
 from zkml_ray.chunking.operators import SUPPORTED
-from zkml_ray.errors import ConfigError, DynamicShapeError, ModelFormatError, UnsupportedOperatorError
+from zkml_ray.errors import (
+    ConfigError,
+    DynamicShapeError,
+    ModelFormatError,
+    UnsupportedOperatorError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +49,12 @@ def load_model(path: Path) -> LoadedModel:
     try:
         proto = onnx.load_model_from_string(data)
         onnx.load_external_data_for_model(proto, str(path.parent))
-        if not proto.graph.node:
-            raise ModelFormatError(f"{path.name} is not an ONNX model, or its graph is empty")
         onnx.checker.check_model(proto)
-    except ModelFormatError:
-        raise
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelFormatError(f"{path.name} is not a valid ONNX model: {line}") from None
+    if not proto.graph.node:
+        raise ModelFormatError(f"{path.name} is not an ONNX model, or its graph is empty")
     _check_operators(proto, path.name)
     if not proto.graph.output or not _free_inputs(proto):
         raise ModelFormatError(f"{path.name} needs at least one input and one output tensor")

@@ -43,7 +43,9 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         fixed = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         line = str(error).strip().splitlines()[0]
-        raise ChunkingError(f"shapes cannot be inferred with the given dimensions: {line}") from None
+        raise ChunkingError(
+            f"shapes cannot be inferred with the given dimensions: {line}"
+        ) from None
     model = ir.from_proto(fixed)
     _drop_dropout(model)
     Sequential(
@@ -63,7 +65,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
 
 
 def _drop_dropout(model: ir.Model) -> None:
-    """Pre: any graph. Post: no Dropout; inference-mode Dropout is the identity, so this is exact."""
+    """Pre: any graph. Post: no Dropout. Exact: in inference mode it is the identity."""
     for node in list(model.graph):
         if node.op_type != "Dropout":
             continue
@@ -84,7 +86,7 @@ def _drop_dropout(model: ir.Model) -> None:
 
 
 def _explicit_windows(model: ir.Model) -> None:
-    """Pre: shapes known. Post: every window attribute is written out and auto_pad is gone. Exact."""
+    """Pre: shapes known. Post: all window attributes written out, no auto_pad. Exact."""
     for node in model.graph:
         if node.op_type in _WINDOWED:
             _make_window_explicit(node)
@@ -94,14 +96,14 @@ def _make_window_explicit(node: ir.Node) -> None:
     data = node.inputs[0]
     if data is None or data.shape is None:
         raise ChunkingError(f"node {node.name}: the input's shape is unknown")
-    spatial = [int(size) for size in list(data.shape)[2:]]
+    spatial = _sizes(data.shape)
     rank = len(spatial)
     attributes = node.attributes
     if "kernel_shape" not in attributes:
         weight = node.inputs[1] if len(node.inputs) > 1 else None
         if weight is None or weight.shape is None:
             raise ChunkingError(f"node {node.name}: kernel_shape is missing and cannot be inferred")
-        kernel = [int(size) for size in list(weight.shape)[2:]]
+        kernel = _sizes(weight.shape)
     else:
         kernel = list(attributes["kernel_shape"].as_ints())
     strides = _ints(attributes, "strides", [1] * rank)
@@ -126,6 +128,11 @@ def _make_window_explicit(node: ir.Node) -> None:
         attributes["dilations"] = ir.AttrInt64s("dilations", dilations)
     if node.op_type == "Conv" and "group" not in attributes:
         attributes["group"] = ir.AttrInt64("group", 1)
+
+
+def _sizes(shape: ir.Shape) -> list[int]:
+    """Spatial sizes of an NCHW... shape; dimensions are numbers once they are fixed."""
+    return list(shape.numpy()[2:])
 
 
 def _ints(attributes: Mapping[str, ir.Attr], name: str, default: list[int]) -> list[int]:

@@ -149,9 +149,7 @@ class WorkerPool:
                 self._queue.attempts[job.chunk.id] = attempt
                 worker.job, worker.attempt = job, attempt
                 worker.call = worker.actor.prove.remote(job)
-                events.append(
-                    Assigned(worker=worker.name, chunk_id=job.chunk.id, attempt=attempt)
-                )
+                events.append(Assigned(worker=worker.name, chunk_id=job.chunk.id, attempt=attempt))
         return events
 
     def _collect(self, worker: _Worker) -> Completed | None:

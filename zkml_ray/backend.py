@@ -126,7 +126,7 @@ def check_version() -> None:
 
 
 def run_args(arguments: CircuitArguments) -> Any:
-    """ezkl's run arguments for a chunk circuit.
+    """Ezkl's run arguments for a chunk circuit.
 
     Args:
         arguments: The plan's choices; everything else is fixed here.

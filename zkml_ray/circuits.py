@@ -96,7 +96,7 @@ def derive_circuits(
     crossings = graph.crossings(parts)
     packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
     committed = {c.tensor.name: _committed(c, packing, commitment) for c in crossings}
-    scales = {name: input_scale for name in graph.inputs}
+    scales = dict.fromkeys(graph.inputs, input_scale)
     chunks: list[ChunkPlan] = []
     files: dict[str, CircuitFiles] = {}
     for index, nodes in enumerate(parts):
@@ -105,7 +105,9 @@ def derive_circuits(
         chunk_id = f"chunk-{index:03d}"
         operators = tuple(graph.nodes[name].op_type for name in nodes)
         if not incoming:
-            raise ChunkingError(f"{chunk_id} ({', '.join(operators)}) reads no tensor: fold it away")
+            raise ChunkingError(
+                f"{chunk_id} ({', '.join(operators)}) reads no tensor: fold it away"
+            )
         scale = _common_scale(chunk_id, incoming, scales)
         onnx_data = extract_chunk(
             graph, nodes, [committed[n] for n in incoming], [committed[n] for n in outgoing]
@@ -247,9 +249,7 @@ def _check_range(chunk_id: str, chosen: CircuitArguments, packing: PackingSpec) 
         )
 
 
-def _boundary_scales(
-    chunk_id: str, settings: backend.Settings, leaves: Sequence[int]
-) -> list[int]:
+def _boundary_scales(chunk_id: str, settings: backend.Settings, leaves: Sequence[int]) -> list[int]:
     if len(settings.output_scales) != sum(leaves) or settings.instance_count != sum(leaves):
         raise ChunkingError(
             f"{chunk_id}: its circuit has {len(settings.output_scales)} outputs and "

@@ -2,7 +2,7 @@
 
 | variable | meaning | default |
 |---|---|---|
-| ZKML_RAY_CACHE | keys, circuits and SRS files of this machine, re-usable across runs | ~/.cache/zkml_ray |
+| ZKML_RAY_CACHE | this machine's keys, circuits and SRS files | ~/.cache/zkml_ray |
 | ZKML_RAY_STORE | the store that commands use without --store | ./zkml-ray-store |
 | ZKML_RAY_SRS_DIR | ceremony SRS files, kzg<logrows>.srs | none: an insecure SRS is generated |
 """

@@ -10,7 +10,6 @@ bytes changed is set aside as `*.corrupt` and made again.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -131,7 +130,7 @@ class KeyCache:
                 make(temporary)
                 index = {file.name: file_sha256(file) for file in sorted(temporary.iterdir())}
                 (temporary / _INDEX).write_text(json.dumps(index))
-                os.replace(temporary, folder)
+                temporary.replace(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return folder, True

@@ -8,7 +8,6 @@ every plan, manifest and verdict.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,7 @@ class SrsFile:
 
 
 def trust_of(logrows: int, sha256: str) -> Literal["insecure", "ceremony"]:
-    """"ceremony" exactly when the digest is the public ceremony's for this size."""
+    """What a digest is worth: "ceremony" exactly when it is the public ceremony's."""
     return "ceremony" if CEREMONY_SHA256.get(logrows) == sha256 else "insecure"
 
 
@@ -71,7 +70,7 @@ def ensure_srs(logrows: int, *, folder: Path | None = None) -> SrsFile:
             with tempfile.TemporaryDirectory(dir=root) as temporary:
                 made = Path(temporary) / path.name
                 backend.generate_insecure_srs(made, logrows)
-                os.replace(made, path)
+                made.replace(path)
     return SrsFile(logrows=logrows, path=path, sha256=file_sha256(path), trust="insecure")
 
 

@@ -288,9 +288,7 @@ def _sealed_plan(manifest: Manifest, reader: _Reader) -> SealedPlan:
             expected=manifest.plan_sha256,
             got=manifest.statement.plan_sha256,
         )
-    data = reader.read(
-        names.SEALED_PLAN, max_bytes=MAX_MANIFEST_BYTES, pinned=manifest.plan_sha256
-    )
+    data = reader.read(names.SEALED_PLAN, max_bytes=MAX_MANIFEST_BYTES, pinned=manifest.plan_sha256)
     sealed = SealedPlan.parse(data, what="sealed plan")
     if sealed.digest() != manifest.plan_sha256:
         raise VerificationError("the sealed plan is not in canonical form")
@@ -303,9 +301,7 @@ def _sealed_plan(manifest: Manifest, reader: _Reader) -> SealedPlan:
     return sealed
 
 
-def _srs_files(
-    sealed: SealedPlan, reader: _Reader, *, allow_insecure_srs: bool
-) -> dict[int, Path]:
+def _srs_files(sealed: SealedPlan, reader: _Reader, *, allow_insecure_srs: bool) -> dict[int, Path]:
     paths: dict[int, Path] = {}
     for pin in sealed.srs:
         if pin.trust != trust_of(pin.logrows, pin.sha256):
@@ -444,7 +440,9 @@ def _check_commitments(manifest: Manifest, plan: Plan, computed: Mapping[str, in
         for boundary in plan.boundaries
         if boundary.name in plan.model_inputs or boundary.name in plan.model_outputs
     ]
-    claimed = [(entry.boundary, decode(entry.commitment)) for entry in manifest.statement.commitments]
+    claimed = [
+        (entry.boundary, decode(entry.commitment)) for entry in manifest.statement.commitments
+    ]
     if claimed != [(name, computed[name]) for name in ends]:
         raise StatementError("the statement's commitments are not those of the inputs and outputs")
 
@@ -478,9 +476,7 @@ def _leaf_hashes(shown: RevealedBoundary, plan: Plan) -> list[int]:
     return hash_leaves(pack_leaves(shown.values, shown.salts, layout))
 
 
-def _sentence(
-    manifest: Manifest, plan: Plan, revealed: Mapping[str, Sequence[float]]
-) -> str:
+def _sentence(manifest: Manifest, plan: Plan, revealed: Mapping[str, Sequence[float]]) -> str:
     def end(names_: Sequence[str]) -> str:
         hidden = [name for name in names_ if name not in revealed]
         return f"{', '.join(names_)} ({'committed, not shown' if hidden else 'revealed'})"
@@ -490,5 +486,3 @@ def _sentence(
         f"{manifest.plan_sha256[:16]}... says, maps {end(plan.model_inputs)} to "
         f"{end(plan.model_outputs)}."
     )
-
-

@@ -21,8 +21,8 @@ from zkml_ray.errors import StageError
 from zkml_ray.keycache import KeyCache
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
-from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan
 from zkml_ray.schema.manifest import Span
+from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.stages.witness import BoundaryValues, forward
 from zkml_ray.stores.base import ArtifactStore

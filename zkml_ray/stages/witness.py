@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zkml_ray import backend
-from zkml_ray.commitments.leaves import LeafLayout, hash_leaves, pack_leaves, unpack_leaves
 from zkml_ray.commitments.field import canonical
+from zkml_ray.commitments.leaves import LeafLayout, hash_leaves, pack_leaves, unpack_leaves
 from zkml_ray.errors import FieldRangeError, RangeExceededError, StageError
 from zkml_ray.keycache import CachedCircuit
 from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan

@@ -94,7 +94,7 @@ class LocalStore(ArtifactStore):
                     fill(file)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(name, path)
+                Path(name).replace(path)
             except BaseException:
                 Path(name).unlink(missing_ok=True)
                 raise

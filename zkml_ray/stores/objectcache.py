@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -37,7 +36,7 @@ class ObjectCache:
             with tempfile.TemporaryDirectory(dir=self._root) as folder:
                 fetched = Path(folder) / ref.sha256
                 self._store.fetch_verified(ref, fetched)
-                os.replace(fetched, path)
+                fetched.replace(path)
         return path
 
     def read(self, ref: ArtifactRef) -> bytes:

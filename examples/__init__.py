@@ -1,0 +1,1 @@
+"""Runnable examples, each with a real model and real input."""

@@ -1,0 +1,226 @@
+"""What a person sees: progress on stderr while it works, tables and a sentence at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from zkml_ray.api import Run
+from zkml_ray.cost import predicted_makespan_s, predicted_prove_s
+from zkml_ray.events import ChunkMoved, Event, PlanReady, StageStarted, Warned
+from zkml_ray.schema.plan import Plan
+from zkml_ray.verifier import Verdict
+
+_STATES = {
+    "waiting": "dim",
+    "witnessed": "cyan",
+    "proving": "yellow",
+    "verified": "green",
+}
+CLASSIFIER_MIN_OUTPUTS = 2
+MIB = 1 << 20
+
+
+class Progress:
+    """Shows a run's events: a live table on a terminal, one line an event elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+        self._stage = StageStarted(stage="start", detail="starting Ray")
+        self._predicted_s = 0.0
+        self._rows: dict[str, tuple[str, str, str, str]] = {}
+        self._live = (
+            Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, StageStarted):
+            if not event.detail:
+                return
+            self._stage = event
+            self._line(f"{event.stage}: {event.detail}")
+        elif isinstance(event, PlanReady):
+            self._predicted_s = event.predicted_s
+            self._rows = {
+                chunk_id: (operators, "waiting", "", "") for chunk_id, operators in event.chunks
+            }
+            self._line(
+                f"plan: {len(event.chunks)} chunks, about {event.predicted_s:.0f} s of proving "
+                "when keys are cached"
+            )
+        elif isinstance(event, ChunkMoved):
+            operators = self._rows.get(event.chunk_id, ("", "", "", ""))[0]
+            took = "" if event.seconds is None else f"{event.seconds:.2f} s"
+            self._rows[event.chunk_id] = (operators, event.state, event.worker, took)
+            where = f" on {event.worker}" if event.worker else ""
+            self._line(f"{event.chunk_id}: {event.state}{where}{' in ' + took if took else ''}")
+        elif isinstance(event, Warned):
+            self._console.print(Text(f"warning: {event.message}", style="yellow"))
+
+    def _line(self, text: str) -> None:
+        if self._live is None:
+            elapsed = time.monotonic() - self._started
+            self._console.print(f"[{elapsed:6.1f} s] {text}", markup=False, highlight=False)
+
+    def _render(self) -> Group:
+        elapsed = time.monotonic() - self._started
+        done = sum(state == "verified" for _, state, _, _ in self._rows.values())
+        head = f"{self._stage.stage}: {self._stage.detail}  {elapsed:.0f} s"
+        if self._rows:
+            head += f", {done}/{len(self._rows)} chunks, predicted {self._predicted_s:.0f} s"
+        table = Table.grid(padding=(0, 2))
+        for chunk_id, (operators, state, worker, took) in self._rows.items():
+            table.add_row(
+                chunk_id, Text(state, style=_STATES.get(state, "")), worker, took, operators
+            )
+        return Group(Spinner("dots", text=head), table)
+
+
+def run_table(run: Run) -> Table:
+    """One row per chunk: what it held and what it cost."""
+    table = Table(title=f"run {run.run_id}")
+    for column in ("chunk", "operators"):
+        table.add_column(column)
+    for column in ("logrows", "rows", "setup s", "prove s", "peak MiB", "proof B"):
+        table.add_column(column, justify="right")
+    table.add_column("worker")
+    for chunk, record in zip(run.plan.chunks, run.manifest.chunks, strict=True):
+        table.add_row(
+            chunk.id,
+            " ".join(chunk.operators),
+            str(chunk.arguments.logrows),
+            f"{chunk.num_rows:,}",
+            f"{record.setup.seconds:.2f}{'' if record.keys_made else ' (cached)'}",
+            f"{record.prove.seconds:.2f}",
+            f"{record.peak_rss_bytes / MIB:,.0f}",
+            f"{record.proof_bytes:,}",
+            record.worker,
+        )
+    return table
+
+
+def run_summary(run: Run) -> list[str]:
+    """The answer, its accuracy, the totals and what the trust rests on, a line each."""
+    lines = []
+    for name, values in run.outputs.items():
+        if values.size >= CLASSIFIER_MIN_OUTPUTS:
+            best, reference = int(values.argmax()), int(run.float_outputs[name].argmax())
+            same = "as does" if best == reference else f"but {reference} says"
+            lines.append(
+                f"The model says {best} (largest of {values.size} values of {name}), and this is "
+                f"proved; {same} the float model."
+            )
+        else:
+            lines.append(f"{name} = {values.ravel()[0]:.6g}, and this is proved.")
+    accuracy = run.manifest.accuracy
+    if accuracy is not None:
+        lines.append(
+            f"Quantised against float: largest difference {accuracy.max_abs_error:.2g}, mean "
+            f"{accuracy.mean_abs_error:.2g}."
+        )
+    chunks = run.manifest.chunks
+    prove_s = sum(record.prove.seconds for record in chunks)
+    span_s = max(r.prove.ended_s for r in chunks) - min(r.setup.started_s for r in chunks)
+    lines.append(
+        f"{len(chunks)} chunks on {len({record.worker for record in chunks})} workers: "
+        f"{prove_s:.1f} s of proving, {span_s:.1f} s from first setup to last proof, "
+        f"{sum(record.proof_bytes for record in chunks):,} bytes of proofs."
+    )
+    lines.append(f"Stored in {run.store}, project {run.project}.")
+    lines.append(f"Plan digest {run.plan_digest}")
+    lines.append(srs_line(run.manifest.srs_trust))
+    return lines
+
+
+def srs_line(trust: str) -> str:
+    """What the SRS is worth, in one line."""
+    if trust == "ceremony":
+        return "SRS: the public ceremony's."
+    return "SRS: INSECURE, generated locally for testing; whoever generated it can forge proofs."
+
+
+def plan_table(plan: Plan, threads: int) -> Table:
+    """One row per chunk of a plan."""
+    table = Table(title=f"plan of model {plan.model_sha256[:16]}...")
+    for column in ("chunk", "operators", "reads", "produces"):
+        table.add_column(column)
+    for column in ("logrows", "rows", "hash rows", "predicted s"):
+        table.add_column(column, justify="right")
+    for chunk in plan.chunks:
+        table.add_row(
+            chunk.id,
+            " ".join(chunk.operators),
+            ", ".join(chunk.inputs),
+            ", ".join(chunk.outputs),
+            str(chunk.arguments.logrows),
+            f"{chunk.num_rows:,}",
+            f"{chunk.poseidon_rows:,}",
+            f"{predicted_prove_s(chunk, threads):.1f}",
+        )
+    return table
+
+
+def boundary_table(plan: Plan) -> Table:
+    """One row per boundary of a plan."""
+    table = Table(title="boundaries")
+    for column in ("boundary", "shape", "made by", "read by"):
+        table.add_column(column)
+    for column in ("scale", "leaves", "pack"):
+        table.add_column(column, justify="right")
+    for boundary in plan.boundaries:
+        table.add_row(
+            boundary.name,
+            "x".join(map(str, boundary.shape)) or "scalar",
+            boundary.producer or "input",
+            ", ".join(boundary.consumers) or "output",
+            str(boundary.scale),
+            str(boundary.layout.leaf_count),
+            str(boundary.layout.layout().packing.pack),
+        )
+    return table
+
+
+def makespans(plan: Plan, threads: int, workers: Sequence[int] = (1, 2, 4, 8, 16)) -> str:
+    """Predicted proving time for several numbers of workers."""
+    shown = ", ".join(f"{n}: {predicted_makespan_s(plan, n, threads):.1f} s" for n in workers)
+    return f"Predicted proving time by workers (keys cached, {threads} threads each): {shown}"
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """A verdict, for people."""
+    lines = [f"VERIFIED run {verdict.run_id} of project {verdict.project}"]
+    lines += [f"  ok  {step.name} ({step.seconds:.2f} s)" for step in verdict.steps]
+    lines.append(verdict.statement)
+    for name, values in verdict.revealed.items():
+        shown = ", ".join(f"{value:.4g}" for value in values[:12])
+        more = f", ... ({len(values)} values)" if len(values) > 12 else ""
+        lines.append(f"Revealed {name}: {shown}{more}")
+    lines.append(f"Plan digest {verdict.plan_digest}")
+    lines.append(srs_line(verdict.srs_trust))
+    lines.append("Not claimed: " + "; ".join(verdict.not_claimed) + ".")
+    return lines
