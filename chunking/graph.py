@@ -84,8 +84,8 @@ class ModelGraph:
                 from a later one.
 
         Raises:
-            ChunkingError: The partition breaks one of these rules, or a tensor that is not
-                float32 would cross a cut.
+            ChunkingError: The partition breaks one of these rules, a tensor that is not float32
+                would cross a cut, or no chunk could commit to an input or output of the model.
         """
         part_of = self._part_of(parts)
         readers: dict[str, set[int]] = {name: set() for name in (*self.inputs, *self.outputs)}
@@ -103,6 +103,15 @@ class ModelGraph:
                             f"later part {part_of[maker]}"
                         )
                     readers.setdefault(name, set()).add(part)
+        for name in self.inputs:
+            if not readers[name]:
+                raise ChunkingError(f"input {name} is read by no node; remove it from the model")
+        for name in self.outputs:
+            if name not in self.producer_of:
+                raise ChunkingError(
+                    f"output {name} is no node's result but a constant or an input; remove it from "
+                    "the model"
+                )
         made = [name for node in self.proto.graph.node for name in node.output if name in readers]
         result = []
         for name in (*self.inputs, *made):

@@ -73,11 +73,19 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
 
     Raises:
         DynamicShapeError: A dimension has neither a number nor a value in `dimensions`.
-        ConfigError: A value is below 1.
+        ConfigError: A value is below 1, or is for a dimension that no input has.
     """
+    symbols = {
+        dim.dim_param
+        for value_info in _free_inputs(proto)
+        for dim in value_info.type.tensor_type.shape.dim
+    } - {""}
     for name, value in dimensions.items():
         if value < 1:
             raise ConfigError(f"dimension {name} must be at least 1, not {value}")
+        if name not in symbols:
+            shown = ", ".join(sorted(symbols)) or "none"
+            raise ConfigError(f"no input has a dimension {name!r}; symbolic dimensions: {shown}")
     fixed = onnx.ModelProto()
     fixed.CopyFrom(proto)
     for value_info in _free_inputs(fixed):
@@ -89,11 +97,11 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
                 continue
             name = dim.dim_param
             if name not in dimensions:
-                shown = name or "unnamed"
+                how = f"give it with --dim {name}=1, or " if name else ""
                 raise DynamicShapeError(
-                    f"input {value_info.name} has a dynamic dimension {shown} (axis {axis}); "
-                    f"a circuit has one fixed shape: give it with --dim {name or 'NAME'}=1, or "
-                    "export the model with fixed shapes"
+                    f"input {value_info.name} has a dynamic dimension {name or 'without a name'} "
+                    f"(axis {axis}); a circuit has one fixed shape: {how}export the model with "
+                    "fixed shapes"
                 )
             dim.dim_value = dimensions[name]
     return fixed

@@ -4,7 +4,8 @@ Postconditions of `normalise`, each made by a named step:
 
 - every input has a numeric shape, every tensor an inferred one (`fix_dimensions`, shape inference);
 - constants are initializers, and initializers are no graph inputs;
-- no Identity, no Dropout, no unused node or initializer;
+- no Dropout, no unused node or initializer, no Identity but where an output would otherwise be an
+  input, a constant or another output;
 - Conv and pooling nodes carry kernel_shape, strides, dilations, pads (and group) explicitly and
   no auto_pad, because tract refuses some of them when missing;
 - nodes are in topological order and have unique, non-empty names, as have values.
@@ -47,11 +48,13 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
             f"shapes cannot be inferred with the given dimensions: {line}"
         ) from None
     model = ir.from_proto(fixed)
-    _drop_dropout(model)
     Sequential(
         passes.RemoveInitializersFromInputsPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.IdentityEliminationPass(),
+    )(model)
+    _dropout_to_identity(model)
+    _drop_identity(model)
+    Sequential(
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),
         passes.NameFixPass(),
@@ -64,24 +67,51 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     return onnx.shape_inference.infer_shapes(result, strict_mode=True, data_prop=True)
 
 
-def _drop_dropout(model: ir.Model) -> None:
+def _dropout_to_identity(model: ir.Model) -> None:
     """Pre: any graph. Post: no Dropout. Exact: in inference mode it is the identity."""
     for node in list(model.graph):
         if node.op_type != "Dropout":
             continue
-        if len(node.outputs) > 1 and node.outputs[1].uses():
+        if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
             raise ChunkingError(f"node {node.name}: the mask output of Dropout cannot be proved")
-        replacement = node.inputs[0]
+        if len(node.inputs) > 2 and not _is_false(node.inputs[2]):
+            raise ChunkingError(
+                f"node {node.name}: Dropout in training mode is random and cannot be proved; "
+                "export the model for inference"
+            )
         output = node.outputs[0]
-        if replacement is None:
-            raise ChunkingError(f"node {node.name}: Dropout has no input")
-        if output.is_graph_output():
-            identity = ir.node("Identity", [replacement], outputs=None, name=node.name)
-            model.graph.insert_after(node, identity)
-            replacement = identity.outputs[0]
-            replacement.name = output.name
-            replacement.shape, replacement.type = output.shape, output.type
+        identity = ir.node("Identity", [node.inputs[0]], name=node.name)
+        replacement = identity.outputs[0]
+        replacement.shape, replacement.type = output.shape, output.type
+        model.graph.insert_after(node, identity)
         ir.convenience.replace_all_uses_with(output, replacement, replace_graph_outputs=True)
+        replacement.name, output.name = output.name, None
+        model.graph.remove(node, safe=True)
+
+
+def _is_false(value: ir.Value | None) -> bool:
+    constant = None if value is None else ir.convenience.get_const_tensor(value)
+    return value is None or (constant is not None and not constant.numpy().any())
+
+
+def _drop_identity(model: ir.Model) -> None:
+    """Pre: any graph. Post: Identity only where an output has no tensor of its own. Exact.
+
+    onnx_ir's own pass gives two outputs one name when an output is the identity of another.
+    """
+    for node in list(model.graph):
+        if node.op_type != "Identity":
+            continue
+        source, output = node.inputs[0], node.outputs[0]
+        if source is None:
+            raise ChunkingError(f"node {node.name}: Identity has no input")
+        if output.is_graph_output():
+            if source.is_graph_input() or source.is_initializer() or source.is_graph_output():
+                continue
+            source.name, output.name = output.name, None
+        if source.shape is None:
+            source.shape, source.type = output.shape, output.type
+        ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
         model.graph.remove(node, safe=True)
 
 

@@ -47,8 +47,22 @@ _RANGE_PROBLEM = re.compile(
     r"decomposition|out of range|TableOOR|too large|value.*range|lookup", re.IGNORECASE
 )
 
-logging.getLogger("ezkl").addHandler(logging.NullHandler())
 _log = logging.getLogger(__name__)
+
+
+class _Reasons(logging.Handler):
+    """Keeps what ezkl logs as errors: its exceptions often say only "General synthesis error"."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+_reasons = _Reasons()
+logging.getLogger("ezkl").addHandler(_reasons)
 
 
 class BackendError(StageError):
@@ -161,10 +175,23 @@ def derive_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
     Raises:
         BackendError: ezkl cannot express the model.
     """
+    return settings_for(onnx_path, run_args(arguments))
+
+
+def settings_for(onnx_path: Path, args: Any) -> Settings:
+    """Canonical settings under any ezkl run arguments (benchmarks compare other visibilities).
+
+    Args:
+        onnx_path: The model.
+        args: ezkl's run arguments.
+
+    Raises:
+        BackendError: ezkl cannot express the model.
+    """
     with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
         out = Path(folder) / "settings.json"
         with _ezkl_call("plan", onnx_path.stem):
-            ezkl.gen_settings(str(onnx_path), str(out), run_args(arguments))
+            ezkl.gen_settings(str(onnx_path), str(out), args)
         raw: dict[str, Any] = json.loads(out.read_text())
     raw["timestamp"] = 0
     for field in ("required_range_checks", "required_lookups"):
@@ -266,6 +293,7 @@ def generate_insecure_srs(path: Path, logrows: int) -> None:
 @contextmanager
 def _ezkl_call(stage: str, subject: str) -> Iterator[None]:
     with tempfile.TemporaryFile() as captured:
+        _reasons.texts.clear()
         sys.stderr.flush()
         saved = os.dup(2)
         os.dup2(captured.fileno(), 2)
@@ -276,7 +304,7 @@ def _ezkl_call(stage: str, subject: str) -> Iterator[None]:
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            text = " ".join(str(error).split())
+            text = " ".join("; ".join([str(error), *_reasons.texts[-1:]]).split())
             chunk_id = subject if subject.startswith("chunk-") else None
             if stage == "witness" and _RANGE_PROBLEM.search(text):
                 raise RangeExceededError(

@@ -67,7 +67,7 @@ Workers = Annotated[int, typer.Option("--workers", "-w", help="Ray workers that 
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="zkml-ray", standalone_mode=False)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
     except VerificationError as error:
@@ -83,7 +83,14 @@ def main() -> None:
         usage = getattr(error, "format_message", None)
         if usage is None:
             raise
-        _stderr.print(f"error: {usage()} (zkml-ray --help shows the usage)", markup=False)
+        text = usage()
+        if text.startswith("Usage:"):  # no arguments at all
+            _stderr.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            line = " ".join(text.split())
+            _stderr.print(
+                f"error: {line} (zkml-ray --help shows the usage)", markup=False, soft_wrap=True
+            )
         sys.exit(int(ExitCode.BAD_INPUT))
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -298,6 +305,80 @@ def runs(store: Store = None, project: Project = "default", json_: Json = False)
         )
 
 
+@app.command("open")
+def open_(
+    run: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    boundary: Annotated[str, typer.Option("--boundary", help="Name of the boundary.")],
+    index: Annotated[int, typer.Option("--index", help="Flat index of the element.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", help="File for the opening [default: stdout]."),
+    ] = None,
+    store: Store = None,
+    project: Project = "default",
+) -> None:
+    """Open one activation to a third party: its leaf, salts and path, nothing else."""
+    from zkml_ray.openings import open_activation
+    from zkml_ray.stores import open_store
+    from zkml_ray.stores.layout import RunLayout
+
+    layout = RunLayout(project, run)
+    opening = open_activation(
+        open_store(store or default_store_url()), layout, boundary=boundary, index=index
+    )
+    text = opening.model_dump_json(indent=2)
+    if out is None:
+        sys.stdout.write(text + "\n")
+    else:
+        out.write_text(text + "\n")
+        _stderr.print(
+            f"wrote {out}: leaf {opening.leaf_index} of {boundary}, {len(opening.elements)} "
+            f"elements; check it with: zkml-ray verify-opening {out} --manifest MANIFEST",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@app.command("verify-opening")
+def verify_opening(
+    opening: Annotated[Path, typer.Argument(help="The opening's file.", show_default=False)],
+    manifest: Annotated[
+        Path, typer.Option("--manifest", help="manifest.json of a run that you have verified.")
+    ],
+    json_: Json = False,
+) -> None:
+    """Check an opening against the manifest of a verified run."""
+    from zkml_ray.openings import MAX_MANIFEST_BYTES, check_opening
+    from zkml_ray.schema.manifest import Manifest
+
+    for path in (opening, manifest):
+        if not path.is_file():
+            raise ConfigError(f"no such file: {path}")
+    parsed = Manifest.parse(manifest.read_bytes(), what=manifest.name, max_bytes=MAX_MANIFEST_BYTES)
+    shown = check_opening(opening.read_bytes(), parsed)
+    if json_:
+        _print_json(
+            {
+                "ok": True,
+                "run_id": parsed.run_id,
+                "start_index": shown.start_index,
+                "elements": list(shown.elements),
+                "values": list(shown.values),
+            }
+        )
+        return
+    end = shown.start_index + len(shown.elements) - 1
+    _stdout.print(
+        f"OPENED elements {shown.start_index}..{end} of run {parsed.run_id}", highlight=False
+    )
+    for offset, (element, value) in enumerate(zip(shown.elements, shown.values, strict=True)):
+        _stdout.print(f"  [{shown.start_index + offset}] {value:.6g} ({element})", markup=False)
+    _stdout.print(
+        "This holds as far as the manifest does: verify the run first (zkml-ray verify).",
+        soft_wrap=True,
+    )
+
+
 @app.command()
 def demo(
     workers: Workers = 2,
@@ -383,3 +464,7 @@ def _fail(error: Exception, code: ExitCode) -> None:
             soft_wrap=True,
         )
     sys.exit(int(code))
+
+
+if __name__ == "__main__":
+    main()

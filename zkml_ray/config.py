@@ -5,6 +5,11 @@
 | ZKML_RAY_CACHE | this machine's keys, circuits and SRS files | ~/.cache/zkml_ray |
 | ZKML_RAY_STORE | the store that commands use without --store | ./zkml-ray-store |
 | ZKML_RAY_SRS_DIR | ceremony SRS files, kzg<logrows>.srs | none: an insecure SRS is generated |
+| ZKML_RAY_CACHE_MAX_BYTES | copies of stored objects kept on this machine | 20 GiB |
+| ZKML_RAY_STORE_DEADLINE_S | longest time a store may go without progress | 60 |
+| ZKML_RAY_STORE_TIMEOUT_S | longest silence within one request to a store | 20 |
+
+Endpoint and credentials of S3 stores: `zkml_ray.stores.s3config`.
 """
 
 from __future__ import annotations
@@ -33,6 +38,44 @@ def srs_dir() -> Path | None:
     """Folder of ceremony SRS files, if the environment names one."""
     configured = os.environ.get("ZKML_RAY_SRS_DIR")
     return Path(configured).expanduser() if configured else None
+
+
+def cache_max_bytes() -> int:
+    """Largest size of this machine's cache of stored objects.
+
+    Raises:
+        ConfigError: The variable is not a positive number.
+    """
+    return int(_positive("ZKML_RAY_CACHE_MAX_BYTES", 20 << 30))
+
+
+def store_deadline_s() -> float:
+    """Longest time that an operation on a store may go without progress.
+
+    Raises:
+        ConfigError: The variable is not a positive number.
+    """
+    return _positive("ZKML_RAY_STORE_DEADLINE_S", 60)
+
+
+def store_timeout_s() -> float:
+    """Longest silence within one request to a store, and longest wait for a connection.
+
+    Raises:
+        ConfigError: The variable is not a positive number.
+    """
+    return _positive("ZKML_RAY_STORE_TIMEOUT_S", 20)
+
+
+def _positive(variable: str, default: float) -> float:
+    text = os.environ.get(variable) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{variable} is {text!r}; a positive number was expected")
+    return value
 
 
 def checked_name(kind: str, name: str) -> str:

@@ -1,15 +1,17 @@
 """Rough predictions, for progress displays.
 
-Fitted on one machine (2 cores, ezkl 23.0.5, two inner columns): proving takes a fixed part and a
-part that grows with the rows that are allocated. Another machine is off by a factor.
+Fitted on one machine (2 cores, ezkl 23.0.5, five inner columns): proving takes a fixed part and a
+part that grows with the rows and column blocks that are allocated. Another machine is off by a
+factor, a chunk with shuffles or lookups by another.
 """
 
 from __future__ import annotations
 
 from zkml_ray.schema.plan import ChunkPlan, Plan
 
-_FIXED_CORE_S = 0.4
-_CORE_S_PER_ROW = 3.0e-4
+_FIXED_CORE_S = 0.1
+_CORE_S_PER_ROW = 1.0e-4
+_CORE_S_PER_BLOCK_ROW = 4.0e-4
 
 
 def predicted_prove_s(chunk: ChunkPlan, threads: int) -> float:
@@ -21,7 +23,8 @@ def predicted_prove_s(chunk: ChunkPlan, threads: int) -> float:
     """
     rows = 1 << chunk.arguments.logrows
     blocks = -(-chunk.num_rows // rows)
-    return (_FIXED_CORE_S + _CORE_S_PER_ROW * rows * (1 + blocks) / 2) / threads
+    per_row = _CORE_S_PER_ROW + _CORE_S_PER_BLOCK_ROW * blocks
+    return (_FIXED_CORE_S + per_row * rows) / threads
 
 
 def predicted_makespan_s(plan: Plan, workers: int, threads: int) -> float:

@@ -11,16 +11,54 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from filelock import FileLock
 
 from zkml_ray import backend
-from zkml_ray.canonical import file_sha256
+from zkml_ray.canonical import file_sha256, sha256_hex
 from zkml_ray.config import cache_dir, srs_dir
 from zkml_ray.errors import ConfigError
 from zkml_ray.schema.plan import SrsPin
 from zkml_ray.srs_digests import CEREMONY_SHA256
+
+_HEADER_BYTES: Final = 4
+_G1_BYTES: Final = 64
+_G2_BYTES: Final = 128
+
+VERIFIER_SRS_BYTES: Final = _HEADER_BYTES + 2 * _G1_BYTES + 2 * _G2_BYTES
+"""Size of what `verifier_srs` returns."""
+
+
+def srs_bytes(logrows: int) -> int:
+    """Size of the SRS file of one size: logrows, 2 x 2^logrows points of G1, two of G2."""
+    return _HEADER_BYTES + 2 * (_G1_BYTES << logrows) + 2 * _G2_BYTES
+
+
+def verifier_srs(path: Path, logrows: int) -> bytes:
+    """The part of an SRS that checking a proof takes: [1]_1, [1]_2 and [tau]_2.
+
+    It is an SRS file of size 2^0 itself, so `ezkl.verify` reads it in place of the whole file.
+
+    Args:
+        path: SRS file of halo2's KZG parameters, raw points.
+        logrows: log2 of its size.
+
+    Raises:
+        ConfigError: It is not an SRS file of this size.
+    """
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        size_bytes = file.seek(0, 2)
+        if size_bytes != srs_bytes(logrows) or header != logrows.to_bytes(4, "little"):
+            raise ConfigError(
+                f"{path.name} is no SRS of logrows {logrows}: {size_bytes} bytes, expected "
+                f"{srs_bytes(logrows)}; fetch it again with ezkl.get_srs"
+            )
+        file.seek(_HEADER_BYTES)
+        generator = file.read(_G1_BYTES)
+        file.seek(-2 * _G2_BYTES, 2)
+        return bytes(4) + 2 * generator + file.read()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +79,12 @@ class SrsFile:
 
     def pin(self) -> SrsPin:
         """The plan's record of this file."""
-        return SrsPin(logrows=self.logrows, sha256=self.sha256, trust=self.trust)
+        return SrsPin(
+            logrows=self.logrows,
+            sha256=self.sha256,
+            verifier_sha256=sha256_hex(verifier_srs(self.path, self.logrows)),
+            trust=self.trust,
+        )
 
 
 def trust_of(logrows: int, sha256: str) -> Literal["insecure", "ceremony"]:

@@ -130,14 +130,23 @@ def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
             )
         return dict(found)
     if len(graph.inputs) == 1:
+        (name,) = graph.inputs
         is_list_of_one = isinstance(found, list | tuple) and len(found) == 1
-        return {graph.inputs[0]: found[0] if is_list_of_one else found}
+        is_wrapped = is_list_of_one and _shape_of(found) != graph.tensor(name).shape
+        return {name: found[0] if is_wrapped else found}
     if not isinstance(found, Sequence) or len(found) != len(graph.inputs):
         raise InputError(
             f"the model has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}): give as many "
             "arrays, in that order, or by name"
         )
     return dict(zip(graph.inputs, found, strict=True))
+
+
+def _shape_of(value: Any) -> tuple[int, ...] | None:
+    try:
+        return np.shape(value)
+    except ValueError:
+        return None
 
 
 def _checked(graph: ModelGraph, name: str, value: Any) -> npt.NDArray[np.float32]:
