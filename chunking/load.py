@@ -16,18 +16,20 @@ from zkml_ray.errors import (
     UnsupportedOperatorError,
 )
 
+MAX_DIMENSION = 1 << 31
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
     """An ONNX model as the user gave it.
 
     Attributes:
-        path: The file.
-        data: Its bytes.
+        name: The file's name.
+        data: Its bytes; where weights lie in other files, those of one file with everything.
         proto: The parsed model, external data read in.
     """
 
-    path: Path
+    name: str
     data: bytes
     proto: onnx.ModelProto
 
@@ -45,20 +47,36 @@ def load_model(path: Path) -> LoadedModel:
     """
     if not path.is_file():
         raise ConfigError(f"no such model file: {path}")
-    data = path.read_bytes()
+    return parse_model(path.read_bytes(), path.name, path.parent)
+
+
+def parse_model(data: bytes, name: str, folder: Path | None = None) -> LoadedModel:
+    """Check an ONNX model's bytes.
+
+    Args:
+        data: The file's bytes.
+        name: Its name, for messages.
+        folder: Where weights in other files are looked for; None: there must be none.
+
+    Raises:
+        ModelFormatError: It is not a valid ONNX model, or has no input or output.
+        UnsupportedOperatorError: It uses an operator that cannot be proved.
+    """
     try:
         proto = onnx.load_model_from_string(data)
-        onnx.load_external_data_for_model(proto, str(path.parent))
+        if folder is not None and _uses_other_files(proto):
+            onnx.load_external_data_for_model(proto, str(folder))
+            data = proto.SerializeToString(deterministic=True)
         onnx.checker.check_model(proto)
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelFormatError(f"{path.name} is not a valid ONNX model: {line}") from None
+        raise ModelFormatError(f"{name} is not a valid ONNX model: {line}") from None
     if not proto.graph.node:
-        raise ModelFormatError(f"{path.name} is not an ONNX model, or its graph is empty")
-    _check_operators(proto, path.name)
+        raise ModelFormatError(f"{name} is not an ONNX model, or its graph is empty")
+    _check_operators(proto, name)
     if not proto.graph.output or not _free_inputs(proto):
-        raise ModelFormatError(f"{path.name} needs at least one input and one output tensor")
-    return LoadedModel(path=path, data=data, proto=proto)
+        raise ModelFormatError(f"{name} needs at least one input and one output tensor")
+    return LoadedModel(name=name, data=data, proto=proto)
 
 
 def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.ModelProto:
@@ -73,7 +91,7 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
 
     Raises:
         DynamicShapeError: A dimension has neither a number nor a value in `dimensions`.
-        ConfigError: A value is below 1, or is for a dimension that no input has.
+        ConfigError: A value is not in 1..MAX_DIMENSION, or is for a dimension that no input has.
     """
     symbols = {
         dim.dim_param
@@ -81,8 +99,8 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
         for dim in value_info.type.tensor_type.shape.dim
     } - {""}
     for name, value in dimensions.items():
-        if value < 1:
-            raise ConfigError(f"dimension {name} must be at least 1, not {value}")
+        if not 1 <= value <= MAX_DIMENSION:
+            raise ConfigError(f"dimension {name} must lie in 1..{MAX_DIMENSION}, not {value}")
         if name not in symbols:
             shown = ", ".join(sorted(symbols)) or "none"
             raise ConfigError(f"no input has a dimension {name!r}; symbolic dimensions: {shown}")
@@ -105,6 +123,12 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
                 )
             dim.dim_value = dimensions[name]
     return fixed
+
+
+def _uses_other_files(proto: onnx.ModelProto) -> bool:
+    return any(
+        tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer
+    )
 
 
 def _free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

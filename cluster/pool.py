@@ -158,7 +158,7 @@ class WorkerPool:
         if job is None:
             return None
         try:
-            result: ChunkResult = ray.get(call)
+            result: object = ray.get(call)
         except RayActorError:
             worker.actor = self._start()
             self._again(job, f"{worker.name} died while it had {job.chunk.id}")
@@ -169,6 +169,9 @@ class WorkerPool:
                 raise cause from None
             line = str(cause or error.cause or error).strip().splitlines()[0]
             self._again(job, f"{worker.name} failed on {job.chunk.id}: {line}")
+            return None
+        if not isinstance(result, ChunkResult) or result.chunk_id != job.chunk.id:
+            self._again(job, f"{worker.name} did not answer for {job.chunk.id}, which it had")
             return None
         return Completed(worker=worker.name, attempt=attempt, result=result)
 

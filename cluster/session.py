@@ -45,6 +45,7 @@ def ray_session(*, cpus: int, address: str | None = None) -> Iterator[None]:
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
             else:
                 ray.init(
+                    address="local",  # or Ray would join a cluster that `ray start` left here
                     num_cpus=cpus,
                     include_dashboard=False,
                     logging_level=logging.ERROR,

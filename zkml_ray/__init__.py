@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zkml_ray.api import Run, prove_distributed, verify
+    from zkml_ray.api import Run, prove_distributed, resume, verify
     from zkml_ray.stages.plan import PlanOptions
 
 __version__ = "0.1.0"
-__all__ = ["PlanOptions", "Run", "__version__", "prove_distributed", "verify"]
+__all__ = ["PlanOptions", "Run", "__version__", "prove_distributed", "resume", "verify"]
 
 _HOMES = {
     "PlanOptions": "zkml_ray.stages.plan",
     "Run": "zkml_ray.api",
     "prove_distributed": "zkml_ray.api",
+    "resume": "zkml_ray.api",
     "verify": "zkml_ray.api",
 }
 

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from zkml_ray.chunking.load import load_model
+from zkml_ray import names
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
 from zkml_ray.circuits import normalised_graph
 from zkml_ray.cluster.pool import WorkerPool
 from zkml_ray.cluster.session import ray_session
 from zkml_ray.config import default_store_url
-from zkml_ray.coordinator import Coordinator, RunOptions, check_run_is_new, new_run_id
+from zkml_ray.coordinator import Coordinator
 from zkml_ray.errors import ConfigError
 from zkml_ray.events import Listener, Warned, ignore
+from zkml_ray.journal import Journal
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import Plan
-from zkml_ray.stages.inputs import DEFAULT_SEED, Inputs, read_inputs
+from zkml_ray.schema.request import RunRequest, StoredInput
+from zkml_ray.stages.inputs import (
+    DEFAULT_SEED,
+    Arrays,
+    Inputs,
+    from_store_form,
+    read_inputs,
+    store_form,
+)
 from zkml_ray.stages.plan import PlanOptions
-from zkml_ray.stores import open_store
+from zkml_ray.stores import ArtifactStore, open_store
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.verifier import TrustRoot, Verdict, verify_run
 
@@ -45,6 +58,7 @@ class Run:
         plan: The plan.
         manifest: The manifest as stored.
         verdict: The verifier's verdict.
+        resumed: Chunks that had been proved before and were taken over.
     """
 
     run_id: str
@@ -57,6 +71,7 @@ class Run:
     plan: Plan
     manifest: Manifest
     verdict: Verdict
+    resumed: tuple[str, ...] = ()
 
 
 def prove_distributed(
@@ -64,7 +79,7 @@ def prove_distributed(
     workers: int = 2,
     inputs: Inputs = None,
     *,
-    store: str | Path | None = None,
+    store: str | Path | ArtifactStore | None = None,
     project: str = DEFAULT_PROJECT,
     run_id: str | None = None,
     threads: int | None = None,
@@ -85,7 +100,7 @@ def prove_distributed(
         workers: Ray actors that prove, at least 1. More than the machine has cores slows down.
         inputs: A path (.json in ezkl's input_data form, .npy, .npz), one array, a sequence of
             arrays in input order, or a mapping by input name. None: a seeded random input.
-        store: Folder or URL; default: ZKML_RAY_STORE or ./zkml-ray-store.
+        store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
         project: Project in the store.
         run_id: Id of the run; default: a new one.
         threads: Prover threads of each worker; default: the machine's cores shared evenly.
@@ -108,50 +123,141 @@ def prove_distributed(
         StageError: A stage failed.
         StoreError: The store failed.
     """
-    if workers < 1:
-        raise ConfigError(f"workers must be at least 1, not {workers}")
-    cores = os.cpu_count() or 1
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, not {threads}")
-    threads = threads or max(1, cores // workers)
+    threads = _checked_threads(workers, threads)
     options = options or PlanOptions()
-    opened = open_store(str(store) if store is not None else default_store_url())
-    layout = RunLayout(project, run_id or new_run_id())
+    layout = RunLayout(project, new_run_id() if run_id is None else run_id)
+    journal = Journal(_opened(store), layout)
     loaded = load_model(Path(model))
     graph = normalised_graph(loaded, options.dimensions)
     model_input = read_inputs(graph, inputs, seed=seed)
-    check_run_is_new(opened, layout)
+    journal.check_new()
+    request = RunRequest(
+        project=layout.project,
+        run_id=layout.run_id,
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        model_file=loaded.name,
+        model=journal.share(names.MODEL, "models", loaded.data),
+        input=journal.keep(names.INPUT, store_form(layout.run_id, model_input.arrays).to_bytes()),
+        input_source=model_input.source,
+        choices=options.choices(),
+        reveal=None if reveal is None else tuple(reveal),
+        private_input=private_input,
+        keep_checkpoints=keep_checkpoints,
+        seeded_salts=salt_seed is not None,
+        command=tuple(command),
+    )
+    journal.begin(request)
+    return _execute(
+        journal,
+        request,
+        loaded,
+        graph,
+        model_input.arrays,
+        salt_seed,
+        workers,
+        threads,
+        address,
+        listener,
+    )
+
+
+def resume(
+    run_id: str,
+    *,
+    store: str | Path | ArtifactStore | None = None,
+    project: str = DEFAULT_PROJECT,
+    workers: int = 2,
+    threads: int | None = None,
+    address: str | None = None,
+    listener: Listener = ignore,
+) -> Run:
+    """Continue a run that was begun, on any machine that reaches its store.
+
+    Chunks whose proofs are stored are checked and taken over; nothing is proved twice.
+
+    Args:
+        run_id: The run.
+        store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
+        project: Project in the store.
+        workers: Ray actors that prove, at least 1.
+        threads: Prover threads of each worker; default: the machine's cores shared evenly.
+        address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
+        listener: Called with every event of the run.
+
+    Raises:
+        RunExistsError: The run is complete.
+        ConfigError: No such run was begun.
+        ZkmlRayError: As `prove_distributed`.
+    """
+    threads = _checked_threads(workers, threads)
+    journal = Journal(_opened(store), RunLayout(project, run_id))
+    request = journal.request()
+    options = PlanOptions.of(request.choices)
+    loaded = parse_model(journal.store.read_verified(request.model), request.model_file)
+    graph = normalised_graph(loaded, options.dimensions)
+    stored = StoredInput.parse(journal.store.read_verified(request.input), what="stored input")
+    arrays = from_store_form(graph, stored)
+    return _execute(
+        journal, request, loaded, graph, arrays, None, workers, threads, address, listener
+    )
+
+
+def new_run_id() -> str:
+    """A run id that sorts by time and does not repeat."""
+    return f"run-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _opened(store: str | Path | ArtifactStore | None) -> ArtifactStore:
+    if isinstance(store, ArtifactStore):
+        return store
+    return open_store(str(store) if store is not None else default_store_url())
+
+
+def _checked_threads(workers: int, threads: int | None) -> int:
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {workers}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be at least 1, not {threads}")
+    return threads or max(1, (os.cpu_count() or 1) // workers)
+
+
+def _execute(
+    journal: Journal,
+    request: RunRequest,
+    model: LoadedModel,
+    graph: ModelGraph,
+    arrays: Arrays,
+    salt_seed: bytes | None,
+    workers: int,
+    threads: int,
+    address: str | None,
+    listener: Listener,
+) -> Run:
+    cores = os.cpu_count() or 1
     if workers * threads > cores:
         listener(Warned(message=f"{workers} workers of {threads} threads share {cores} cores"))
     with ray_session(cpus=max(cores, workers * threads), address=address):
-        pool = WorkerPool(workers=workers, threads=threads, store_url=opened.url)
+        pool = WorkerPool(workers=workers, threads=threads, store_url=journal.store.url)
         try:
             outcome = Coordinator(
-                model=loaded,
+                request=request,
+                options=PlanOptions.of(request.choices),
+                model=model,
                 graph=graph,
-                model_input=model_input,
-                store=opened,
+                arrays=arrays,
+                salt_seed=salt_seed,
+                journal=journal,
                 pool=pool,
                 workers=workers,
-                options=RunOptions(
-                    project=layout.project,
-                    run_id=layout.run_id,
-                    threads=threads,
-                    plan=options,
-                    reveal=None if reveal is None else tuple(reveal),
-                    private_input=private_input,
-                    salt_seed=salt_seed,
-                    keep_checkpoints=keep_checkpoints,
-                    command=tuple(command),
-                ),
+                threads=threads,
                 listener=listener,
             ).run()
         finally:
             pool.close()
     return Run(
-        run_id=layout.run_id,
-        project=layout.project,
-        store=opened.url,
+        run_id=request.run_id,
+        project=request.project,
+        store=journal.store.url,
         outputs=outcome.outputs,
         float_outputs=outcome.float_outputs,
         verified=outcome.verdict.ok,
@@ -159,13 +265,14 @@ def prove_distributed(
         plan=outcome.plan,
         manifest=outcome.manifest,
         verdict=outcome.verdict,
+        resumed=outcome.resumed,
     )
 
 
 def verify(
     run_id: str,
     *,
-    store: str | Path | None = None,
+    store: str | Path | ArtifactStore | None = None,
     project: str = DEFAULT_PROJECT,
     model: str | Path | None = None,
     plan_digest: str | None = None,
@@ -175,7 +282,7 @@ def verify(
 
     Args:
         run_id: The run.
-        store: Folder or URL; default: ZKML_RAY_STORE or ./zkml-ray-store.
+        store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
         project: Project in the store.
         model: Your copy of the ONNX file: circuits and verifying keys are re-built from it.
         plan_digest: Digest of a sealed plan that someone you trust re-built.
@@ -191,9 +298,8 @@ def verify(
     """
     layout = RunLayout(project, run_id)
     loaded = load_model(Path(model)) if model is not None else None
-    opened = open_store(str(store) if store is not None else default_store_url())
     return verify_run(
-        opened,
+        _opened(store),
         layout,
         TrustRoot(model=loaded, plan_digest=plan_digest),
         allow_insecure_srs=allow_insecure_srs,

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.console import Console
 from zkml_ray import __version__
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError, ExitCode, VerificationError, ZkmlRayError
+
+if TYPE_CHECKING:
+    from zkml_ray.api import Run
 
 app = typer.Typer(
     name="zkml-ray",
@@ -60,6 +63,10 @@ NoSalt = Annotated[
 Threads = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--threads", help="Prover threads per worker [default: cores / workers]."),
+]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--address", help="Ray cluster [default: RAY_ADDRESS or a private one]."),
 ]
 Workers = Annotated[int, typer.Option("--workers", "-w", help="Ray workers that prove.")]
 
@@ -129,15 +136,12 @@ def prove(
         str, typer.Option("--keep-checkpoints", help="yes or no: boundary values, for `open`.")
     ] = "yes",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random input.")] = 0,
-    address: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--address", help="Ray cluster [default: RAY_ADDRESS or a private one]."),
-    ] = None,
+    address: Address = None,
     json_: Json = False,
 ) -> None:
     """Prove an inference, link its chunks, verify it and store it."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.report import Progress, run_summary, run_table
+    from zkml_ray.report import Progress
 
     if keep_checkpoints not in ("yes", "no"):
         raise ConfigError(f"--keep-checkpoints is yes or no, not {keep_checkpoints}")
@@ -160,23 +164,34 @@ def prove(
             command=["zkml-ray", *sys.argv[1:]],
             listener=progress,
         )
-    if json_:
-        _print_json(
-            {
-                "run_id": result.run_id,
-                "project": result.project,
-                "store": result.store,
-                "verified": result.verified,
-                "plan_digest": result.plan_digest,
-                "srs_trust": result.manifest.srs_trust,
-                "outputs": {name: value.tolist() for name, value in result.outputs.items()},
-                "manifest": result.manifest.model_dump(mode="json"),
-            }
+    _show_run(result, json_)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="Id of the run.", show_default=False)],
+    workers: Workers = 2,
+    threads: Threads = None,
+    store: Store = None,
+    project: Project = "default",
+    address: Address = None,
+    json_: Json = False,
+) -> None:
+    """Continue a run that was begun, on any machine that reaches its store."""
+    from zkml_ray.api import resume as resume_run
+    from zkml_ray.report import Progress
+
+    with Progress(_stderr) as progress:
+        result = resume_run(
+            run,
+            store=store,
+            project=project,
+            workers=workers,
+            threads=threads,
+            address=address,
+            listener=progress,
         )
-        return
-    _stdout.print(run_table(result))
-    for line in run_summary(result):
-        _stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+    _show_run(result, json_)
 
 
 @app.command()
@@ -388,7 +403,7 @@ def demo(
     """Prove a real handwritten digit on two workers, then verify it as an outsider."""
     from zkml_ray.api import prove_distributed
     from zkml_ray.api import verify as verify_run
-    from zkml_ray.report import Progress, run_summary, run_table, verdict_lines
+    from zkml_ray.report import Progress, verdict_lines
 
     folder = Path(__file__).resolve().parent.parent / "examples" / "digits"
     model, image = folder / "digits.onnx", folder / f"{digit}.json"
@@ -401,9 +416,7 @@ def demo(
         result = prove_distributed(
             model, workers, image, store=store, project="demo", listener=progress
         )
-    _stdout.print(run_table(result))
-    for line in run_summary(result):
-        _stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+    _show_run(result, json_=False)
     _stdout.print()
     verdict = verify_run(
         result.run_id, store=result.store, project="demo", model=model, allow_insecure_srs=True
@@ -422,6 +435,29 @@ def options(
         raise typer.Exit
 
 
+def _show_run(result: Run, json_: bool) -> None:
+    from zkml_ray.report import run_summary, run_table
+
+    if json_:
+        _print_json(
+            {
+                "run_id": result.run_id,
+                "project": result.project,
+                "store": result.store,
+                "verified": result.verified,
+                "plan_digest": result.plan_digest,
+                "srs_trust": result.manifest.srs_trust,
+                "resumed": list(result.resumed),
+                "outputs": {name: value.tolist() for name, value in result.outputs.items()},
+                "manifest": result.manifest.model_dump(mode="json"),
+            }
+        )
+        return
+    _stdout.print(run_table(result))
+    for line in run_summary(result):
+        _stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _plan_options(scale: int, layers_per_chunk: int, dim: list[str] | None, no_salt: bool) -> Any:
     from zkml_ray.stages.plan import PlanOptions
 
@@ -437,7 +473,7 @@ def _dimensions(pairs: list[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for pair in pairs:
         name, separator, value = pair.rpartition("=")
-        if not separator or not value.isdigit():
+        if not separator or not (value.isascii() and value.isdecimal() and len(value) <= 10):
             raise ConfigError(f"--dim {pair} must look like NAME=VALUE, such as batch=1")
         found[name] = int(value)
     return found

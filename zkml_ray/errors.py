@@ -120,8 +120,16 @@ class StoreError(ZkmlRayError):
     """The artifact store could not do what was asked."""
 
 
+class StoreUnavailableError(StoreError):
+    """The store gave no usable answer within the deadline; the same may succeed later."""
+
+
 class ArtifactNotFoundError(StoreError):
     """The store has no object under this key."""
+
+
+class ObjectTooLargeError(StoreError):
+    """The object is larger than its reader allows."""
 
 
 class RunExistsError(StoreError):
@@ -146,38 +154,59 @@ class VerificationError(ZkmlRayError):
         expected: What the verifier computed or was told to expect.
         got: What the run shows.
         subject: The chunk, boundary or document concerned.
+        code: A stable name of what was wrong, for programs; docs/security.md lists them.
     """
 
     exit_code = ExitCode.VERIFICATION_FAILED
+    default_code = "invalid"
 
     def __init__(
-        self, message: str, *, expected: str = "", got: str = "", subject: str = ""
+        self,
+        message: str,
+        *,
+        expected: str = "",
+        got: str = "",
+        subject: str = "",
+        code: str = "",
     ) -> None:
         super().__init__(message)
         self.expected = expected
         self.got = got
         self.subject = subject
+        self.code = code or self.default_code
 
 
 class ProofRejectedError(VerificationError):
     """A chunk's proof does not verify under the key that the plan pins for it."""
 
+    default_code = "proof-rejected"
+
 
 class BoundaryMismatchError(VerificationError):
     """Producer and consumer of a boundary show different commitments."""
+
+    default_code = "boundary-mismatch"
 
 
 class StatementError(VerificationError):
     """The revealed values do not open the commitments that the proofs expose."""
 
+    default_code = "statement-values"
+
 
 class TrustRootError(VerificationError):
     """The plan is not the one that the verifier's trust root names."""
+
+    default_code = "trust-root"
 
 
 class InsecureSrsError(VerificationError):
     """The run rests on an SRS that its maker can forge with, and this was not allowed."""
 
+    default_code = "srs-insecure"
+
 
 class OpeningError(VerificationError):
     """An opening does not lead to the boundary commitment it claims to open."""
+
+    default_code = "opening"

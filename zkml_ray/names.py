@@ -7,6 +7,12 @@ from typing import Final
 SEALED_PLAN: Final = "plans/sealed.json"
 MODEL: Final = "models/original.onnx"
 NORMALISED: Final = "models/normalised.onnx"
+REQUEST: Final = "request.json"
+PLAN: Final = "plan.json"
+SRS: Final = "srs.json"
+INPUT: Final = "private/input.json"
+PRIVATE: Final = "private/"
+"""What begins with this is secret to the prover and never needed by a verifier."""
 
 
 def chunk_model(chunk_id: str) -> str:
@@ -37,3 +43,8 @@ def proof(chunk_id: str) -> str:
 def checkpoint(index: int) -> str:
     """A boundary's private checkpoint, by its position in the plan."""
     return f"private/boundary-{index:03d}.json"
+
+
+def finished(chunk_id: str) -> str:
+    """How a chunk was proved."""
+    return f"records/{chunk_id}.json"

@@ -6,8 +6,10 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -80,12 +82,16 @@ class Progress:
             where = f" on {event.worker}" if event.worker else ""
             self._line(f"{event.chunk_id}: {event.state}{where}{' in ' + took if took else ''}")
         elif isinstance(event, Warned):
-            self._console.print(Text(f"warning: {event.message}", style="yellow"))
+            self._console.print(
+                Text(f"warning: {event.message}", style="yellow"), soft_wrap=self._live is None
+            )
 
     def _line(self, text: str) -> None:
         if self._live is None:
             elapsed = time.monotonic() - self._started
-            self._console.print(f"[{elapsed:6.1f} s] {text}", markup=False, highlight=False)
+            self._console.print(
+                f"[{elapsed:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def _render(self) -> Group:
         elapsed = time.monotonic() - self._started
@@ -103,19 +109,19 @@ class Progress:
 
 def run_table(run: Run) -> Table:
     """One row per chunk: what it held and what it cost."""
-    table = Table(title=f"run {run.run_id}")
-    for column in ("chunk", "operators"):
-        table.add_column(column)
+    table = Table(title=f"run {run.run_id}", box=SIMPLE_HEAD, padding=0)
+    table.add_column("chunk", no_wrap=True)
+    table.add_column("operators")
     for column in ("logrows", "rows", "setup s", "prove s", "peak MiB", "proof B"):
-        table.add_column(column, justify="right")
-    table.add_column("worker")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("worker", no_wrap=True)
     for chunk, record in zip(run.plan.chunks, run.manifest.chunks, strict=True):
         table.add_row(
             chunk.id,
             " ".join(chunk.operators),
             str(chunk.arguments.logrows),
             f"{chunk.num_rows:,}",
-            f"{record.setup.seconds:.2f}{'' if record.keys_made else ' (cached)'}",
+            f"{record.setup.seconds:.2f}" if record.keys_made else "cached",
             f"{record.prove.seconds:.2f}",
             f"{record.peak_rss_bytes / MIB:,.0f}",
             f"{record.proof_bytes:,}",
@@ -166,17 +172,18 @@ def srs_line(trust: str) -> str:
 
 def plan_table(plan: Plan, threads: int) -> Table:
     """One row per chunk of a plan."""
-    table = Table(title=f"plan of model {plan.model_sha256[:16]}...")
-    for column in ("chunk", "operators", "reads", "produces"):
-        table.add_column(column)
+    table = Table(title=f"plan of model {plan.model_sha256[:16]}...", box=SIMPLE_HEAD, padding=0)
+    table.add_column("chunk", no_wrap=True)
+    for column in ("operators", "reads", "produces"):
+        table.add_column(column, overflow="fold")
     for column in ("logrows", "rows", "hash rows", "predicted s"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for chunk in plan.chunks:
         table.add_row(
             chunk.id,
             " ".join(chunk.operators),
-            ", ".join(chunk.inputs),
-            ", ".join(chunk.outputs),
+            escape(", ".join(chunk.inputs)),
+            escape(", ".join(chunk.outputs)),
             str(chunk.arguments.logrows),
             f"{chunk.num_rows:,}",
             f"{chunk.poseidon_rows:,}",
@@ -187,14 +194,14 @@ def plan_table(plan: Plan, threads: int) -> Table:
 
 def boundary_table(plan: Plan) -> Table:
     """One row per boundary of a plan."""
-    table = Table(title="boundaries")
+    table = Table(title="boundaries", box=SIMPLE_HEAD, padding=0)
     for column in ("boundary", "shape", "made by", "read by"):
         table.add_column(column)
     for column in ("scale", "leaves", "pack"):
         table.add_column(column, justify="right")
     for boundary in plan.boundaries:
         table.add_row(
-            boundary.name,
+            escape(boundary.name),
             "x".join(map(str, boundary.shape)) or "scalar",
             boundary.producer or "input",
             ", ".join(boundary.consumers) or "output",

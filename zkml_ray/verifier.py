@@ -335,7 +335,7 @@ def _check_model(model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int,
     plan = sealed.plan
     if sha256_hex(model.data) != plan.model_sha256:
         raise TrustRootError(
-            f"the run was made with another model than {model.path.name}",
+            f"the run was made with another model than {model.name}",
             expected=sha256_hex(model.data),
             got=plan.model_sha256,
         )

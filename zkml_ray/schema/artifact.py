@@ -9,7 +9,10 @@ from pydantic import Field, StringConstraints
 from zkml_ray.schema.document import Document, Sha256
 
 ObjectKey = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+    str,
+    StringConstraints(
+        max_length=1000, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
+    ),
 ]
 """A relative key without empty or dot-leading parts, so that no key can leave its store."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from zkml_ray.schema.document import Document, Name
+from zkml_ray.schema.document import Document, Integer, Name
 
 
 class BoundaryCheckpoint(Document):
@@ -21,5 +21,5 @@ class BoundaryCheckpoint(Document):
     format: Literal["zkml_ray/checkpoint/1"] = "zkml_ray/checkpoint/1"
     run_id: str
     boundary: Name
-    values: tuple[int, ...]
-    salts: tuple[int, ...]
+    values: tuple[Integer, ...]
+    salts: tuple[Integer, ...]

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from zkml_ray.schema.artifact import ArtifactRef
-from zkml_ray.schema.document import ChunkId, Document, Felt, Name, Sha256
+from zkml_ray.schema.document import ChunkId, Document, Felt, Integer, Name, Sha256, Text
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Seconds since the Unix epoch, or a duration."""
+Error = Annotated[float, Field(allow_inf_nan=False)]
+RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Elements = Annotated[tuple[Integer, ...], Field(max_length=1 << 22)]
+Boundaries = Field(max_length=100_000)
+Chunks = Field(max_length=10_000)
 
 
 class BoundaryCommitment(Document):
@@ -35,8 +40,8 @@ class RevealedBoundary(Document):
     """
 
     boundary: Name
-    values: tuple[int, ...]
-    salts: tuple[int, ...]
+    values: Elements
+    salts: Elements
 
 
 class Statement(Document):
@@ -52,8 +57,8 @@ class Statement(Document):
     """
 
     plan_sha256: Sha256
-    commitments: tuple[BoundaryCommitment, ...]
-    revealed: tuple[RevealedBoundary, ...]
+    commitments: Annotated[tuple[BoundaryCommitment, ...], Boundaries]
+    revealed: Annotated[tuple[RevealedBoundary, ...], Boundaries]
 
 
 class Span(Document):
@@ -88,24 +93,24 @@ class ChunkRecord(Document):
     """
 
     chunk: ChunkId
-    worker: str
-    pid: int
-    node: str
-    threads: int
-    attempts: Annotated[int, Field(ge=1)]
+    worker: Text
+    pid: Integer
+    node: Text
+    threads: Integer
+    attempts: Annotated[Integer, Field(ge=1)]
     keys_made: bool
     setup: Span
     witness: Span
     prove: Span
     verify_s: Seconds
-    peak_rss_bytes: int
-    proof_bytes: int
+    peak_rss_bytes: Integer
+    proof_bytes: Integer
 
 
 class StageRecord(Document):
     """When a stage of the whole run began and ended."""
 
-    stage: str
+    stage: Text
     span: Span
 
 
@@ -118,7 +123,7 @@ class InputSource(Document):
     """
 
     kind: Literal["given", "random"]
-    seed: int | None = None
+    seed: Integer | None = None
 
 
 class Accuracy(Document):
@@ -129,8 +134,8 @@ class Accuracy(Document):
         mean_abs_error: Mean absolute difference.
     """
 
-    max_abs_error: float
-    mean_abs_error: float
+    max_abs_error: Error
+    mean_abs_error: Error
 
 
 class Manifest(Document):
@@ -158,20 +163,20 @@ class Manifest(Document):
     """
 
     format: Literal["zkml_ray/manifest/1"] = "zkml_ray/manifest/1"
-    project: str
-    run_id: str
-    created_at: str
-    model_file: str
+    project: RunName
+    run_id: RunName
+    created_at: Text
+    model_file: Text
     model_sha256: Sha256
     plan_sha256: Sha256
     srs_trust: Literal["insecure", "ceremony"]
     statement: Statement
-    boundaries: tuple[BoundaryCommitment, ...]
-    artifacts: dict[str, ArtifactRef]
-    chunks: tuple[ChunkRecord, ...]
-    stages: tuple[StageRecord, ...]
+    boundaries: Annotated[tuple[BoundaryCommitment, ...], Boundaries]
+    artifacts: Annotated[dict[Name, ArtifactRef], Field(max_length=1_000_000)]
+    chunks: Annotated[tuple[ChunkRecord, ...], Chunks]
+    stages: Annotated[tuple[StageRecord, ...], Field(max_length=1_000)]
     input_source: InputSource
     accuracy: Accuracy | None
-    versions: dict[str, str]
-    command: tuple[str, ...]
-    warnings: tuple[str, ...]
+    versions: Annotated[dict[Name, Text], Field(max_length=1_000)]
+    command: Annotated[tuple[Text, ...], Field(max_length=1_000)]
+    warnings: Annotated[tuple[Text, ...], Field(max_length=1_000)]

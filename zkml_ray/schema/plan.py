@@ -17,11 +17,13 @@ from pydantic import Field
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.merkle import BoundaryMetadata
 from zkml_ray.commitments.packing import PackingSpec
-from zkml_ray.schema.document import ChunkId, Document, Name, Sha256
+from zkml_ray.schema.document import ChunkId, Document, Integer, Name, Sha256
 
 Dimension = Annotated[int, Field(ge=1, le=1 << 31)]
 Count = Annotated[int, Field(ge=0, le=1 << 40)]
 Scale = Annotated[int, Field(ge=0, le=40)]
+Names = Annotated[tuple[Name, ...], Field(max_length=100_000)]
+Shape = Annotated[tuple[Dimension, ...], Field(max_length=16)]
 
 
 class CircuitArguments(Document):
@@ -46,7 +48,7 @@ class CircuitArguments(Document):
     decomp_legs: Annotated[int, Field(ge=1, le=16)]
     num_inner_cols: Annotated[int, Field(ge=1, le=16)]
     logrows: Annotated[int, Field(ge=6, le=26)]
-    lookup_range: tuple[int, int] = (-128, 128)
+    lookup_range: tuple[Integer, Integer] = (-128, 128)
 
 
 class LayoutSpec(Document):
@@ -114,10 +116,10 @@ class BoundaryPlan(Document):
     """
 
     name: Name
-    shape: tuple[Dimension, ...]
+    shape: Shape
     scale: Scale
     producer: ChunkId | None
-    consumers: tuple[ChunkId, ...]
+    consumers: Annotated[tuple[ChunkId, ...], Field(max_length=10_000)]
     layout: LayoutSpec
 
     def metadata(self) -> BoundaryMetadata:
@@ -144,10 +146,10 @@ class ChunkPlan(Document):
     """
 
     id: ChunkId
-    nodes: tuple[Name, ...]
-    operators: tuple[str, ...]
-    inputs: tuple[Name, ...]
-    outputs: tuple[Name, ...]
+    nodes: Names
+    operators: Names
+    inputs: Names
+    outputs: Names
     arguments: CircuitArguments
     onnx_sha256: Sha256
     settings_sha256: Sha256
@@ -194,16 +196,16 @@ class Plan(Document):
     """
 
     format: Literal["zkml_ray/plan/1"] = "zkml_ray/plan/1"
-    ezkl_version: str
+    ezkl_version: Name
     model_sha256: Sha256
     normalised_sha256: Sha256
-    dimensions: tuple[tuple[str, Dimension], ...]
+    dimensions: Annotated[tuple[tuple[Name, Dimension], ...], Field(max_length=100)]
     input_scale: Scale
     commitment: CommitmentArguments
     chunks: Annotated[tuple[ChunkPlan, ...], Field(min_length=1, max_length=10_000)]
     boundaries: Annotated[tuple[BoundaryPlan, ...], Field(min_length=1, max_length=100_000)]
-    model_inputs: Annotated[tuple[Name, ...], Field(min_length=1)]
-    model_outputs: Annotated[tuple[Name, ...], Field(min_length=1)]
+    model_inputs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000)]
+    model_outputs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000)]
 
     def boundary(self, name: str) -> BoundaryPlan:
         """The boundary of this name (KeyError if there is none)."""
@@ -230,11 +232,13 @@ class SrsPin(Document):
     Attributes:
         logrows: log2 of its size.
         sha256: Digest of the file.
+        verifier_sha256: Digest of the 388 bytes of it that a verifier needs (`verifier_srs`).
         trust: "insecure" (generated on some machine, whose owner can forge) or "ceremony".
     """
 
     logrows: Annotated[int, Field(ge=6, le=26)]
     sha256: Sha256
+    verifier_sha256: Sha256
     trust: Literal["insecure", "ceremony"]
 
 
@@ -250,8 +254,8 @@ class SealedPlan(Document):
 
     format: Literal["zkml_ray/sealed-plan/1"] = "zkml_ray/sealed-plan/1"
     plan: Plan
-    srs: tuple[SrsPin, ...]
-    verifying_keys: tuple[VerifyingKeyPin, ...]
+    srs: Annotated[tuple[SrsPin, ...], Field(max_length=26)]
+    verifying_keys: Annotated[tuple[VerifyingKeyPin, ...], Field(max_length=10_000)]
 
     def srs_trust(self) -> Literal["insecure", "ceremony"]:
         """The weakest trust among the SRS files."""

@@ -31,7 +31,9 @@ class ChunkProof(Document):
 
     format: Literal["zkml_ray/proof/1"] = "zkml_ray/proof/1"
     instances: Annotated[tuple[Felt, ...], Field(max_length=1 << 20)]
-    proof: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})+$")]
+    proof: Annotated[
+        str, StringConstraints(pattern=r"^([0-9a-f]{2})+$", max_length=2 * MAX_PROOF_BYTES)
+    ]
 
     def elements(self) -> list[int]:
         """The instances as canonical field elements.

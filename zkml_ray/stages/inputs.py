@@ -8,6 +8,8 @@ float32, which the quantisation that follows makes harmless.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +22,13 @@ from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import InputError
 from zkml_ray.schema.manifest import InputSource
+from zkml_ray.schema.request import StoredInput, StoredTensor
 
 Arrays: TypeAlias = dict[str, npt.NDArray[np.float32]]
 Inputs: TypeAlias = "str | Path | npt.ArrayLike | Mapping[str, npt.ArrayLike] | None"
 
 DEFAULT_SEED = 0
+MAX_SEED = (1 << 53) - 1  # the manifest records it as a JSON number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,8 @@ def read_inputs(graph: ModelGraph, inputs: Inputs, *, seed: int = DEFAULT_SEED) 
         InputError: No such file, unknown format, wrong names, shape or dtype, NaN or infinity.
     """
     if inputs is None:
+        if not 0 <= seed <= MAX_SEED:
+            raise InputError(f"seed must lie in 0..{MAX_SEED}, not {seed}")
         generator = np.random.default_rng(seed)
         arrays = {
             name: generator.random(graph.tensor(name).shape, dtype=np.float32)
@@ -62,6 +68,27 @@ def read_inputs(graph: ModelGraph, inputs: Inputs, *, seed: int = DEFAULT_SEED) 
     named = _by_name(graph, found)
     arrays = {name: _checked(graph, name, named[name]) for name in graph.inputs}
     return ModelInput(arrays=arrays, source=InputSource(kind="given"))
+
+
+def store_form(run_id: str, arrays: Arrays) -> StoredInput:
+    """The document form of a checked input."""
+    return StoredInput(
+        run_id=run_id,
+        tensors=tuple(
+            StoredTensor(name=name, values=tuple(float(v) for v in array.ravel()))
+            for name, array in arrays.items()
+        ),
+    )
+
+
+def from_store_form(graph: ModelGraph, stored: StoredInput) -> Arrays:
+    """The arrays of a stored input.
+
+    Raises:
+        InputError: It is not an input of this model.
+    """
+    named = {tensor.name: list(tensor.values) for tensor in stored.tensors}
+    return read_inputs(graph, named).arrays
 
 
 def quantise(
@@ -100,7 +127,7 @@ def _read_path(path: Path) -> Any:
         if suffix in (".npy", ".npz"):
             loaded = np.load(path, allow_pickle=False)
             return loaded if suffix == ".npy" else dict(loaded)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from None
     raise InputError(f"{path.name}: inputs are read from .json, .npy or .npz, not {suffix or '?'}")
 
@@ -108,7 +135,9 @@ def _read_path(path: Path) -> Any:
 def _read_json(path: Path) -> list[Any]:
     try:
         document = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{path.name} is nested too deeply") from None
+    except ValueError as error:
         raise InputError(f"{path.name} is not JSON: {error}") from None
     if not isinstance(document, dict) or not isinstance(document.get("input_data"), list):
         raise InputError(
@@ -144,7 +173,7 @@ def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
 
 def _shape_of(value: Any) -> tuple[int, ...] | None:
     try:
-        return np.shape(value)
+        return tuple(np.shape(value))
     except ValueError:
         return None
 

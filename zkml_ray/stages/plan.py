@@ -16,6 +16,7 @@ from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.circuits import DerivedCircuits, derive_circuits, normalised_graph
 from zkml_ray.errors import ChunkingError, ConfigError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.schema.request import PlanChoices
 
 MIN_LOGROWS = 10
 """Below this, one Poseidon hash region of a useful leaf does not fit."""
@@ -53,6 +54,29 @@ class PlanOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= 20:
             raise ConfigError(f"scale must lie in 1..20 (bits after the point), not {self.scale}")
+        if self.layers_per_chunk < 1:
+            raise ConfigError(f"layers per chunk must be at least 1, not {self.layers_per_chunk}")
+
+    def choices(self) -> PlanChoices:
+        """The document form."""
+        return PlanChoices(
+            scale=self.scale,
+            layers_per_chunk=self.layers_per_chunk,
+            dimensions=tuple(sorted(self.dimensions.items())),
+            salted=self.salted,
+            max_leaf_slots=self.max_leaf_slots,
+        )
+
+    @classmethod
+    def of(cls, choices: PlanChoices) -> PlanOptions:
+        """The options of a document."""
+        return cls(
+            scale=choices.scale,
+            layers_per_chunk=choices.layers_per_chunk,
+            dimensions=dict(choices.dimensions),
+            salted=choices.salted,
+            max_leaf_slots=choices.max_leaf_slots,
+        )
 
 
 def plan(model: LoadedModel, options: PlanOptions) -> DerivedCircuits:

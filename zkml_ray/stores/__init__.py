@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from zkml_ray.errors import ConfigError
-from zkml_ray.stores.base import ArtifactStore
+from zkml_ray.stores.base import ArtifactStore, ObjectInfo, UnfinishedUpload
 from zkml_ray.stores.local import LocalStore
 
-__all__ = ["ArtifactStore", "LocalStore", "open_store"]
+__all__ = ["ArtifactStore", "LocalStore", "ObjectInfo", "UnfinishedUpload", "open_store"]
 
 
 def open_store(url: str) -> ArtifactStore:
     """Open the store that a URL names.
 
     Args:
-        url: A folder's path, or file:// and an absolute path.
+        url: A folder's path, file:// and an absolute path, or s3://bucket/prefix (endpoint and
+            credentials from the environment, see `zkml_ray.stores.s3config`).
 
     Raises:
-        ConfigError: The scheme is not known.
+        ConfigError: The scheme is not known, or the environment lacks what the store needs.
     """
     if url.startswith("file://"):
         return LocalStore(url.removeprefix("file://"))
+    if url.startswith("s3://"):
+        from zkml_ray.stores.s3 import S3Store  # boto3 is loaded only when it is needed
+
+        return S3Store(url)
     if "://" in url:
         scheme = url.split("://", 1)[0]
-        raise ConfigError(f"store {url}: {scheme}:// is not known; use a folder or file://")
+        raise ConfigError(f"store: {scheme}:// is not known; use a folder, file:// or s3://")
     return LocalStore(url)

@@ -1,0 +1,177 @@
+"""Cutting and rejoining: the chunks, run one after the other, are the model.
+
+Random graphs are cut by random topological partitions. The chunk models themselves are run, with
+their boundary tensors tapped, so that extraction is part of what is tested.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from tests import zoo
+from tests.unit.chunking.builders import Array, integers, model, random_feeds, run, weight
+from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.normalize import normalise
+from zkml_ray.chunking.partition import layer_partition
+from zkml_ray.commitments.leaves import LeafLayout
+from zkml_ray.commitments.packing import PackingSpec
+
+SPEC = PackingSpec.for_decomposition(128, 4)
+OWN = "zkml_ray/"
+OPERATORS = (
+    *("MatMul", "Add", "Sub", "Mul", "AddConstant"),
+    *("Relu", "Neg", "Identity", "Dropout"),
+    *("Concat", "Split", "Reshape", "Gather"),
+)
+
+
+def rejoined(
+    graph: ModelGraph, parts: Sequence[Sequence[str]], feeds: dict[str, Array]
+) -> dict[str, Array]:
+    """Run a partition's chunks in order, passing boundary tensors on; returns the outputs."""
+    crossings = graph.crossings(parts)
+    committed = {
+        c.tensor.name: CommittedTensor(
+            info=c.tensor, layout=LeafLayout.plan(int(np.prod(c.tensor.shape)), SPEC, max_slots=128)
+        )
+        for c in crossings
+    }
+    known = dict(feeds)
+    seen: Counter[str] = Counter()
+    for index, nodes in enumerate(parts):
+        incoming = [committed[c.tensor.name] for c in crossings if index in c.consumers]
+        outgoing = [committed[c.tensor.name] for c in crossings if c.producer == index]
+        chunk = onnx.ModelProto.FromString(extract_chunk(graph, nodes, incoming, outgoing))
+        seen.update(node.name for node in chunk.graph.node if not node.output[0].startswith(OWN))
+        for tensor in outgoing:
+            chunk.graph.output.append(
+                helper.make_tensor_value_info(
+                    tensor.info.name, TensorProto.FLOAT, tensor.info.shape
+                )
+            )
+        chunk_feeds = {tensor.info.name: known[tensor.info.name] for tensor in incoming}
+        for value in chunk.graph.input:
+            if value.name.startswith(OWN):
+                shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+                chunk_feeds[value.name] = np.zeros(shape, dtype=np.float32)
+        assert chunk_feeds.keys() == {value.name for value in chunk.graph.input}
+        found = run(chunk, chunk_feeds)
+        known.update({tensor.info.name: found[tensor.info.name] for tensor in outgoing})
+    assert seen == Counter(graph.nodes.keys()), "a node was lost or repeated"
+    return {name: known[name] for name in graph.outputs}
+
+
+@st.composite
+def random_models(draw: st.DrawFn) -> onnx.ModelProto:
+    """A graph of row vectors: branches, joins, splits, several inputs and outputs."""
+    widths: dict[str, int] = {}
+    for index in range(draw(st.integers(1, 2))):
+        widths[f"x{index}"] = draw(st.sampled_from([2, 3, 4]))
+    inputs = dict(widths)
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+    read: set[str] = set()
+
+    def pick(width: int | None = None) -> str:
+        unread = [n for n in inputs if n not in read and (width is None or widths[n] == width)]
+        fitting = [n for n in widths if width is None or widths[n] == width]
+        name = unread[0] if unread else draw(st.sampled_from(fitting))
+        read.add(name)
+        return name
+
+    for position in range(draw(st.integers(2, 9))):
+        op_type = draw(st.sampled_from(OPERATORS))
+        source, made = pick(), f"t{position}"
+        width = widths[source]
+        name = f"n{position}"
+        if op_type == "MatMul":
+            size = draw(st.sampled_from([2, 3, 4]))
+            weights.append(weight(f"w{position}", width, size))
+            nodes.append(helper.make_node("MatMul", [source, f"w{position}"], [made], name))
+            widths[made] = size
+        elif op_type in ("Add", "Sub", "Mul"):
+            nodes.append(helper.make_node(op_type, [source, pick(width)], [made], name))
+            widths[made] = width
+        elif op_type == "AddConstant":
+            weights.append(weight(f"w{position}", 1, width))
+            nodes.append(helper.make_node("Add", [source, f"w{position}"], [made], name))
+            widths[made] = width
+        elif op_type == "Concat" and width <= 8:
+            other = pick()
+            nodes.append(helper.make_node("Concat", [source, other], [made], name, axis=1))
+            widths[made] = width + widths[other]
+        elif op_type == "Split" and width >= 2:
+            weights.append(integers(f"w{position}", 1, width - 1))
+            outputs = [made, f"{made}b"]
+            nodes.append(helper.make_node("Split", [source, f"w{position}"], outputs, name, axis=1))
+            widths[made], widths[f"{made}b"] = 1, width - 1
+        elif op_type == "Reshape":
+            weights.append(integers(f"w{position}", width, 1))
+            weights.append(integers(f"v{position}", 1, width))
+            nodes.append(helper.make_node("Reshape", [source, f"w{position}"], [f"{made}m"], name))
+            nodes.append(
+                helper.make_node("Reshape", [f"{made}m", f"v{position}"], [made], f"{name}b")
+            )
+            widths[made] = width
+        elif op_type == "Gather":
+            picked = draw(st.lists(st.integers(0, width - 1), min_size=1, max_size=4))
+            weights.append(integers(f"w{position}", *picked))
+            nodes.append(helper.make_node("Gather", [source, f"w{position}"], [made], name, axis=1))
+            widths[made] = len(picked)
+        else:
+            simple = op_type if op_type in ("Relu", "Neg", "Identity", "Dropout") else "Relu"
+            nodes.append(helper.make_node(simple, [source], [made], name))
+            widths[made] = width
+    produced = [name for name in widths if name not in inputs]
+    extra = draw(st.sets(st.sampled_from(produced), max_size=2))
+    outputs = {n: [1, widths[n]] for n in produced if n not in read or n in extra}
+    used = {name for node in nodes for name in node.input}
+    return model(nodes, {n: [1, w] for n, w in inputs.items() if n in used}, outputs, weights)
+
+
+def random_partition(draw: st.DrawFn, graph: ModelGraph) -> list[list[str]]:
+    """Parts that read from earlier parts only; a part's nodes need not follow one another."""
+    part_of: dict[str, int] = {}
+    for name, node in graph.nodes.items():
+        makers = [graph.producer_of[value] for value in node.input if value in graph.producer_of]
+        first = max((part_of[maker] for maker in makers), default=0)
+        part_of[name] = draw(st.integers(first, first + 2))
+    used = sorted(set(part_of.values()))
+    return [[name for name in graph.nodes if part_of[name] == index] for index in used]
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_random_model_cut_at_random_and_rejoined_is_the_model(data: st.DataObject) -> None:
+    proto = data.draw(random_models())
+    graph = ModelGraph(normalise(proto, {}))
+    shapes = {name: graph.tensor(name).shape for name in graph.inputs}
+    feeds = random_feeds(shapes)
+    whole = run(proto, feeds)
+    parts = random_partition(data.draw, graph)
+    found = rejoined(graph, parts, feeds)
+    assert found.keys() == whole.keys()
+    for name, values in whole.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers_per_chunk", [1, 2])
+@pytest.mark.parametrize("name", sorted(zoo.MODELS))
+def test_zoo_model_cut_by_layers_and_rejoined_is_the_model(
+    name: str, layers_per_chunk: int
+) -> None:
+    proto = zoo.MODELS[name]()
+    graph = ModelGraph(normalise(proto, {}))
+    feeds = random_feeds({n: graph.tensor(n).shape for n in graph.inputs})
+    found = rejoined(graph, layer_partition(graph, layers_per_chunk=layers_per_chunk), feeds)
+    for output, values in run(proto, feeds).items():
+        np.testing.assert_allclose(found[output], values, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,137 @@
+"""The key cache on real circuits: found again, never believed when changed, made once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zkml_ray.canonical import file_sha256
+from zkml_ray.chunking.load import load_model
+from zkml_ray.circuits import CircuitFiles
+from zkml_ray.keycache import CachedCircuit, KeyCache
+from zkml_ray.srs import SrsFile, ensure_srs
+from zkml_ray.stages.plan import PlanOptions, plan
+
+PROCESSES = 3
+
+
+@pytest.fixture(scope="module")
+def files(models: Path) -> CircuitFiles:
+    """The smallest circuit of the zoo."""
+    circuits = plan(load_model(models / "residual.onnx"), PlanOptions(salted=False))
+    return circuits.files["chunk-000"]
+
+
+@pytest.fixture(scope="module")
+def srs(models: Path) -> SrsFile:
+    chunk = plan(load_model(models / "residual.onnx"), PlanOptions(salted=False)).plan.chunks[0]
+    return ensure_srs(chunk.arguments.logrows)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def circuit(root: Path, files: CircuitFiles) -> CachedCircuit:
+    return KeyCache(root).circuit(files.onnx, files.settings)
+
+
+def flip_a_byte(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def test_keys_asked_for_twice_are_made_once(
+    root: Path, circuit: CachedCircuit, srs: SrsFile
+) -> None:
+    KeyCache(root).keys(circuit, srs.path, srs.sha256)
+    again = KeyCache(root).keys(circuit, srs.path, srs.sha256)
+    assert not again.made
+    assert again.vk_sha256 == file_sha256(again.vk)
+
+
+@pytest.mark.parametrize("which", ["pk", "vk"])
+def test_key_with_a_changed_byte_is_set_aside_and_made_again(
+    root: Path, circuit: CachedCircuit, srs: SrsFile, which: str
+) -> None:
+    before = KeyCache(root).keys(circuit, srs.path, srs.sha256)
+    digests = file_sha256(before.pk), file_sha256(before.vk)
+    flip_a_byte(getattr(before, which))
+    after = KeyCache(root).keys(circuit, srs.path, srs.sha256)
+    assert after.made
+    assert (file_sha256(after.pk), file_sha256(after.vk)) == digests
+    aside = after.pk.parent.with_suffix(".corrupt")
+    assert file_sha256(aside / getattr(before, which).name) not in digests
+    assert not KeyCache(root).keys(circuit, srs.path, srs.sha256).made
+
+
+@pytest.mark.parametrize("damage", ["index gone", "index cut", "file gone"])
+def test_entry_that_is_not_whole_is_made_again(
+    root: Path, files: CircuitFiles, damage: str
+) -> None:
+    folder = KeyCache(root).circuit(files.onnx, files.settings).compiled.parent
+    if damage == "index gone":
+        (folder / "digests.json").unlink()
+    elif damage == "index cut":
+        (folder / "digests.json").write_text('{"circuit.ezkl": "')
+    else:
+        (folder / "circuit.ezkl").unlink()
+    again = KeyCache(root).circuit(files.onnx, files.settings)
+    assert again.compiled.is_file()
+    assert again.settings.read_bytes() == files.settings
+
+
+def test_circuit_of_other_settings_is_another_entry(root: Path, files: CircuitFiles) -> None:
+    first = KeyCache(root).circuit(files.onnx, files.settings)
+    second = KeyCache(root).circuit(files.onnx, files.settings + b"\n")
+    assert first.name != second.name
+    assert first.compiled != second.compiled
+
+
+ASK = """
+import sys
+from pathlib import Path
+from zkml_ray.keycache import KeyCache
+root, folder, srs, sha256 = sys.argv[1:]
+cache, folder = KeyCache(Path(root)), Path(folder)
+circuit = cache.circuit((folder / "onnx").read_bytes(), (folder / "settings").read_bytes())
+sys.stdin.readline()
+keys = cache.keys(circuit, Path(srs), sha256)
+print(keys.made, keys.vk_sha256)
+"""
+
+
+def test_keys_asked_for_by_processes_at_once_are_made_by_one(
+    tmp_path: Path, files: CircuitFiles, srs: SrsFile
+) -> None:
+    (tmp_path / "onnx").write_bytes(files.onnx)
+    (tmp_path / "settings").write_bytes(files.settings)
+    cache = tmp_path / "cache"
+    arguments = [str(cache), str(tmp_path), str(srs.path), srs.sha256]
+    asking = [
+        subprocess.Popen(
+            [sys.executable, "-c", ASK, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(PROCESSES)
+    ]
+    for process in asking:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=120)[0].split() for process in asking]
+    assert [process.returncode for process in asking] == [0] * PROCESSES
+    assert sorted(made for made, _ in answers) == ["False"] * (PROCESSES - 1) + ["True"]
+    assert len({digest for _, digest in answers}) == 1
+    folders = [path for path in (cache / "keys").iterdir() if path.is_dir()]
+    assert len(folders) == 1

@@ -1,0 +1,97 @@
+"""Plans follow from the model and the options alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zkml_ray.canonical import sha256_hex
+from zkml_ray.chunking.load import load_model
+from zkml_ray.circuits import rederive_circuits
+from zkml_ray.errors import ConfigError
+from zkml_ray.schema.plan import Plan
+from zkml_ray.stages.plan import PlanOptions, plan
+
+DIGEST = """
+import sys
+from pathlib import Path
+from zkml_ray.chunking.load import load_model
+from zkml_ray.stages.plan import PlanOptions, plan
+print(plan(load_model(Path(sys.argv[1])), PlanOptions()).plan.digest())
+"""
+
+
+def test_plan_of_a_model_is_the_same_in_every_process(models: Path) -> None:
+    path = models / "residual.onnx"
+    digests = {plan(load_model(path), PlanOptions()).plan.digest() for _ in range(2)}
+    for seed in ("1", "4242"):
+        done = subprocess.run(
+            [sys.executable, "-c", DIGEST, str(path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1
+
+
+def test_plan_does_not_depend_on_where_the_model_lies(models: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "another name.onnx"
+    copy.write_bytes((models / "mlp.onnx").read_bytes())
+    first = plan(load_model(models / "mlp.onnx"), PlanOptions()).plan
+    assert plan(load_model(copy), PlanOptions()).plan == first
+
+
+def test_plan_rederived_with_its_own_arguments_is_the_same(models: Path) -> None:
+    model = load_model(models / "residual.onnx")
+    made = plan(model, PlanOptions(scale=8, layers_per_chunk=2))
+    again = rederive_circuits(model, made.plan)
+    assert again.plan == made.plan
+    assert again.files == made.files
+
+
+def test_plan_records_the_digests_of_its_files(models: Path) -> None:
+    model = load_model(models / "mlp.onnx")
+    made = plan(model, PlanOptions())
+    assert made.plan.model_sha256 == sha256_hex(model.data)
+    assert made.plan.normalised_sha256 == sha256_hex(made.normalised)
+    for chunk in made.plan.chunks:
+        assert chunk.onnx_sha256 == sha256_hex(made.files[chunk.id].onnx)
+        assert chunk.settings_sha256 == sha256_hex(made.files[chunk.id].settings)
+
+
+def test_plan_read_back_from_its_bytes_is_the_same(models: Path) -> None:
+    made = plan(load_model(models / "mlp.onnx"), PlanOptions()).plan
+    assert Plan.parse(made.to_bytes(), what="plan") == made
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PlanOptions(scale=9),
+        PlanOptions(layers_per_chunk=2),
+        PlanOptions(salted=False),
+        PlanOptions(max_leaf_slots=64),
+    ],
+    ids=["scale", "layers", "salt", "leaf"],
+)
+def test_plan_with_another_option_has_another_digest(models: Path, options: PlanOptions) -> None:
+    model = load_model(models / "mlp.onnx")
+    assert plan(model, options).plan.digest() != plan(model, PlanOptions()).plan.digest()
+
+
+@pytest.mark.parametrize("scale", [0, -1, 21])
+def test_plan_options_with_a_bad_scale_are_refused(scale: int) -> None:
+    with pytest.raises(ConfigError, match="scale"):
+        PlanOptions(scale=scale)
+
+
+def test_plan_with_no_layer_per_chunk_is_refused(models: Path) -> None:
+    with pytest.raises(ConfigError, match="layers per chunk"):
+        plan(load_model(models / "mlp.onnx"), PlanOptions(layers_per_chunk=0))

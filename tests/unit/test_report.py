@@ -1,0 +1,55 @@
+"""Progress, as it is written where there is no terminal and where there is one."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from zkml_ray.events import ChunkMoved, Event, PlanReady, StageStarted, Warned
+from zkml_ray.report import Progress, srs_line
+
+EVENTS: list[Event] = [
+    StageStarted(stage="plan", detail="cutting the model"),
+    PlanReady(chunks=(("chunk-000", "Gemm Relu"), ("chunk-001", "Gemm")), predicted_s=3.2),
+    StageStarted(stage="witness"),
+    Warned(message="[bold]no markup[/bold] here"),
+    ChunkMoved(chunk_id="chunk-000", state="witnessed", seconds=0.25),
+    ChunkMoved(chunk_id="chunk-000", state="proving", worker="worker-1"),
+    ChunkMoved(chunk_id="chunk-000", state="verified", worker="worker-1", seconds=1.5),
+]
+
+
+def written(*, terminal: bool) -> str:
+    file = io.StringIO()
+    with Progress(Console(file=file, force_terminal=terminal, width=100)) as progress:
+        for event in EVENTS:
+            progress(event)
+    return file.getvalue()
+
+
+def test_progress_off_a_terminal_is_one_plain_line_an_event() -> None:
+    lines = written(terminal=False).splitlines()
+    assert [re.sub(r"^\[ *[0-9.]+ s\] ", "", line) for line in lines] == [
+        "plan: cutting the model",
+        "plan: 2 chunks, about 3 s of proving when keys are cached",
+        "warning: [bold]no markup[/bold] here",
+        "chunk-000: witnessed in 0.25 s",
+        "chunk-000: proving on worker-1",
+        "chunk-000: verified on worker-1 in 1.50 s",
+    ]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_progress_on_a_terminal_shows_chunks_and_workers() -> None:
+    shown = written(terminal=True)
+    assert "\x1b" in shown
+    for text in ("chunk-000", "verified", "worker-1", "1/2 chunks", "predicted 3 s"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("trust", ["insecure", "ceremony"])
+def test_srs_line_says_insecure_exactly_for_a_generated_srs(trust: str) -> None:
+    assert ("INSECURE" in srs_line(trust)) == (trust == "insecure")

@@ -1,0 +1,246 @@
+"""What a run keeps in the store, object by object.
+
+A run is under way once its request is stored, and complete once its manifest is. Between the two,
+every object is written as soon as it exists, in an order that makes the last of a group its proof
+of completeness: a chunk is finished when its *proof* is there, because its key and its record are
+written before it. Shared objects are content-addressed and written once a project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TypeVar
+
+from zkml_ray import names
+from zkml_ray.canonical import sha256_hex
+from zkml_ray.circuits import CircuitFiles, DerivedCircuits
+from zkml_ray.errors import (
+    ArtifactNotFoundError,
+    ConfigError,
+    ManifestError,
+    RunExistsError,
+    StoreError,
+)
+from zkml_ray.schema.artifact import ArtifactRef
+from zkml_ray.schema.checkpoint import BoundaryCheckpoint
+from zkml_ray.schema.document import MAX_DOCUMENT_BYTES, Document
+from zkml_ray.schema.manifest import ChunkRecord, Manifest
+from zkml_ray.schema.plan import Plan, SealedPlan
+from zkml_ray.schema.proof import ChunkProof
+from zkml_ray.schema.request import ChosenSrs, FinishedChunk, RunRequest
+from zkml_ray.srs import SrsFile, trust_of
+from zkml_ray.stores.base import ArtifactStore
+from zkml_ray.stores.layout import RunLayout
+from zkml_ray.stores.objectcache import ObjectCache
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+class Journal:
+    """One run's objects."""
+
+    def __init__(self, store: ArtifactStore, layout: RunLayout) -> None:
+        self.store = store
+        self.layout = layout
+        self.artifacts: dict[str, ArtifactRef] = {}
+
+    def check_new(self) -> None:
+        """Refuse an id that is taken, and a store that cannot be written to.
+
+        Raises:
+            RunExistsError: The run exists, complete or not.
+            StoreError: The store cannot be written to.
+        """
+        where = f"in project {self.layout.project} of {self.store.url}"
+        if self.store.size(self.layout.manifest) is not None:
+            raise RunExistsError(
+                f"run {self.layout.run_id} exists already {where}; choose another --run, or "
+                "leave it out"
+            )
+        if self.store.size(self.layout.run_key(names.REQUEST)) is not None:
+            raise RunExistsError(
+                f"run {self.layout.run_id} is under way {where}; continue it with: zkml-ray "
+                f"resume {self.layout.run_id}, or choose another --run"
+            )
+        probe = self.layout.run_key("probe")
+        self.store.put(probe, b"")
+        self.store.delete(probe)
+
+    def begin(self, request: RunRequest) -> None:
+        """Store the request: from now on the run can be resumed."""
+        self.store.put(self.layout.run_key(names.REQUEST), request.to_bytes())
+
+    def request(self) -> RunRequest:
+        """The stored request of a run that is not complete.
+
+        Raises:
+            RunExistsError: The run is complete.
+            ConfigError: No such run was begun here.
+        """
+        if self.store.size(self.layout.manifest) is not None:
+            raise RunExistsError(
+                f"run {self.layout.run_id} is complete; verify it with: zkml-ray verify "
+                f"{self.layout.run_id}"
+            )
+        request = self._document(RunRequest, names.REQUEST)
+        if request is None:
+            raise ConfigError(
+                f"no run {self.layout.run_id} was begun in project {self.layout.project} of "
+                f"{self.store.url}"
+            )
+        return request
+
+    def share(self, name: str, kind: str, data: bytes) -> ArtifactRef:
+        """Store a content-addressed object under a logical name."""
+        key = self.layout.artifact_key(kind, sha256_hex(data))
+        self.artifacts[name] = self.store.store_shared(key, data)
+        return self.artifacts[name]
+
+    def keep(self, name: str, data: bytes) -> ArtifactRef:
+        """Store an object of this run alone under a logical name."""
+        self.artifacts[name] = self.store.store(self.layout.run_key(name), data)
+        return self.artifacts[name]
+
+    def keep_srs(self, files: Iterable[SrsFile]) -> None:
+        """Store a run's SRS files, then which they are."""
+        pins = []
+        for file in files:
+            key = self.layout.artifact_key("srs", file.sha256)
+            self.artifacts[names.srs(file.logrows)] = self.store.store_shared_file(
+                key, file.path, file.sha256
+            )
+            pins.append(file.pin())
+        document = ChosenSrs(pins=tuple(pins))
+        self.store.put(self.layout.run_key(names.SRS), document.to_bytes())
+
+    def srs(self, sizes: Collection[int]) -> dict[int, SrsFile] | None:
+        """The SRS files that the run began with, or None where one of these sizes is missing."""
+        chosen = self._document(ChosenSrs, names.SRS)
+        pins = {} if chosen is None else {pin.logrows: pin for pin in chosen.pins}
+        files = {}
+        cache = ObjectCache(self.store)
+        for logrows in sizes:
+            pin = pins.get(logrows)
+            key = None if pin is None else self.layout.artifact_key("srs", pin.sha256)
+            size_bytes = None if key is None else self.store.size(key)
+            if pin is None or key is None or size_bytes is None:
+                return None
+            ref = ArtifactRef(key=key, sha256=pin.sha256, size_bytes=size_bytes)
+            self.artifacts[names.srs(logrows)] = ref
+            files[logrows] = SrsFile(
+                logrows=logrows,
+                path=cache.path(ref),
+                sha256=pin.sha256,
+                trust=trust_of(logrows, pin.sha256),
+            )
+        return files
+
+    def keep_circuits(self, circuits: DerivedCircuits) -> None:
+        """Store a plan and its circuits; the plan last."""
+        self.share(names.NORMALISED, "models", circuits.normalised)
+        for chunk_id, files in circuits.files.items():
+            self.share(names.chunk_model(chunk_id), "circuits", files.onnx)
+            self.share(names.settings(chunk_id), "circuits", files.settings)
+        self.store.put(self.layout.run_key(names.PLAN), circuits.plan.to_bytes())
+
+    def circuits(self) -> DerivedCircuits | None:
+        """The stored plan and its circuits, or None where any of them is missing or damaged."""
+        plan = self._document(Plan, names.PLAN)
+        if plan is None:
+            return None
+        try:
+            normalised = self._shared(names.NORMALISED, "models", plan.normalised_sha256)
+            files = {
+                chunk.id: CircuitFiles(
+                    onnx=self._shared(names.chunk_model(chunk.id), "circuits", chunk.onnx_sha256),
+                    settings=self._shared(
+                        names.settings(chunk.id), "circuits", chunk.settings_sha256
+                    ),
+                )
+                for chunk in plan.chunks
+            }
+        except (ArtifactNotFoundError, StoreError):
+            return None
+        return DerivedCircuits(plan=plan, files=files, normalised=normalised)
+
+    def keep_checkpoint(self, position: int, checkpoint: BoundaryCheckpoint) -> None:
+        """Store a boundary's values and salts."""
+        self.keep(names.checkpoint(position), checkpoint.to_bytes())
+
+    def checkpoint(self, position: int) -> BoundaryCheckpoint | None:
+        """A boundary's stored checkpoint, or None where it is missing or damaged."""
+        name = names.checkpoint(position)
+        found = self._document(BoundaryCheckpoint, name)
+        if found is None or found.run_id != self.layout.run_id:
+            return None
+        data = found.to_bytes()
+        self.artifacts[name] = ArtifactRef(
+            key=self.layout.run_key(name), sha256=sha256_hex(data), size_bytes=len(data)
+        )
+        return found
+
+    def finish_chunk(self, record: ChunkRecord, vk: bytes, proof: ChunkProof) -> None:
+        """Store a proved chunk: key, record, then the proof, which makes it finished."""
+        data = proof.to_bytes()
+        name = names.proof(record.chunk)
+        vk_ref = self.share(names.verifying_key(record.chunk), "keys", vk)
+        proof_ref = ArtifactRef(
+            key=self.layout.run_key(name), sha256=sha256_hex(data), size_bytes=len(data)
+        )
+        document = FinishedChunk(
+            run_id=self.layout.run_id, record=record, vk=vk_ref, proof=proof_ref
+        )
+        self.keep(names.finished(record.chunk), document.to_bytes())
+        self.keep(name, data)
+
+    def finished_chunk(self, chunk_id: str) -> tuple[ChunkRecord, bytes, ChunkProof] | None:
+        """A chunk that was finished before: its record, verifying key and proof, unchecked."""
+        document = self._document(FinishedChunk, names.finished(chunk_id))
+        if document is None or document.run_id != self.layout.run_id:
+            return None
+        try:
+            vk = self.store.read_verified(document.vk)
+            proof = ChunkProof.parse(
+                self.store.read_verified(document.proof), what=f"proof of {chunk_id}"
+            )
+        except (ArtifactNotFoundError, StoreError, ManifestError):
+            return None
+        data = document.to_bytes()
+        self.artifacts[names.verifying_key(chunk_id)] = document.vk
+        self.artifacts[names.proof(chunk_id)] = document.proof
+        self.artifacts[names.finished(chunk_id)] = ArtifactRef(
+            key=self.layout.run_key(names.finished(chunk_id)),
+            sha256=sha256_hex(data),
+            size_bytes=len(data),
+        )
+        return document.record, vk, proof
+
+    def seal(self, sealed: SealedPlan) -> str:
+        """Store the sealed plan and return its digest."""
+        return self.share(names.SEALED_PLAN, "plans", sealed.to_bytes()).sha256
+
+    def forget_private(self) -> None:
+        """Remove the input, the boundary values and the salts from the store."""
+        for name in [name for name in self.artifacts if name.startswith(names.PRIVATE)]:
+            self.store.delete(self.artifacts.pop(name).key)
+
+    def complete(self, manifest: Manifest) -> None:
+        """Write the manifest: the run exists."""
+        self.store.put(self.layout.manifest, manifest.to_bytes())
+
+    def _shared(self, name: str, kind: str, sha256: str) -> bytes:
+        key = self.layout.artifact_key(kind, sha256)
+        size_bytes = self.store.size(key)
+        if size_bytes is None:
+            raise ArtifactNotFoundError(f"the store has no {key}")
+        ref = ArtifactRef(key=key, sha256=sha256, size_bytes=size_bytes)
+        data = self.store.read_verified(ref)
+        self.artifacts[name] = ref
+        return data
+
+    def _document(self, kind: type[DocumentT], name: str) -> DocumentT | None:
+        try:
+            data = self.store.get(self.layout.run_key(name), max_bytes=MAX_DOCUMENT_BYTES)
+            return kind.parse(data, what=name)
+        except (ArtifactNotFoundError, ManifestError):
+            return None

@@ -1,0 +1,351 @@
+"""What a plan must satisfy before anything it pins is relied on.
+
+Three kinds of checks, from cheap to dear:
+
+- `check_arguments`, `check_topology`: the plan uses only arguments that are known to be sound, its
+  layouts follow from them, and its chunks and boundaries fit together. Checked for both trust
+  roots: who published a plan digest may have erred.
+- `check_pins`: exactly one key per chunk and one SRS per size, none of them misnamed.
+- `check_rebuilt`: chunks, settings, SRS parts and verifying keys made again from the verifier's
+  own model. The plan's author is not believed in anything: of his arguments only those above are
+  used, and every digest is recomputed.
+
+Not here, because no argument of a plan can change it: `backend.run_args` fixes private inputs,
+hashed outputs, weights in the key, and range checks on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from zkml_ray import backend
+from zkml_ray.canonical import sha256_hex
+from zkml_ray.commitments.leaves import LeafLayout
+from zkml_ray.commitments.packing import PACKED_BITS, PackingSpec
+from zkml_ray.errors import (
+    ConfigError,
+    FieldRangeError,
+    TrustRootError,
+    VerificationError,
+    ZkmlRayError,
+)
+from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan, LayoutSpec, Plan, SealedPlan
+from zkml_ray.srs import trust_of
+
+if TYPE_CHECKING:
+    from zkml_ray.chunking.load import LoadedModel
+
+MAX_SCALE_BITS: Final = 20
+"""log2 of the finest fixed-point step a plan may start from; 0 would round to whole numbers."""
+
+MAX_DECOMPOSITION_BITS: Final = 40
+"""Width of the values a circuit may admit. Soundness needs far less than the field's 253."""
+
+ACCUMULATION_BITS: Final = 40
+"""Room for the number of terms of a sum and for weights beyond the range."""
+
+MAX_LOOKUP: Final = 1 << 26
+
+MAX_ELEMENTS: Final = 1 << 24
+"""Elements of all boundaries of a plan together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustRoot:
+    """What the verifier trusts. Exactly one of the two is given.
+
+    Attributes:
+        model: The verifier's own copy of the ONNX model; everything is re-built from it.
+        plan_digest: Digest of a sealed plan that someone trusted re-built.
+    """
+
+    model: LoadedModel | None = None
+    plan_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.plan_digest is None):
+            raise ConfigError(
+                "verify needs exactly one trust root: the model file (--model) or the digest of a "
+                "plan re-built from it (--plan-digest); a run cannot vouch for itself"
+            )
+
+    @property
+    def name(self) -> str:
+        """Which of the two it is."""
+        return "model" if self.model is not None else "plan digest"
+
+
+def check_named(trust: TrustRoot, sealed: SealedPlan, digest: str) -> None:
+    """The cheap half of the trust root: the plan, or its model, is the trusted one.
+
+    Raises:
+        TrustRootError: It is another one.
+    """
+    if trust.model is None:
+        trusted = (trust.plan_digest or "").lower()
+        if digest != trusted:
+            raise TrustRootError(
+                "the run's plan is not the trusted one",
+                expected=trusted,
+                got=digest,
+                code="plan-digest",
+            )
+        return
+    own = sha256_hex(trust.model.data)
+    if own != sealed.plan.model_sha256:
+        raise TrustRootError(
+            f"the run was made with another model than {trust.model.name}",
+            expected=own,
+            got=sealed.plan.model_sha256,
+            code="model-digest",
+        )
+
+
+def check_arguments(plan: Plan) -> None:
+    """Only arguments known to be sound, and layouts that follow from them.
+
+    Raises:
+        VerificationError: Code "plan-arguments" or "plan-layout".
+    """
+    _require_ezkl(plan)
+    if not 1 <= plan.input_scale <= MAX_SCALE_BITS:
+        raise _argument("input_scale", plan.input_scale, f"1 to {MAX_SCALE_BITS}")
+    dimensions = [name for name, _ in plan.dimensions]
+    if dimensions != sorted(set(dimensions)):
+        raise _argument("dimensions", dimensions, "each name once, sorted")
+    if sum(boundary.layout.element_count for boundary in plan.boundaries) > MAX_ELEMENTS:
+        raise _argument("boundaries", "too many elements", f"at most {MAX_ELEMENTS} in all")
+    try:
+        packing = PackingSpec.for_decomposition(
+            plan.commitment.decomp_base, plan.commitment.decomp_legs
+        )
+    except FieldRangeError as error:
+        raise VerificationError(
+            f"the plan's commitment arguments: {error}", code="plan-arguments"
+        ) from None
+    for chunk in plan.chunks:
+        _check_circuit(chunk, packing)
+    for boundary in plan.boundaries:
+        _check_layout(boundary, plan, packing)
+
+
+def check_topology(plan: Plan) -> None:
+    """Every chunk once, every edge accounted for, one scale per circuit, inputs before outputs.
+
+    Raises:
+        VerificationError: Code "plan-topology".
+    """
+    position = {chunk.id: index for index, chunk in enumerate(plan.chunks)}
+    if list(position) != [f"chunk-{index:03d}" for index in range(len(plan.chunks))]:
+        raise _topology("its chunks are not numbered from 0 in order", "")
+    boundaries = {boundary.name: boundary for boundary in plan.boundaries}
+    if len(boundaries) != len(plan.boundaries):
+        raise _topology("it names a boundary twice", "")
+    producers: dict[str, str] = {}
+    consumers: dict[str, list[str]] = {name: [] for name in boundaries}
+    nodes: set[str] = set()
+    for chunk in plan.chunks:
+        if nodes & set(chunk.nodes) or len(set(chunk.nodes)) != len(chunk.nodes):
+            raise _topology(f"{chunk.id} repeats a node", chunk.id)
+        nodes.update(chunk.nodes)
+        if len(set(chunk.touched())) != len(chunk.touched()) or not chunk.inputs:
+            raise _topology(f"{chunk.id} reads nothing, or touches a boundary twice", chunk.id)
+        for name in chunk.touched():
+            if name not in boundaries:
+                raise _topology(f"{chunk.id} touches an unknown boundary", chunk.id)
+        for name in chunk.inputs:
+            consumers[name].append(chunk.id)
+            _check_scale(boundaries[name], chunk)
+        for name in chunk.outputs:
+            if name in producers:
+                raise _topology(f"boundary {name} has two producers", name)
+            producers[name] = chunk.id
+    for name, boundary in boundaries.items():
+        if boundary.producer != producers.get(name) or list(boundary.consumers) != consumers[name]:
+            raise _topology(f"boundary {name}: producer or consumers are not the chunks'", name)
+        if (name in plan.model_inputs) != (boundary.producer is None):
+            raise _topology(f"boundary {name} needs a producer, or is an input of the model", name)
+        if not boundary.consumers and name not in plan.model_outputs:
+            raise _topology(f"boundary {name} leads nowhere", name)
+        made = -1 if boundary.producer is None else position[boundary.producer]
+        if any(position[reader] <= made for reader in boundary.consumers):
+            raise _topology(f"boundary {name} is read before it is made", name)
+        if boundary.producer is None and boundary.scale != plan.input_scale:
+            raise _topology(f"input {name} has another scale than the plan", name)
+    for ends in (plan.model_inputs, plan.model_outputs):
+        if not set(ends) <= set(boundaries) or len(set(ends)) != len(ends):
+            raise _topology("an input or output of the model is no boundary, or named twice", "")
+
+
+def check_pins(sealed: SealedPlan) -> None:
+    """Exactly one key per chunk in order, exactly one SRS per size, each called what it is.
+
+    Raises:
+        VerificationError: Code "plan-pins" or "srs-trust".
+    """
+    if [pin.chunk for pin in sealed.verifying_keys] != [chunk.id for chunk in sealed.plan.chunks]:
+        raise VerificationError(
+            "the plan does not pin exactly one verifying key per chunk", code="plan-pins"
+        )
+    needed = sorted({chunk.arguments.logrows for chunk in sealed.plan.chunks})
+    pinned = [pin.logrows for pin in sealed.srs]
+    if pinned != needed:
+        raise VerificationError(
+            "the plan does not pin exactly one SRS per circuit size",
+            expected=str(needed),
+            got=str(pinned),
+            code="plan-pins",
+        )
+    for pin in sealed.srs:
+        if pin.trust != trust_of(pin.logrows, pin.sha256):
+            raise VerificationError(
+                f"the SRS of logrows {pin.logrows} is called {pin.trust}, which its digest is not",
+                expected=trust_of(pin.logrows, pin.sha256),
+                got=pin.trust,
+                code="srs-trust",
+            )
+
+
+def check_rebuilt(model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int, Path]) -> None:
+    """The dear half of the trust root "model": everything made again.
+
+    Args:
+        model: The verifier's own copy.
+        sealed: The plan to check.
+        srs_paths: Per logrows, the whole SRS file, its digest checked.
+
+    Raises:
+        TrustRootError: Code "model-circuits" or "model-keys".
+    """
+    # Imported here: the trust root "plan digest" needs neither onnx nor any chunking.
+    from zkml_ray.circuits import rederive_circuits
+    from zkml_ray.keycache import KeyCache
+
+    plan = sealed.plan
+    try:
+        rebuilt = rederive_circuits(model, plan)
+    except (ZkmlRayError, KeyError) as error:
+        raise TrustRootError(
+            f"the plan does not fit the model: {error}", code="model-circuits"
+        ) from None
+    if rebuilt.plan != plan:
+        raise TrustRootError(
+            f"the plan is not what the model gives: {_first_difference(rebuilt.plan, plan)}",
+            expected=rebuilt.plan.digest(),
+            got=plan.digest(),
+            code="model-circuits",
+        )
+    cache = KeyCache()
+    srs_pins = {pin.logrows: pin.sha256 for pin in sealed.srs}
+    for chunk, pin in zip(plan.chunks, sealed.verifying_keys, strict=True):
+        files, logrows = rebuilt.files[chunk.id], chunk.arguments.logrows
+        circuit = cache.circuit(files.onnx, files.settings)
+        made = cache.keys(circuit, srs_paths[logrows], srs_pins[logrows])
+        if made.vk_sha256 != pin.sha256:
+            raise TrustRootError(
+                f"{chunk.id}: its verifying key is not the one that the model gives",
+                expected=made.vk_sha256,
+                got=pin.sha256,
+                subject=chunk.id,
+                code="model-keys",
+            )
+
+
+def _require_ezkl(plan: Plan) -> None:
+    if plan.ezkl_version != backend.EZKL_VERSION:
+        raise VerificationError(
+            "the plan is for another ezkl",
+            expected=backend.EZKL_VERSION,
+            got=plan.ezkl_version,
+            code="ezkl-version",
+        )
+
+
+def _check_circuit(chunk: ChunkPlan, packing: PackingSpec) -> None:
+    arguments = chunk.arguments
+    bits = arguments.decomp_legs * math.log2(arguments.decomp_base)
+    if bits > MAX_DECOMPOSITION_BITS:
+        raise _argument(f"{chunk.id} decomposition", bits, f"at most {MAX_DECOMPOSITION_BITS} bits")
+    if arguments.decomp_base**arguments.decomp_legs - 1 > packing.element_bound:
+        raise _argument(
+            f"{chunk.id} decomposition", bits, f"within +-{packing.element_bound}, as packing is"
+        )
+    # Before a rebase a value is a sum of products of at most this many factors; beyond the field's
+    # 253 bits it would wrap around and be another integer.
+    if bits * (arguments.scale_rebase_multiplier + 1) + ACCUMULATION_BITS > PACKED_BITS:
+        raise _argument(
+            f"{chunk.id} scale_rebase_multiplier",
+            arguments.scale_rebase_multiplier,
+            f"products within {PACKED_BITS} bits",
+        )
+    if not 1 <= arguments.param_scale <= MAX_SCALE_BITS:
+        raise _argument(f"{chunk.id} param_scale", arguments.param_scale, f"1..{MAX_SCALE_BITS}")
+    low, high = arguments.lookup_range
+    if not -MAX_LOOKUP <= low < 0 < high <= MAX_LOOKUP:
+        raise _argument(f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{MAX_LOOKUP}")
+
+
+def _check_layout(boundary: BoundaryPlan, plan: Plan, packing: PackingSpec) -> None:
+    salts = None if plan.commitment.salted else 0
+    try:
+        derived = LayoutSpec.of(
+            LeafLayout.plan(
+                math.prod(boundary.shape),
+                packing,
+                max_slots=plan.commitment.max_slots,
+                salts_per_leaf=salts,
+            )
+        )
+        boundary.metadata()
+    except FieldRangeError as error:
+        raise VerificationError(
+            f"boundary {boundary.name}: {error}", subject=boundary.name, code="plan-layout"
+        ) from None
+    if derived != boundary.layout:
+        raise VerificationError(
+            f"boundary {boundary.name}: its layout does not follow from the plan's arguments",
+            expected=str(derived.model_dump()),
+            got=str(boundary.layout.model_dump()),
+            subject=boundary.name,
+            code="plan-layout",
+        )
+
+
+def _check_scale(boundary: BoundaryPlan, chunk: ChunkPlan) -> None:
+    if boundary.scale != chunk.arguments.input_scale:
+        raise _topology(
+            f"{chunk.id} reads {boundary.name} at scale {chunk.arguments.input_scale}, but it has "
+            f"{boundary.scale}",
+            chunk.id,
+        )
+
+
+def _first_difference(ours: Plan, theirs: Plan) -> str:
+    for name in Plan.model_fields:
+        mine, got = getattr(ours, name), getattr(theirs, name)
+        if mine != got:
+            if isinstance(mine, tuple) and isinstance(got, tuple) and len(mine) == len(got):
+                index = next(i for i, pair in enumerate(zip(mine, got)) if pair[0] != pair[1])
+                return f"{name}[{index}] differs"
+            return f"{name} differs"
+    return "it differs"
+
+
+def _argument(what: str, got: object, expected: str) -> VerificationError:
+    return VerificationError(
+        f"the plan's {what} is {got}; only {expected} is known to be sound",
+        expected=expected,
+        got=str(got),
+        subject=what,
+        code="plan-arguments",
+    )
+
+
+def _topology(problem: str, subject: str) -> VerificationError:
+    return VerificationError(
+        f"the plan's graph is not complete: {problem}", subject=subject, code="plan-topology"
+    )
