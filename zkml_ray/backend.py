@@ -7,7 +7,8 @@ Both leave here as `BackendError` with ezkl's own words; the trace is swallowed.
 Settings are made canonical (time stamp 0, range checks and lookups sorted, RFC 8785) because
 `ezkl.gen_settings` gives them in the order of a hash map: the same circuit would otherwise have
 two settings files and two keys. The order decides the order of table columns in the circuit, so
-the canonical file is the one that is compiled.
+the canonical file is the one that is compiled. They are made on one thread, because on several
+ezkl counts rows in a race (`_gen_settings`).
 
 Fixed here, and not a plan's choice, because soundness depends on it (docs/security.md):
 private inputs, outputs hashed with the hash public, weights fixed in the verifying key, range
@@ -20,6 +21,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -190,13 +192,38 @@ def settings_for(onnx_path: Path, args: Any) -> Settings:
     """
     with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
         out = Path(folder) / "settings.json"
-        with _ezkl_call("plan", onnx_path.stem):
-            ezkl.gen_settings(str(onnx_path), str(out), args)
+        _gen_settings(onnx_path, out, args)
         raw: dict[str, Any] = json.loads(out.read_text())
     raw["timestamp"] = 0
     for field in ("required_range_checks", "required_lookups"):
         raw[field] = sorted(raw[field], key=canonical_json)
     return Settings.read(canonical_json(raw))
+
+
+def _gen_settings(onnx_path: Path, out: Path, args: Any) -> None:
+    """Run `ezkl.gen_settings` in a process of its own, on one thread.
+
+    On more than one thread ezkl counts rows in a race (its loops read a shared row counter when
+    they start), so that the same model has another `num_rows` from one call to the next, mostly
+    too low. The number of threads is fixed at a process's first use of ezkl.
+    """
+    fields = {name: getattr(args, name) for name in dir(args) if not name.startswith("_")}
+    request = {"path": sys.path, "model": str(onnx_path), "out": str(out), "fields": fields}
+    done = subprocess.run(
+        [sys.executable, "-I", str(Path(__file__).with_name("settings_child.py"))],
+        input=json.dumps(request),
+        env={**os.environ, "RAYON_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0 or done.stdout:
+        text = " ".join(done.stdout.split()) or f"its process ended with {done.returncode}"
+        chunk_id = onnx_path.stem if onnx_path.stem.startswith("chunk-") else None
+        raise BackendError(
+            f"{onnx_path.stem}: ezkl failed in plan: {text}", stage="plan", chunk_id=chunk_id
+        )
 
 
 def compile_circuit(onnx_path: Path, settings_path: Path, compiled_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,43 @@ def test_circuit_of_other_settings_is_another_entry(root: Path, files: CircuitFi
     second = KeyCache(root).circuit(files.onnx, files.settings + b"\n")
     assert first.name != second.name
     assert first.compiled != second.compiled
+
+
+MAKE = """
+import sys
+from pathlib import Path
+from zkml_ray.canonical import file_sha256
+from zkml_ray.keycache import KeyCache
+root, folder, srs, sha256 = sys.argv[1:]
+cache, folder = KeyCache(Path(root)), Path(folder)
+circuit = cache.circuit((folder / "onnx").read_bytes(), (folder / "settings").read_bytes())
+keys = cache.keys(circuit, Path(srs), sha256)
+print(keys.vk_sha256, file_sha256(keys.pk))
+"""
+
+
+@pytest.mark.slow
+def test_keys_made_on_any_number_of_threads_are_the_same_bytes(
+    digits: Path, tmp_path: Path
+) -> None:
+    made = plan(load_model(digits / "digits.onnx"), PlanOptions())
+    first = made.plan.chunks[0]
+    (tmp_path / "onnx").write_bytes(made.files[first.id].onnx)
+    (tmp_path / "settings").write_bytes(made.files[first.id].settings)
+    srs = ensure_srs(first.arguments.logrows)
+    answers = set()
+    for threads in ("1", "2", "3", "8"):
+        arguments = [str(tmp_path / threads), str(tmp_path), str(srs.path), srs.sha256]
+        done = subprocess.run(
+            [sys.executable, "-c", MAKE, *arguments],
+            env={**os.environ, "RAYON_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        answers.add(done.stdout)
+    assert len(answers) == 1
 
 
 ASK = """

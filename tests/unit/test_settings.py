@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import ezkl
+import onnx
 import pytest
+from onnx import helper
 
+from tests.unit.chunking.builders import model
 from zkml_ray import backend
 from zkml_ray.canonical import canonical_json
 from zkml_ray.chunking.load import load_model
@@ -30,6 +33,19 @@ def test_settings_derived_many_times_are_the_planned_bytes(
     path.write_bytes(circuits.files[last.id].onnx)
     found = {backend.derive_settings(path, last.arguments).data for _ in range(REPEATS)}
     assert found == {circuits.files[last.id].settings}
+
+
+def test_settings_of_a_convolution_derived_many_times_are_the_planned_bytes(
+    digits: Path, tmp_path: Path
+) -> None:
+    # On several threads ezkl gives such a model another number of rows almost every time.
+    made = plan(load_model(digits / "digits.onnx"), PlanOptions())
+    first = made.plan.chunks[0]
+    assert "Conv" in first.operators
+    path = tmp_path / "chunk.onnx"
+    path.write_bytes(made.files[first.id].onnx)
+    found = {backend.derive_settings(path, first.arguments).data for _ in range(REPEATS)}
+    assert found == {made.files[first.id].settings}
 
 
 def test_canonical_settings_hold_what_ezkl_gave_but_the_time(
@@ -60,3 +76,27 @@ def test_settings_of_every_chunk_keep_what_soundness_needs(circuits: DerivedCirc
         assert run_args["input_visibility"] == "Private"
         assert run_args["param_visibility"] == "Fixed"
         assert run_args["output_visibility"] == {"Hashed": {"hash_is_public": True, "outlets": []}}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no model"])
+def test_settings_of_what_ezkl_cannot_read_are_a_backend_error_in_its_words(
+    circuits: DerivedCircuits, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "chunk-007.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(backend.BackendError, match=r"chunk-007: ezkl failed in plan: ..") as caught:
+        backend.derive_settings(path, circuits.plan.chunks[0].arguments)
+    assert (caught.value.stage, caught.value.chunk_id) == ("plan", "chunk-007")
+    assert "\n" not in caught.value.message
+
+
+def test_settings_of_an_operator_that_ezkl_lacks_are_a_backend_error_that_names_it(
+    circuits: DerivedCircuits, tmp_path: Path
+) -> None:
+    path = tmp_path / "chunk-003.onnx"
+    node = helper.make_node("Det", ["x"], ["y"], "determinant")
+    onnx.save(model([node], {"x": [2, 2]}, {"y": []}), path)
+    with pytest.raises(backend.BackendError, match="Det") as caught:
+        backend.derive_settings(path, circuits.plan.chunks[0].arguments)
+    assert caught.value.chunk_id == "chunk-003"
