@@ -76,7 +76,6 @@ def measure(mib: int, rounds: int) -> dict[str, Any]:
                 run = json.loads(result.stdout)
                 run |= theirs(source, folder / f"fetched-{number}", digest, environment)
                 runs.append(run)
-                shutil.rmtree(folder / "s3" / BUCKET / "theirs")
         finally:
             server.terminate()
             server.wait()
@@ -120,6 +119,7 @@ def theirs(
     if file_sha256(target) != digest:
         raise SystemExit("rclone returned other bytes")
     target.unlink()
+    subprocess.run([rclone(), "deletefile", remote], env=environment, check=True)
     return {"rclone_put_s": put_s, "rclone_get_s": get_s}
 
 

@@ -121,7 +121,7 @@ def test_total_outage_is_a_typed_error_in_time(
     if kind == "refused":
         point_to(monkeypatch, "http://127.0.0.1:9")
     store = S3Store(
-        f"s3://{BUCKET}/outage", S3Options(deadline_s=0.5, timeout_s=0.2, part_bytes=5 * MIB)
+        f"s3://{BUCKET}/outage", S3Options(deadline_s=0.3, timeout_s=0.2, part_bytes=5 * MIB)
     )
     proxy.inject(["503" if kind == "refused" else kind], 1.0)
     ref = ref_of("key", b"x")
@@ -196,7 +196,7 @@ def test_bad_reads_never_reach_the_caller(
 def requests_of_an_upload(proxy: FaultProxy, store: S3Store, data: bytes) -> list[tuple[str, str]]:
     seen: list[tuple[str, str]] = []
     proxy.inject(["503"], 1.0)
-    proxy.only = lambda method, path: bool(seen.append((method, path)))  # type: ignore[func-returns-value]
+    proxy.only = lambda method, path: bool(seen.append((method, path)))
     store.put("probe", data)
     proxy.only = lambda method, path: True
     proxy.inject([], 0.0)
@@ -212,7 +212,7 @@ def test_upload_interrupted_at_each_request_leaves_nothing(listed: FaultProxy, f
     """From its k-th request on, an upload is answered with faults; only its abort gets through."""
     store = S3Store(
         f"s3://{BUCKET}/interrupt-{fault}",
-        S3Options(deadline_s=0.4, timeout_s=2, backoff_s=0.02, part_bytes=5 * MIB),
+        S3Options(deadline_s=0.25, timeout_s=2, backoff_s=0.02, part_bytes=5 * MIB),
     )
     data = os.urandom(11 * MIB)
     total = len(requests_of_an_upload(listed, store, data))
