@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import ray
@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from zkml_ray.cluster.worker import ChunkWorker
 from zkml_ray.errors import StageError, StoreError, ZkmlRayError
 from zkml_ray.stages.prove import ChunkResult, ProveJob
+from zkml_ray.stages.setup import SetupJob, SetupResult
 
 MAX_ATTEMPTS: Final[int] = 3
 
@@ -34,7 +35,7 @@ class Completed:
 
     worker: str
     attempt: int
-    result: ChunkResult
+    result: ChunkResult | SetupResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +51,16 @@ class Assigned:
 class _Worker:
     name: str
     actor: Any
-    job: ProveJob | None = None
+    job: SetupJob | None = None
     call: Any = None
     attempt: int = 0
 
 
 @dataclass(slots=True)
 class _Queue:
-    jobs: deque[ProveJob] = field(default_factory=deque)
+    jobs: deque[SetupJob] = field(default_factory=deque)
     attempts: dict[str, int] = field(default_factory=dict)
-    known: dict[str, ProveJob] = field(default_factory=dict)
+    known: dict[str, SetupJob] = field(default_factory=dict)
 
 
 class WorkerPool:
@@ -80,8 +81,8 @@ class WorkerPool:
             _Worker(name=f"worker-{index}", actor=self._start()) for index in range(workers)
         ]
 
-    def submit(self, job: ProveJob) -> list[Assigned]:
-        """Queue a chunk, and hand out what can be handed out."""
+    def submit(self, job: SetupJob) -> list[Assigned]:
+        """Queue a chunk to be proved (`ProveJob`) or only set up, and hand out what can be."""
         self._queue.known[job.chunk.id] = job
         self._queue.jobs.append(job)
         return self._assign()
@@ -148,7 +149,9 @@ class WorkerPool:
                 attempt = self._queue.attempts.get(job.chunk.id, 0) + 1
                 self._queue.attempts[job.chunk.id] = attempt
                 worker.job, worker.attempt = job, attempt
-                worker.call = worker.actor.prove.remote(job)
+                proves = isinstance(job, ProveJob)
+                method = worker.actor.prove if proves else worker.actor.setup
+                worker.call = method.remote(job)
                 events.append(Assigned(worker=worker.name, chunk_id=job.chunk.id, attempt=attempt))
         return events
 
@@ -170,20 +173,22 @@ class WorkerPool:
             line = str(cause or error.cause or error).strip().splitlines()[0]
             self._again(job, f"{worker.name} failed on {job.chunk.id}: {line}")
             return None
-        if not isinstance(result, ChunkResult) or result.chunk_id != job.chunk.id:
+        expected = ChunkResult if isinstance(job, ProveJob) else SetupResult
+        if not isinstance(result, expected) or result.chunk_id != job.chunk.id:
             self._again(job, f"{worker.name} did not answer for {job.chunk.id}, which it had")
             return None
         return Completed(worker=worker.name, attempt=attempt, result=result)
 
-    def _again(self, job: ProveJob, why: str) -> None:
+    def _again(self, job: SetupJob, why: str) -> None:
         if self._queue.attempts[job.chunk.id] >= MAX_ATTEMPTS:
             raise StageError(
                 f"{job.chunk.id} failed {MAX_ATTEMPTS} times, last: {why}; if it died of memory, "
                 "use fewer workers or fewer layers per chunk",
-                stage="prove",
+                stage="prove" if isinstance(job, ProveJob) else "setup",
                 chunk_id=job.chunk.id,
             )
-        self._queue.jobs.appendleft(job)
+        # Keys from the store get one chance: whatever went wrong, the next attempt makes its own.
+        self._queue.jobs.appendleft(replace(job, stored_keys=None))
 
 
 def _retryable(error: ZkmlRayError) -> bool:

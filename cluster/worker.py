@@ -7,6 +7,7 @@ Ray's to tell (its own threads do not need the GIL), deadlines are the pool's.
 from __future__ import annotations
 
 from zkml_ray.stages.prove import ChunkResult, ProveJob, prove_chunk
+from zkml_ray.stages.setup import SetupJob, SetupResult, setup_chunk
 from zkml_ray.stores import open_store
 
 
@@ -19,6 +20,10 @@ class ChunkWorker:
     def ready(self) -> bool:
         """Answers once the process is up."""
         return True
+
+    def setup(self, job: SetupJob) -> SetupResult:
+        """Make and store a chunk's keys; see `zkml_ray.stages.setup.setup_chunk`."""
+        return setup_chunk(job, self._store)
 
     def prove(self, job: ProveJob) -> ChunkResult:
         """Prove a chunk; see `zkml_ray.stages.prove.prove_chunk`."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zkml_ray.api import Run, prove_distributed, resume, verify
+    from zkml_ray.api import Run, prove_distributed, resume
     from zkml_ray.stages.plan import PlanOptions
+    from zkml_ray.verification import verify
 
 __version__ = "0.1.0"
 __all__ = ["PlanOptions", "Run", "__version__", "prove_distributed", "resume", "verify"]
@@ -20,7 +21,7 @@ _HOMES = {
     "Run": "zkml_ray.api",
     "prove_distributed": "zkml_ray.api",
     "resume": "zkml_ray.api",
-    "verify": "zkml_ray.api",
+    "verify": "zkml_ray.verification",
 }
 
 

@@ -1,45 +1,36 @@
-"""The Python API: prove a model on Ray workers, verify a stored run."""
+"""The Python API of proving: prove a model on Ray workers, resume a run, take one by stages."""
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from zkml_ray import names
-from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
-from zkml_ray.circuits import normalised_graph
-from zkml_ray.cluster.pool import WorkerPool
-from zkml_ray.cluster.session import ray_session
-from zkml_ray.config import default_store_url
-from zkml_ray.coordinator import Coordinator
-from zkml_ray.errors import ConfigError
-from zkml_ray.events import Listener, Warned, ignore
+from zkml_ray.coordinator import Until
+from zkml_ray.events import Listener, ignore
+from zkml_ray.execution import (
+    Begun,
+    begin,
+    check_store_keys,
+    checked_threads,
+    coordinating,
+    take_up,
+    worker_pool,
+)
 from zkml_ray.journal import Journal
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import Plan
-from zkml_ray.schema.request import RunRequest, StoredInput
-from zkml_ray.stages.inputs import (
-    DEFAULT_SEED,
-    Arrays,
-    Inputs,
-    from_store_form,
-    read_inputs,
-    store_form,
-)
+from zkml_ray.schema.request import RunRequest
+from zkml_ray.stages.inputs import DEFAULT_SEED, Inputs
 from zkml_ray.stages.plan import PlanOptions
-from zkml_ray.stores import ArtifactStore, open_store
+from zkml_ray.stages.setup import StoreKeys
+from zkml_ray.stores import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
-from zkml_ray.verifier import TrustRoot, Verdict, verify_run
-
-DEFAULT_PROJECT = "default"
+from zkml_ray.verification import DEFAULT_PROJECT, opened_store
+from zkml_ray.verifier import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +74,7 @@ def prove_distributed(
     project: str = DEFAULT_PROJECT,
     run_id: str | None = None,
     threads: int | None = None,
+    store_keys: StoreKeys = StoreKeys.VERIFYING,
     options: PlanOptions | None = None,
     reveal: Sequence[str] | None = None,
     private_input: bool = False,
@@ -104,6 +96,7 @@ def prove_distributed(
         project: Project in the store.
         run_id: Id of the run; default: a new one.
         threads: Prover threads of each worker; default: the machine's cores shared evenly.
+        store_keys: Which keys to leave in the store.
         options: Choices about the plan.
         reveal: Boundaries whose values the statement shows; default: inputs and outputs.
         private_input: Prove without revealing the inputs.
@@ -123,42 +116,118 @@ def prove_distributed(
         StageError: A stage failed.
         StoreError: The store failed.
     """
-    threads = _checked_threads(workers, threads)
-    options = options or PlanOptions()
-    layout = RunLayout(project, new_run_id() if run_id is None else run_id)
-    journal = Journal(_opened(store), layout)
-    loaded = load_model(Path(model))
-    graph = normalised_graph(loaded, options.dimensions)
-    model_input = read_inputs(graph, inputs, seed=seed)
-    journal.check_new()
-    request = RunRequest(
-        project=layout.project,
-        run_id=layout.run_id,
-        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        model_file=loaded.name,
-        model=journal.share(names.MODEL, "models", loaded.data),
-        input=journal.keep(names.INPUT, store_form(layout.run_id, model_input.arrays).to_bytes()),
-        input_source=model_input.source,
-        choices=options.choices(),
-        reveal=None if reveal is None else tuple(reveal),
+    threads = checked_threads(workers, threads)
+    check_store_keys(store_keys)
+    begun = begin(
+        model,
+        inputs,
+        store=store,
+        project=project,
+        run_id=run_id,
+        options=options,
+        reveal=reveal,
         private_input=private_input,
-        keep_checkpoints=keep_checkpoints,
         seeded_salts=salt_seed is not None,
-        command=tuple(command),
+        keep_checkpoints=keep_checkpoints,
+        seed=seed,
+        command=command,
     )
-    journal.begin(request)
-    return _execute(
-        journal,
-        request,
-        loaded,
-        graph,
-        model_input.arrays,
-        salt_seed,
-        workers,
-        threads,
-        address,
-        listener,
-    )
+    return _execute(begun, salt_seed, workers, threads, store_keys, address, listener)
+
+
+def prepare(
+    model: str | Path,
+    inputs: Inputs = None,
+    *,
+    store: str | Path | ArtifactStore | None = None,
+    project: str = DEFAULT_PROJECT,
+    run_id: str | None = None,
+    options: PlanOptions | None = None,
+    reveal: Sequence[str] | None = None,
+    private_input: bool = False,
+    keep_checkpoints: bool = True,
+    seed: int = DEFAULT_SEED,
+    command: Sequence[str] = (),
+) -> RunRequest:
+    """Store what a run is asked to do, and nothing more; `advance` and `resume` go on.
+
+    Args:
+        model: As for `prove_distributed`, and so are the others.
+        inputs: The model's input.
+        store: The store.
+        project: Project in the store.
+        run_id: Id of the run.
+        options: Choices about the plan.
+        reveal: Boundaries to reveal.
+        private_input: Prove without revealing the inputs.
+        keep_checkpoints: Keep boundary values when the run is complete.
+        seed: Seed of the random input.
+        command: Recorded in the manifest.
+
+    Returns:
+        The stored request.
+
+    Raises:
+        ConfigError: An argument or the input is wrong, or the run id is taken.
+        ChunkingError: The model cannot be proved.
+        StoreError: The store failed.
+    """
+    return begin(
+        model,
+        inputs,
+        store=store,
+        project=project,
+        run_id=run_id,
+        options=options,
+        reveal=reveal,
+        private_input=private_input,
+        seeded_salts=False,
+        keep_checkpoints=keep_checkpoints,
+        seed=seed,
+        command=command,
+    ).request
+
+
+def advance(
+    run_id: str,
+    until: Until,
+    *,
+    store: str | Path | ArtifactStore | None = None,
+    project: str = DEFAULT_PROJECT,
+    workers: int = 1,
+    threads: int | None = None,
+    store_keys: StoreKeys = StoreKeys.VERIFYING,
+    address: str | None = None,
+    listener: Listener = ignore,
+) -> None:
+    """Take a run that was begun up to a stage, doing what that stage needs and the store lacks.
+
+    Args:
+        run_id: The run.
+        until: The stage to stop after. "plan" and "witness" need no Ray.
+        store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
+        project: Project in the store.
+        workers: Ray actors that set up and prove, at least 1.
+        threads: Prover threads of each worker; default: the machine's cores shared evenly.
+        store_keys: Which keys to leave in the store.
+        address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
+        listener: Called with every event of the run.
+
+    Raises:
+        RunExistsError: The run is complete.
+        ConfigError: No such run was begun.
+        ZkmlRayError: As `prove_distributed`.
+    """
+    threads = checked_threads(workers, threads)
+    check_store_keys(store_keys)
+    begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)))
+    if until in ("plan", "witness"):
+        coordinator = coordinating(begun, None, None, workers, threads, store_keys, listener)
+        coordinator.advance(until)
+        return
+    with worker_pool(begun.journal, workers, threads, address, listener) as pool:
+        coordinator = coordinating(begun, None, pool, workers, threads, store_keys, listener)
+        coordinator.advance(until)
 
 
 def resume(
@@ -168,6 +237,7 @@ def resume(
     project: str = DEFAULT_PROJECT,
     workers: int = 2,
     threads: int | None = None,
+    store_keys: StoreKeys = StoreKeys.VERIFYING,
     address: str | None = None,
     listener: Listener = ignore,
 ) -> Run:
@@ -181,6 +251,7 @@ def resume(
         project: Project in the store.
         workers: Ray actors that prove, at least 1.
         threads: Prover threads of each worker; default: the machine's cores shared evenly.
+        store_keys: Which keys to leave in the store.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
 
@@ -189,75 +260,27 @@ def resume(
         ConfigError: No such run was begun.
         ZkmlRayError: As `prove_distributed`.
     """
-    threads = _checked_threads(workers, threads)
-    journal = Journal(_opened(store), RunLayout(project, run_id))
-    request = journal.request()
-    options = PlanOptions.of(request.choices)
-    loaded = parse_model(journal.store.read_verified(request.model), request.model_file)
-    graph = normalised_graph(loaded, options.dimensions)
-    stored = StoredInput.parse(journal.store.read_verified(request.input), what="stored input")
-    arrays = from_store_form(graph, stored)
-    return _execute(
-        journal, request, loaded, graph, arrays, None, workers, threads, address, listener
-    )
-
-
-def new_run_id() -> str:
-    """A run id that sorts by time and does not repeat."""
-    return f"run-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-def _opened(store: str | Path | ArtifactStore | None) -> ArtifactStore:
-    if isinstance(store, ArtifactStore):
-        return store
-    return open_store(str(store) if store is not None else default_store_url())
-
-
-def _checked_threads(workers: int, threads: int | None) -> int:
-    if workers < 1:
-        raise ConfigError(f"workers must be at least 1, not {workers}")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, not {threads}")
-    return threads or max(1, (os.cpu_count() or 1) // workers)
+    threads = checked_threads(workers, threads)
+    check_store_keys(store_keys)
+    journal = Journal(opened_store(store), RunLayout(project, run_id))
+    return _execute(take_up(journal), None, workers, threads, store_keys, address, listener)
 
 
 def _execute(
-    journal: Journal,
-    request: RunRequest,
-    model: LoadedModel,
-    graph: ModelGraph,
-    arrays: Arrays,
+    begun: Begun,
     salt_seed: bytes | None,
     workers: int,
     threads: int,
+    store_keys: StoreKeys,
     address: str | None,
     listener: Listener,
 ) -> Run:
-    cores = os.cpu_count() or 1
-    if workers * threads > cores:
-        listener(Warned(message=f"{workers} workers of {threads} threads share {cores} cores"))
-    with ray_session(cpus=max(cores, workers * threads), address=address):
-        pool = WorkerPool(workers=workers, threads=threads, store_url=journal.store.url)
-        try:
-            outcome = Coordinator(
-                request=request,
-                options=PlanOptions.of(request.choices),
-                model=model,
-                graph=graph,
-                arrays=arrays,
-                salt_seed=salt_seed,
-                journal=journal,
-                pool=pool,
-                workers=workers,
-                threads=threads,
-                listener=listener,
-            ).run()
-        finally:
-            pool.close()
+    with worker_pool(begun.journal, workers, threads, address, listener) as pool:
+        outcome = coordinating(begun, salt_seed, pool, workers, threads, store_keys, listener).run()
     return Run(
-        run_id=request.run_id,
-        project=request.project,
-        store=journal.store.url,
+        run_id=begun.request.run_id,
+        project=begun.request.project,
+        store=begun.journal.store.url,
         outputs=outcome.outputs,
         float_outputs=outcome.float_outputs,
         verified=outcome.verdict.ok,
@@ -266,41 +289,4 @@ def _execute(
         manifest=outcome.manifest,
         verdict=outcome.verdict,
         resumed=outcome.resumed,
-    )
-
-
-def verify(
-    run_id: str,
-    *,
-    store: str | Path | ArtifactStore | None = None,
-    project: str = DEFAULT_PROJECT,
-    model: str | Path | None = None,
-    plan_digest: str | None = None,
-    allow_insecure_srs: bool = False,
-) -> Verdict:
-    """Verify a stored run, trusting only the model file or a plan digest.
-
-    Args:
-        run_id: The run.
-        store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
-        project: Project in the store.
-        model: Your copy of the ONNX file: circuits and verifying keys are re-built from it.
-        plan_digest: Digest of a sealed plan that someone you trust re-built.
-        allow_insecure_srs: Accept a generated SRS, with which its maker can forge.
-
-    Returns:
-        The verdict (`ok` is True; a run that does not verify raises).
-
-    Raises:
-        VerificationError: The run is not what it claims to be.
-        ConfigError: There is no such run, or not exactly one trust root is given.
-        StoreError: The store cannot be read.
-    """
-    layout = RunLayout(project, run_id)
-    loaded = load_model(Path(model)) if model is not None else None
-    return verify_run(
-        _opened(store),
-        layout,
-        TrustRoot(model=loaded, plan_digest=plan_digest),
-        allow_insecure_srs=allow_insecure_srs,
     )

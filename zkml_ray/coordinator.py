@@ -12,6 +12,8 @@ values give, and verify. It does not trust the store either: a finished chunk is
 worker's answer. The run is verified from the stored bytes by the same verifier that outsiders use;
 only then is the manifest written, once, as the last object.
 
+`advance` stops early; another process, elsewhere, goes on from what is stored.
+
 A worker's verifying key is taken as it comes: checking it means making it again. A key of another
 circuit is caught by every verifier whose trust root is the model.
 """
@@ -24,35 +26,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from zkml_ray import backend, names
+from zkml_ray.activations import Activations
 from zkml_ray.assemble import assemble, revealed_names
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits import DerivedCircuits
 from zkml_ray.cluster.pool import Assigned, Completed, WorkerPool
-from zkml_ray.commitments.leaves import draw_salts, hash_leaves, pack_leaves
 from zkml_ray.cost import predicted_makespan_s
-from zkml_ray.errors import ZkmlRayError
+from zkml_ray.errors import StageError, ZkmlRayError
 from zkml_ray.events import ChunkMoved, Listener, PlanReady, StageStarted, Warned
 from zkml_ray.journal import Journal
-from zkml_ray.keycache import KeyCache
 from zkml_ray.reference import float_outputs
-from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.manifest import Accuracy, ChunkRecord, Manifest, Span, StageRecord
-from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan, Plan
+from zkml_ray.schema.plan import ChunkPlan, Plan
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.schema.request import RunRequest
 from zkml_ray.srs import SrsFile, ensure_srs
-from zkml_ray.stages.inputs import Arrays, quantise
+from zkml_ray.stages.inputs import Arrays
 from zkml_ray.stages.plan import PlanOptions, plan
-from zkml_ray.stages.prove import ProveJob
-from zkml_ray.stages.witness import BoundaryValues, forward
-from zkml_ray.verifier import TrustRoot, Verdict, verify_manifest
+from zkml_ray.stages.prove import ChunkResult, ProveJob
+from zkml_ray.stages.setup import SetupJob, SetupResult
+from zkml_ray.trust import TrustRoot
+from zkml_ray.verifier import Verdict, verify_manifest
+
+Until: TypeAlias = Literal["plan", "setup", "witness", "prove"]
+"""Stages that a run can stop after; the ones behind them make it complete."""
 
 UNSALTED_WARNING = (
     "boundaries carry no salts: hidden activations can be found by trial from their commitments"
@@ -99,9 +104,10 @@ class Coordinator:
         arrays: Arrays,
         salt_seed: bytes | None,
         journal: Journal,
-        pool: WorkerPool,
+        pool: WorkerPool | None,
         workers: int,
         threads: int,
+        upload_keys: bool,
         listener: Listener,
     ) -> None:
         """Take up a run that was begun.
@@ -114,9 +120,10 @@ class Coordinator:
             arrays: Its input, by name.
             salt_seed: Draw salts from this seed instead of the operating system.
             journal: The run's objects.
-            pool: Workers.
+            pool: Workers; None where no chunk is to be set up or proved.
             workers: How many there are, for predictions.
             threads: Prover threads of each, for predictions.
+            upload_keys: Store proving keys too.
             listener: Told of every event.
         """
         self._request = request
@@ -129,15 +136,17 @@ class Coordinator:
         self._pool = pool
         self._workers = workers
         self._threads = threads
+        self._upload_keys = upload_keys
         self._listener = listener
         self._stages: list[StageRecord] = []
         self._warnings: list[str] = []
-        self._values: dict[str, BoundaryValues] = {}
         self._expected: dict[str, list[int]] = {}
         self._records: dict[str, ChunkRecord] = {}
         self._instances: dict[str, Sequence[int]] = {}
         self._vks: dict[str, str] = {}
         self._resumed: list[str] = []
+        journal.artifacts[names.MODEL] = request.model
+        journal.artifacts[names.INPUT] = request.input
 
     def run(self) -> RunOutcome:
         """Run every stage that is not done yet.
@@ -145,21 +154,66 @@ class Coordinator:
         Raises:
             ZkmlRayError: A stage failed; the run can be resumed.
         """
-        self._journal.artifacts[names.MODEL] = self._request.model
-        self._journal.artifacts[names.INPUT] = self._request.input
-        with self._stage("plan", "cutting the model and sizing its circuits"):
-            circuits = self._planned()
-            revealed_names(circuits.plan, self._request)
-        self._announce(circuits.plan)
-        with self._stage("setup", "fetching or generating the SRS"):
-            srs = self._with_srs(circuits.plan)
+        circuits = self._planned()
+        srs = self._with_srs(circuits.plan)
+        activations = Activations(circuits, self._journal, self._arrays, self._salt_seed)
+        self._prove(circuits, srs, activations)
+        return self._finish(circuits, srs, activations)
+
+    def advance(self, until: Until) -> None:
+        """Run the stages up to one, and those it needs, as far as they are not done yet.
+
+        "witness" needs the plan alone; "prove" makes the keys that it does not find.
+
+        Raises:
+            ZkmlRayError: A stage failed; the run can be resumed.
+        """
+        circuits = self._planned()
+        if until == "plan":
+            return
+        activations = Activations(circuits, self._journal, self._arrays, self._salt_seed)
+        if until == "witness":
+            with self._stage("witness", "running the quantised model chunk by chunk"):
+                for chunk, seconds in activations.by_chunk():
+                    self._moved(chunk.id, "witnessed", seconds)
+            return
+        srs = self._with_srs(circuits.plan)
+        if until == "setup":
+            self._set_up(circuits, srs)
+        else:
+            self._prove(circuits, srs, activations)
+
+    def _set_up(self, circuits: DerivedCircuits, srs: Mapping[int, SrsFile]) -> None:
+        with self._stage("setup", "making the keys that the store lacks"):
+            for chunk in circuits.plan.chunks:
+                file = srs[chunk.arguments.logrows]
+                if self._journal.stored_keys(chunk, file.sha256) is None:
+                    job = SetupJob(**self._setup_fields(chunk, file))
+                    self._handle(self._workers_pool().submit(job), circuits, srs)
+            while self._workers_pool().busy:
+                self._handle(self._workers_pool().poll(1.0), circuits, srs)
+
+    def _prove(
+        self, circuits: DerivedCircuits, srs: Mapping[int, SrsFile], activations: Activations
+    ) -> None:
+        pool = self._workers_pool()
         with self._stage("prove", "witnesses here, proofs on the workers"):
             with self._stage("witness", ""):
-                self._witness_all(circuits, srs)
-            while self._pool.busy:
-                self._handle(self._pool.poll(1.0), circuits, srs)
+                for chunk, seconds in activations.by_chunk():
+                    self._expected[chunk.id] = activations.expected_instances(chunk)
+                    self._moved(chunk.id, "witnessed", seconds)
+                    if not self._take_finished(chunk, circuits, srs):
+                        job = self._prove_job(chunk, circuits.plan, srs, activations)
+                        self._handle(pool.submit(job), circuits, srs)
+                    self._handle(pool.poll(0), circuits, srs)
+            while pool.busy:
+                self._handle(pool.poll(1.0), circuits, srs)
+
+    def _finish(
+        self, circuits: DerivedCircuits, srs: Mapping[int, SrsFile], activations: Activations
+    ) -> RunOutcome:
         references = float_outputs(self._graph, self._arrays)
-        outputs = self._real_outputs(circuits.plan)
+        outputs = activations.real_outputs()
         with self._stage("link", "comparing commitments across every boundary"):
             manifest = assemble(
                 request=self._request,
@@ -167,7 +221,7 @@ class Coordinator:
                 srs=srs,
                 vk_sha256=self._vks,
                 instances=self._instances,
-                values=self._values,
+                values=activations.values,
                 records=self._records,
                 journal=self._journal,
                 stages=self._stages,
@@ -182,12 +236,19 @@ class Coordinator:
                 allow_insecure_srs=True,
             )
         with self._stage("store", "writing the manifest"):
-            if not self._request.keep_checkpoints:
-                self._journal.forget_private()
+            for chunk in circuits.plan.chunks:
+                self._journal.stored_keys(chunk, srs[chunk.arguments.logrows].sha256)
+        keep_private = self._request.keep_checkpoints
         manifest = manifest.model_copy(
-            update={"stages": tuple(self._stages), "artifacts": dict(self._journal.artifacts)}
+            update={
+                "stages": tuple(self._stages),
+                "artifacts": self._journal.listed(private=keep_private),
+            }
         )
         self._journal.complete(manifest)
+        if not keep_private:
+            # After the manifest: without them a run that is not complete could not be resumed.
+            self._journal.forget_private()
         return RunOutcome(
             manifest=manifest,
             plan=circuits.plan,
@@ -209,122 +270,70 @@ class Coordinator:
         self._warnings.append(message)
         self._listener(Warned(message=message))
 
-    def _planned(self) -> DerivedCircuits:
-        circuits = self._journal.circuits()
-        if circuits is None or circuits.plan.model_sha256 != sha256_hex(self._model.data):
-            circuits = plan(self._model, self._options)
-            self._journal.keep_circuits(circuits)
-        if not self._options.salted:
-            self._warn(UNSALTED_WARNING)
-        elif self._request.seeded_salts:
-            self._warn(SEEDED_SALT_WARNING)
-        if self._request.input_source.kind == "random":
-            seed = self._request.input_source.seed
-            self._warn(f"no input was given: the input is random, from seed {seed}")
-        return circuits
+    def _workers_pool(self) -> WorkerPool:
+        if self._pool is None:
+            raise StageError("this stage needs workers", stage="prove")
+        return self._pool
 
-    def _announce(self, plan_: Plan) -> None:
-        predicted_s = predicted_makespan_s(plan_, self._workers, self._threads)
-        chunks = tuple((chunk.id, " ".join(chunk.operators)) for chunk in plan_.chunks)
+    def _moved(self, chunk_id: str, state: str, seconds: float | None = None) -> None:
+        self._listener(ChunkMoved(chunk_id=chunk_id, state=state, seconds=seconds))
+
+    def _planned(self) -> DerivedCircuits:
+        with self._stage("plan", "cutting the model and sizing its circuits"):
+            circuits = self._journal.circuits()
+            if circuits is None or circuits.plan.model_sha256 != sha256_hex(self._model.data):
+                circuits = plan(self._model, self._options)
+                self._journal.keep_circuits(circuits)
+            if not self._options.salted:
+                self._warn(UNSALTED_WARNING)
+            elif self._request.seeded_salts:
+                self._warn(SEEDED_SALT_WARNING)
+            if self._request.input_source.kind == "random":
+                seed = self._request.input_source.seed
+                self._warn(f"no input was given: the input is random, from seed {seed}")
+            revealed_names(circuits.plan, self._request)
+        predicted_s = predicted_makespan_s(circuits.plan, self._workers, self._threads)
+        chunks = tuple((chunk.id, " ".join(chunk.operators)) for chunk in circuits.plan.chunks)
         self._listener(PlanReady(chunks=chunks, predicted_s=predicted_s))
+        return circuits
 
     def _with_srs(self, plan_: Plan) -> dict[int, SrsFile]:
         sizes = sorted({chunk.arguments.logrows for chunk in plan_.chunks})
-        files = self._journal.srs(sizes)
-        if files is None:
-            files = {logrows: ensure_srs(logrows) for logrows in sizes}
-            self._journal.keep_srs(files.values())
-        if any(file.trust == "insecure" for file in files.values()):
-            self._warn(INSECURE_SRS_WARNING)
+        with self._stage("setup", "fetching or generating the SRS"):
+            files = self._journal.srs(sizes)
+            if files is None:
+                files = {logrows: ensure_srs(logrows) for logrows in sizes}
+                self._journal.keep_srs(files.values())
+            if any(file.trust == "insecure" for file in files.values()):
+                self._warn(INSECURE_SRS_WARNING)
         return files
 
-    def _witness_all(self, circuits: DerivedCircuits, srs: Mapping[int, SrsFile]) -> None:
-        plan_ = circuits.plan
-        positions = {boundary.name: i for i, boundary in enumerate(plan_.boundaries)}
-        for name in plan_.model_inputs:
-            self._take_or_make_input(plan_.boundary(name), positions[name])
-        for chunk in plan_.chunks:
-            started = time.time()
-            self._take_or_make_outgoing(chunk, circuits, positions)
-            self._expected[chunk.id] = [
-                leaf for name in chunk.touched() for leaf in self._leaf_hashes(plan_.boundary(name))
-            ]
-            self._listener(
-                ChunkMoved(chunk_id=chunk.id, state="witnessed", seconds=time.time() - started)
-            )
-            if not self._take_finished(chunk, circuits, srs):
-                self._handle(self._pool.submit(self._job(chunk, plan_, positions)), circuits, srs)
-            self._handle(self._pool.poll(0), circuits, srs)
-
-    def _take_or_make_input(self, boundary: BoundaryPlan, position: int) -> None:
-        layout = boundary.layout.layout()
-        values = quantise(
-            boundary.name, self._arrays[boundary.name], boundary.scale, layout.packing
-        )
-        stored = self._journal.checkpoint(position)
-        if stored is not None and list(stored.values) == values:
-            self._values[boundary.name] = BoundaryValues(values=values, salts=stored.salts)
-            return
-        self._keep(
-            boundary.name, position, BoundaryValues(values=values, salts=self._salts(boundary))
-        )
-
-    def _take_or_make_outgoing(
-        self, chunk: ChunkPlan, circuits: DerivedCircuits, positions: Mapping[str, int]
-    ) -> None:
-        stored = {name: self._journal.checkpoint(positions[name]) for name in chunk.outputs}
-        known = {name: found for name, found in stored.items() if found is not None}
-        if len(known) == len(chunk.outputs) and all(
-            found.boundary == name for name, found in known.items()
-        ):
-            for name, found in known.items():
-                self._values[name] = BoundaryValues(values=found.values, salts=found.salts)
-            return
-        boundaries = {boundary.name: boundary for boundary in circuits.plan.boundaries}
-        files = circuits.files[chunk.id]
-        circuit = KeyCache().circuit(files.onnx, files.settings)
-        with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-            made = forward(
-                chunk,
-                boundaries,
-                circuit,
-                {name: self._values[name] for name in chunk.inputs},
-                {name: self._salts(boundaries[name]) for name in chunk.outputs},
-                Path(folder) / "witness.json",
-            )
-        for name, result in made.outgoing.items():
-            self._keep(name, positions[name], result)
-
-    def _salts(self, boundary: BoundaryPlan) -> list[int]:
-        return draw_salts(boundary.layout.layout(), seed=self._salt_seed, label=boundary.name)
-
-    def _keep(self, name: str, position: int, made: BoundaryValues) -> None:
-        self._values[name] = made
-        self._journal.keep_checkpoint(
-            position,
-            BoundaryCheckpoint(
-                run_id=self._request.run_id,
-                boundary=name,
-                values=tuple(made.values),
-                salts=tuple(made.salts),
-            ),
-        )
-
-    def _leaf_hashes(self, boundary: BoundaryPlan) -> list[int]:
-        made = self._values[boundary.name]
-        return hash_leaves(pack_leaves(made.values, made.salts, boundary.layout.layout()))
-
-    def _job(self, chunk: ChunkPlan, plan_: Plan, positions: Mapping[str, int]) -> ProveJob:
+    def _setup_fields(self, chunk: ChunkPlan, srs: SrsFile) -> dict[str, Any]:
         artifacts = self._journal.artifacts
+        return {
+            "project": self._request.project,
+            "run_id": self._request.run_id,
+            "chunk": chunk,
+            "onnx": artifacts[names.chunk_model(chunk.id)],
+            "settings": artifacts[names.settings(chunk.id)],
+            "srs": artifacts[names.srs(chunk.arguments.logrows)],
+            "stored_keys": self._journal.stored_keys(chunk, srs.sha256),
+            "upload_keys": self._upload_keys,
+        }
+
+    def _prove_job(
+        self,
+        chunk: ChunkPlan,
+        plan_: Plan,
+        srs: Mapping[int, SrsFile],
+        activations: Activations,
+    ) -> ProveJob:
         return ProveJob(
-            run_id=self._request.run_id,
-            chunk=chunk,
+            **self._setup_fields(chunk, srs[chunk.arguments.logrows]),
             boundaries=tuple(plan_.boundary(name) for name in chunk.touched()),
-            onnx=artifacts[names.chunk_model(chunk.id)],
-            settings=artifacts[names.settings(chunk.id)],
-            srs=artifacts[names.srs(chunk.arguments.logrows)],
             checkpoints={
-                name: artifacts[names.checkpoint(positions[name])] for name in chunk.touched()
+                name: self._journal.artifacts[names.checkpoint(position)]
+                for name, position in activations.positions(chunk).items()
             },
         )
 
@@ -336,23 +345,29 @@ class Coordinator:
     ) -> None:
         for event in events:
             if isinstance(event, Assigned):
+                state = "proving" if event.chunk_id in self._expected else "setting up"
                 self._listener(
-                    ChunkMoved(chunk_id=event.chunk_id, state="proving", worker=event.worker)
+                    ChunkMoved(chunk_id=event.chunk_id, state=state, worker=event.worker)
                 )
+            elif isinstance(event.result, SetupResult):
+                self._moved(event.result.chunk_id, "set up", event.result.setup.seconds)
             else:
-                self._accept(event, circuits, srs)
+                self._accept(event, event.result, circuits, srs)
 
     def _accept(
-        self, event: Completed, circuits: DerivedCircuits, srs: Mapping[int, SrsFile]
+        self,
+        event: Completed,
+        result: ChunkResult,
+        circuits: DerivedCircuits,
+        srs: Mapping[int, SrsFile],
     ) -> None:
-        result = event.result
         chunk = circuits.plan.chunk(result.chunk_id)
         started = time.time()
         problem = self._problem(chunk, result.proof, result.vk, circuits, srs)
         if problem:
             message = f"{event.worker} returned a bad proof of {chunk.id}: {problem}"
             self._warn(message)
-            self._pool.reject(event, message)
+            self._workers_pool().reject(event, message)
             return
         record = ChunkRecord(
             chunk=chunk.id,
@@ -422,14 +437,6 @@ class Coordinator:
             if not backend.verify_proof(proof, settings_path, vk_path, srs_path):
                 return "it does not verify"
         return ""
-
-    def _real_outputs(self, plan_: Plan) -> dict[str, npt.NDArray[np.float64]]:
-        outputs = {}
-        for name in plan_.model_outputs:
-            boundary = plan_.boundary(name)
-            integers = np.array(self._values[name].values, dtype=np.float64)
-            outputs[name] = (integers / (1 << boundary.scale)).reshape(boundary.shape)
-        return outputs
 
 
 def _accuracy(

@@ -17,15 +17,18 @@ from zkml_ray.circuits import CircuitFiles, DerivedCircuits
 from zkml_ray.errors import (
     ArtifactNotFoundError,
     ConfigError,
+    DigestMismatchError,
     ManifestError,
+    ObjectTooLargeError,
     RunExistsError,
-    StoreError,
 )
+from zkml_ray.keycache import circuit_name
+from zkml_ray.keyindex import KeyIndex, find_keys
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.document import MAX_DOCUMENT_BYTES, Document
 from zkml_ray.schema.manifest import ChunkRecord, Manifest
-from zkml_ray.schema.plan import Plan, SealedPlan
+from zkml_ray.schema.plan import ChunkPlan, Plan, SealedPlan
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.schema.request import ChosenSrs, FinishedChunk, RunRequest
 from zkml_ray.srs import SrsFile, trust_of
@@ -34,6 +37,9 @@ from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.objectcache import ObjectCache
 
 DocumentT = TypeVar("DocumentT", bound=Document)
+
+_MISSING_OR_DAMAGED = (ArtifactNotFoundError, DigestMismatchError, ObjectTooLargeError)
+"""What a run can mend by making it again. A store that does not answer is no such case."""
 
 
 class Journal:
@@ -159,7 +165,7 @@ class Journal:
                 )
                 for chunk in plan.chunks
             }
-        except (ArtifactNotFoundError, StoreError):
+        except _MISSING_OR_DAMAGED:
             return None
         return DerivedCircuits(plan=plan, files=files, normalised=normalised)
 
@@ -199,11 +205,11 @@ class Journal:
         if document is None or document.run_id != self.layout.run_id:
             return None
         try:
-            vk = self.store.read_verified(document.vk)
+            vk = self._read_shared(document.vk)
             proof = ChunkProof.parse(
                 self.store.read_verified(document.proof), what=f"proof of {chunk_id}"
             )
-        except (ArtifactNotFoundError, StoreError, ManifestError):
+        except (*_MISSING_OR_DAMAGED, ManifestError):
             return None
         data = document.to_bytes()
         self.artifacts[names.verifying_key(chunk_id)] = document.vk
@@ -214,6 +220,24 @@ class Journal:
             size_bytes=len(data),
         )
         return document.record, vk, proof
+
+    def stored_keys(self, chunk: ChunkPlan, srs_sha256: str) -> KeyIndex | None:
+        """Where a chunk's keys lie in the store, under whatever run they were made, or None."""
+        circuit = circuit_name(chunk.onnx_sha256, chunk.settings_sha256)
+        found = find_keys(self.store, self.layout, circuit, srs_sha256)
+        if found is None:
+            return None
+        self.artifacts[names.key_index(chunk.id)], index = found
+        self.artifacts[names.proving_key(chunk.id)] = index.pk
+        return index
+
+    def listed(self, *, private: bool) -> dict[str, ArtifactRef]:
+        """What the manifest lists, with or without what is secret to the prover."""
+        return {
+            name: ref
+            for name, ref in self.artifacts.items()
+            if private or not name.startswith(names.PRIVATE)
+        }
 
     def seal(self, sealed: SealedPlan) -> str:
         """Store the sealed plan and return its digest."""
@@ -234,9 +258,18 @@ class Journal:
         if size_bytes is None:
             raise ArtifactNotFoundError(f"the store has no {key}")
         ref = ArtifactRef(key=key, sha256=sha256, size_bytes=size_bytes)
-        data = self.store.read_verified(ref)
+        data = self._read_shared(ref)
         self.artifacts[name] = ref
         return data
+
+    def _read_shared(self, ref: ArtifactRef) -> bytes:
+        """Read a shared object; a damaged one is removed, so that it is stored again when made."""
+        try:
+            return self.store.read_verified(ref)
+        except DigestMismatchError:
+            if ref.key == self.layout.artifact_key(ref.key.split("/")[-2], ref.sha256):
+                self.store.delete(ref.key)
+            raise
 
     def _document(self, kind: type[DocumentT], name: str) -> DocumentT | None:
         try:

@@ -5,6 +5,10 @@ and proving keys are deterministic in those, the compiled circuit is not, so the
 never takes part in a name. An entry is a folder made under a lock, in a temporary folder that is
 renamed at the end: it is whole or absent. Every read re-hashes what it returns; an entry whose
 bytes changed is set aside as `*.corrupt` and made again.
+
+What is in here was made on this machine. Keys that came from a store never enter it (they stay in
+the cache of stored objects, see `zkml_ray.keyindex`), because a verifier takes the keys it finds
+here for those it would make.
 """
 
 from __future__ import annotations
@@ -48,13 +52,27 @@ class CachedKeys:
         vk: Verifying key file.
         pk: Proving key file (30 MB to several GB).
         vk_sha256: Digest of the verifying key.
+        pk_sha256: Digest of the proving key.
         made: Whether this call made it (False: it was in the cache).
     """
 
     vk: Path
     pk: Path
     vk_sha256: str
+    pk_sha256: str
     made: bool
+
+
+def circuit_name(onnx_sha256: str, settings_sha256: str) -> str:
+    """The name of a circuit: digest of (chunk model, settings, ezkl version)."""
+    return document_digest(
+        {"ezkl": backend.EZKL_VERSION, "onnx": onnx_sha256, "settings": settings_sha256}
+    )
+
+
+def keys_name(circuit: str, srs_sha256: str) -> str:
+    """The name of a circuit's keys: digest of (circuit, SRS)."""
+    return document_digest({"circuit": circuit, "srs": srs_sha256})
 
 
 class KeyCache:
@@ -73,13 +91,7 @@ class KeyCache:
         Raises:
             BackendError: ezkl cannot compile it.
         """
-        name = document_digest(
-            {
-                "ezkl": backend.EZKL_VERSION,
-                "onnx": sha256_hex(onnx),
-                "settings": sha256_hex(settings),
-            }
-        )
+        name = circuit_name(sha256_hex(onnx), sha256_hex(settings))
 
         def make(folder: Path) -> None:
             (folder / "chunk.onnx").write_bytes(onnx)
@@ -104,16 +116,21 @@ class KeyCache:
         Raises:
             BackendError: ezkl cannot make the keys.
         """
-        name = document_digest({"circuit": circuit.name, "srs": srs_sha256})
+        name = keys_name(circuit.name, srs_sha256)
 
         def make(folder: Path) -> None:
             backend.setup_keys(circuit.compiled, srs_path, folder / "vk.key", folder / "pk.key")
 
         folder, made = self._entry("keys", name, make)
-        index = json.loads((folder / _INDEX).read_text())
-        return CachedKeys(
-            vk=folder / "vk.key", pk=folder / "pk.key", vk_sha256=index["vk.key"], made=made
-        )
+        return _keys(folder, made=made)
+
+    def made_keys(self, circuit: CachedCircuit, srs_sha256: str) -> CachedKeys | None:
+        """The keys that this machine made of a circuit under an SRS, or None; makes nothing."""
+        folder = self._root / "keys" / keys_name(circuit.name, srs_sha256)
+        if not folder.exists():
+            return None
+        with FileLock(str(folder) + ".lock"):
+            return _keys(folder, made=False) if _intact(folder) else None
 
     def _entry(self, kind: str, name: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
         parent = self._root / kind
@@ -134,6 +151,17 @@ class KeyCache:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return folder, True
+
+
+def _keys(folder: Path, *, made: bool) -> CachedKeys:
+    index = json.loads((folder / _INDEX).read_text())
+    return CachedKeys(
+        vk=folder / "vk.key",
+        pk=folder / "pk.key",
+        vk_sha256=index["vk.key"],
+        pk_sha256=index["pk.key"],
+        made=made,
+    )
 
 
 def _intact(folder: Path) -> bool:

@@ -30,6 +30,16 @@ def verifying_key(chunk_id: str) -> str:
     return f"keys/{chunk_id}/vk.key"
 
 
+def proving_key(chunk_id: str) -> str:
+    """A chunk's proving key, where a run keeps it."""
+    return f"keys/{chunk_id}/pk.key"
+
+
+def key_index(chunk_id: str) -> str:
+    """Where a chunk's keys are found by those who would otherwise make them."""
+    return f"keys/{chunk_id}/index.json"
+
+
 def srs(logrows: int) -> str:
     """The SRS of one size."""
     return f"keys/srs/kzg{logrows}.srs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -14,11 +15,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from zkml_ray.api import Run
 from zkml_ray.cost import predicted_makespan_s, predicted_prove_s
 from zkml_ray.events import ChunkMoved, Event, PlanReady, StageStarted, Warned
 from zkml_ray.schema.plan import Plan
 from zkml_ray.verifier import Verdict
+
+if TYPE_CHECKING:
+    from zkml_ray.api import Run
 
 _STATES = {
     "waiting": "dim",

@@ -329,7 +329,7 @@ def _first_difference(ours: Plan, theirs: Plan) -> str:
         mine, got = getattr(ours, name), getattr(theirs, name)
         if mine != got:
             if isinstance(mine, tuple) and isinstance(got, tuple) and len(mine) == len(got):
-                index = next(i for i, pair in enumerate(zip(mine, got)) if pair[0] != pair[1])
+                index = next(i for i, value in enumerate(mine) if value != got[i])
                 return f"{name}[{index}] differs"
             return f"{name} differs"
     return "it differs"

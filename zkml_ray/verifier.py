@@ -23,13 +23,10 @@ from pathlib import Path
 
 from zkml_ray import backend, names
 from zkml_ray.canonical import sha256_hex
-from zkml_ray.chunking.load import LoadedModel
-from zkml_ray.circuits import rederive_circuits
 from zkml_ray.commitments.field import decode, encode
 from zkml_ray.commitments.leaves import hash_leaves, pack_leaves
 from zkml_ray.errors import (
     ArtifactNotFoundError,
-    ChunkingError,
     ConfigError,
     DigestMismatchError,
     FieldRangeError,
@@ -37,18 +34,24 @@ from zkml_ray.errors import (
     ManifestError,
     ProofRejectedError,
     StatementError,
-    TrustRootError,
     VerificationError,
 )
-from zkml_ray.keycache import KeyCache
 from zkml_ray.link import boundary_leaves, commitments
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.manifest import Manifest, RevealedBoundary
 from zkml_ray.schema.plan import Plan, SealedPlan
 from zkml_ray.schema.proof import MAX_PROOF_BYTES, ChunkProof
-from zkml_ray.srs import trust_of
+from zkml_ray.srs import verifier_srs
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.trust import (
+    TrustRoot,
+    check_arguments,
+    check_named,
+    check_pins,
+    check_rebuilt,
+    check_topology,
+)
 
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_SETTINGS_BYTES = 16 << 20
@@ -61,26 +64,6 @@ NOT_CLAIMED = (
     "that the model is accurate or fit for a purpose",
     "when, where or by whom the run was made",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustRoot:
-    """What the verifier trusts. Exactly one of the two is given.
-
-    Attributes:
-        model: The verifier's own copy of the ONNX model; everything is re-built from it.
-        plan_digest: Digest of a sealed plan that someone trusted re-built.
-    """
-
-    model: LoadedModel | None = None
-    plan_digest: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.model is None) == (self.plan_digest is None):
-            raise ConfigError(
-                "verify needs exactly one trust root: the model file (--model) or the digest of a "
-                "plan re-built from it (--plan-digest); a run cannot vouch for itself"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,19 +164,22 @@ def verify_manifest(
         sealed = _sealed_plan(manifest, reader)
         plan = sealed.plan
         clock.step("sealed plan has the digest that the statement names")
-        # 2. The SRS of every size is the pinned one; a generated one counts only if allowed.
+        # 2. The plan, or the model it is for, is the trust root's.
+        check_named(trust, sealed, manifest.plan_sha256)
+        clock.step(f"trust root: the {trust.name} is the trusted one")
+        # 3. The plan uses only arguments known to be sound, its graph is complete, and it pins one
+        #    key per chunk and one SRS per size.
+        check_arguments(plan)
+        check_topology(plan)
+        check_pins(sealed)
+        clock.step("every argument, chunk, edge and pin of the plan is accounted for")
+        # 4. The SRS of every size is the pinned one; a generated one counts only if allowed. With
+        #    the model as trust root, all that the plan pins is made again and compared.
         srs_paths = _srs_files(sealed, reader, allow_insecure_srs=allow_insecure_srs)
         clock.step(f"SRS files are the pinned ones ({sealed.srs_trust()})")
-        # 3. The plan is the trust root's.
         if trust.model is not None:
-            _check_model(trust.model, sealed, srs_paths)
+            check_rebuilt(trust.model, sealed, srs_paths)
             clock.step("chunks, settings and verifying keys re-built from the model agree")
-        else:
-            _check_plan_digest(manifest, trust.plan_digest or "")
-            clock.step("plan digest is the trusted one")
-        # 4. The topology is complete: every edge has its producer and its consumers.
-        _check_topology(plan, sealed)
-        clock.step("every chunk and every edge of the plan is accounted for")
         # 5. Every chunk's proof verifies under its pinned key, settings and SRS.
         instances = _verify_proofs(sealed, reader, srs_paths)
         clock.step(f"{len(instances)} proofs verify under their pinned keys")
@@ -273,7 +259,7 @@ class _Reader:
 def _as_verification_error() -> Iterator[None]:
     try:
         yield
-    except (ManifestError, FieldRangeError) as error:
+    except (ManifestError, FieldRangeError, ConfigError) as error:
         raise VerificationError(str(error)) from None
     except DigestMismatchError as error:
         raise VerificationError(str(error), expected=error.expected, got=error.got) from None
@@ -304,11 +290,6 @@ def _sealed_plan(manifest: Manifest, reader: _Reader) -> SealedPlan:
 def _srs_files(sealed: SealedPlan, reader: _Reader, *, allow_insecure_srs: bool) -> dict[int, Path]:
     paths: dict[int, Path] = {}
     for pin in sealed.srs:
-        if pin.trust != trust_of(pin.logrows, pin.sha256):
-            raise VerificationError(
-                f"the SRS of logrows {pin.logrows} is called {pin.trust} but its digest is not",
-                subject=names.srs(pin.logrows),
-            )
         if pin.trust == "insecure" and not allow_insecure_srs:
             raise InsecureSrsError(
                 "the run uses a generated SRS: whoever generated it can forge proofs. For a test, "
@@ -316,90 +297,15 @@ def _srs_files(sealed: SealedPlan, reader: _Reader, *, allow_insecure_srs: bool)
                 expected="ceremony",
                 got="insecure",
             )
-        if pin.logrows in paths:
-            raise VerificationError(f"the plan pins two SRS files of logrows {pin.logrows}")
-        paths[pin.logrows] = reader.file(
-            names.srs(pin.logrows), max_bytes=MAX_SRS_BYTES, pinned=pin.sha256
-        )
+        path = reader.file(names.srs(pin.logrows), max_bytes=MAX_SRS_BYTES, pinned=pin.sha256)
+        if sha256_hex(verifier_srs(path, pin.logrows)) != pin.verifier_sha256:
+            raise VerificationError(
+                f"the SRS of logrows {pin.logrows}: the part that a verifier needs is not the one "
+                "that the plan pins",
+                subject=names.srs(pin.logrows),
+            )
+        paths[pin.logrows] = path
     return paths
-
-
-def _check_plan_digest(manifest: Manifest, trusted: str) -> None:
-    if manifest.plan_sha256 != trusted.lower():
-        raise TrustRootError(
-            "the run's plan is not the trusted one", expected=trusted, got=manifest.plan_sha256
-        )
-
-
-def _check_model(model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int, Path]) -> None:
-    plan = sealed.plan
-    if sha256_hex(model.data) != plan.model_sha256:
-        raise TrustRootError(
-            f"the run was made with another model than {model.name}",
-            expected=sha256_hex(model.data),
-            got=plan.model_sha256,
-        )
-    try:
-        rebuilt = rederive_circuits(model, plan)
-    except (ChunkingError, KeyError) as error:
-        raise TrustRootError(f"the plan does not fit the model: {error}") from None
-    if rebuilt.plan != plan:
-        raise TrustRootError(
-            "the plan is not what the model gives with the plan's own arguments",
-            expected=rebuilt.plan.digest(),
-            got=plan.digest(),
-        )
-    keys, pins = KeyCache(), {pin.chunk: pin.sha256 for pin in sealed.verifying_keys}
-    srs_pins = {pin.logrows: pin.sha256 for pin in sealed.srs}
-    for chunk in plan.chunks:
-        logrows = chunk.arguments.logrows
-        if logrows not in srs_paths:
-            raise VerificationError(f"{chunk.id}: the plan pins no SRS of logrows {logrows}")
-        files = rebuilt.files[chunk.id]
-        circuit = keys.circuit(files.onnx, files.settings)
-        made = keys.keys(circuit, srs_paths[logrows], srs_pins[logrows])
-        if made.vk_sha256 != pins.get(chunk.id):
-            raise TrustRootError(
-                f"{chunk.id}: its verifying key is not the one that the model gives",
-                expected=made.vk_sha256,
-                got=pins.get(chunk.id, "none"),
-                subject=chunk.id,
-            )
-
-
-def _check_topology(plan: Plan, sealed: SealedPlan) -> None:
-    ids = [chunk.id for chunk in plan.chunks]
-    boundary_names = [boundary.name for boundary in plan.boundaries]
-    pinned = [pin.chunk for pin in sealed.verifying_keys]
-    if len(set(ids)) != len(ids) or len(set(boundary_names)) != len(boundary_names):
-        raise VerificationError("the plan names a chunk or a boundary twice")
-    if sorted(pinned) != sorted(ids):
-        raise VerificationError("the plan does not pin exactly one verifying key per chunk")
-    for boundary in plan.boundaries:
-        producers = [chunk.id for chunk in plan.chunks if boundary.name in chunk.outputs]
-        consumers = tuple(chunk.id for chunk in plan.chunks if boundary.name in chunk.inputs)
-        expected = [] if boundary.producer is None else [boundary.producer]
-        if producers != expected or consumers != boundary.consumers:
-            raise VerificationError(
-                f"boundary {boundary.name}: its producer and consumers are not those of the chunks",
-                subject=boundary.name,
-            )
-        is_input = boundary.name in plan.model_inputs
-        if is_input != (boundary.producer is None):
-            raise VerificationError(
-                f"boundary {boundary.name} must have a producer or be an input of the model",
-                subject=boundary.name,
-            )
-        if not consumers and boundary.name not in plan.model_outputs:
-            raise VerificationError(
-                f"boundary {boundary.name} leads nowhere", subject=boundary.name
-            )
-    known = set(boundary_names)
-    for chunk in plan.chunks:
-        if not set(chunk.touched()) <= known:
-            raise VerificationError(f"{chunk.id} touches an unknown boundary", subject=chunk.id)
-    if not {*plan.model_inputs, *plan.model_outputs} <= known:
-        raise VerificationError("an input or output of the model is no boundary of the plan")
 
 
 def _verify_proofs(
@@ -416,10 +322,6 @@ def _verify_proofs(
         )
         data = reader.read(names.proof(chunk.id), max_bytes=2 * MAX_PROOF_BYTES)
         proof = ChunkProof.parse(data, what=f"proof of {chunk.id}")
-        if chunk.arguments.logrows not in srs_paths:
-            raise VerificationError(
-                f"{chunk.id}: the plan pins no SRS of logrows {chunk.arguments.logrows}"
-            )
         instances[chunk.id] = proof.elements()
         if not backend.verify_proof(proof, settings, vk, srs_paths[chunk.arguments.logrows]):
             raise ProofRejectedError(

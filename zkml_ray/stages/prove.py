@@ -1,6 +1,6 @@
 """Stage prove: all that a worker does for one chunk, in its own process.
 
-From references to stored objects to a proof: fetch, compile, make or find the keys, regenerate
+From references to stored objects to a proof: set up (compile, find or make the keys), regenerate
 the witness from the boundary checkpoints, prove. The worker is given nothing it could not check by
 digest, and what it returns is checked by the coordinator.
 """
@@ -18,37 +18,27 @@ from pathlib import Path
 
 from zkml_ray import backend
 from zkml_ray.errors import StageError
-from zkml_ray.keycache import KeyCache
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.manifest import Span
-from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan
+from zkml_ray.schema.plan import BoundaryPlan
 from zkml_ray.schema.proof import ChunkProof
+from zkml_ray.stages.setup import ReadyChunk, SetupJob, make_ready
 from zkml_ray.stages.witness import BoundaryValues, forward
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.objectcache import ObjectCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProveJob:
-    """A chunk to prove.
+class ProveJob(SetupJob):
+    """A chunk to set up and prove.
 
     Attributes:
-        run_id: The run.
-        chunk: Its plan.
         boundaries: Plans of the boundaries it touches.
-        onnx: Its model.
-        settings: Its settings.
-        srs: SRS of its logrows.
         checkpoints: Values and salts of every boundary it touches.
     """
 
-    run_id: str
-    chunk: ChunkPlan
     boundaries: tuple[BoundaryPlan, ...]
-    onnx: ArtifactRef
-    settings: ArtifactRef
-    srs: ArtifactRef
     checkpoints: Mapping[str, ArtifactRef]
 
 
@@ -96,10 +86,8 @@ def prove_chunk(job: ProveJob, store: ArtifactStore) -> ChunkResult:
     """
     reset_peak_rss()
     started = time.time()
-    objects, keys = ObjectCache(store), KeyCache()
-    circuit = keys.circuit(objects.read(job.onnx), objects.read(job.settings))
-    srs_path = objects.path(job.srs)
-    pair = keys.keys(circuit, srs_path, job.srs.sha256)
+    objects = ObjectCache(store)
+    ready = make_ready(job, store, objects)
     setup_ended = time.time()
     boundaries = {boundary.name: boundary for boundary in job.boundaries}
     known = {
@@ -111,7 +99,7 @@ def prove_chunk(job: ProveJob, store: ArtifactStore) -> ChunkResult:
         result = forward(
             job.chunk,
             boundaries,
-            circuit,
+            ready.circuit,
             {name: known[name] for name in job.chunk.inputs},
             {name: known[name].salts for name in job.chunk.outputs},
             witness_path,
@@ -124,13 +112,13 @@ def prove_chunk(job: ProveJob, store: ArtifactStore) -> ChunkResult:
                     chunk_id=job.chunk.id,
                 )
         witness_ended = time.time()
-        proof = backend.prove(job.chunk.id, witness_path, circuit.compiled, pair.pk, srs_path)
+        proof = _prove(job.chunk.id, witness_path, ready)
     proved = time.time()
     return ChunkResult(
         chunk_id=job.chunk.id,
         proof=proof,
-        vk=pair.vk.read_bytes(),
-        keys_made=pair.made,
+        vk=ready.keys.vk.read_bytes(),
+        keys_made=ready.keys.made,
         setup=Span(started_s=started, ended_s=setup_ended),
         witness=Span(started_s=setup_ended, ended_s=witness_ended),
         prove=Span(started_s=witness_ended, ended_s=proved),
@@ -161,6 +149,16 @@ def peak_rss() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _prove(chunk_id: str, witness_path: Path, ready: ReadyChunk) -> ChunkProof:
+    try:
+        return backend.prove(
+            chunk_id, witness_path, ready.circuit.compiled, ready.keys.pk, ready.srs
+        )
+    except StageError as error:
+        error.retryable = error.retryable or ready.fetched  # the next attempt makes its own keys
+        raise
 
 
 def _checkpoint(job: ProveJob, name: str, data: bytes) -> BoundaryValues:

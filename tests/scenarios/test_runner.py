@@ -1,0 +1,288 @@
+"""zkml-o3-runner: every stage in a process and with a cache of its own; only the store is shared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from examples.simple_distributed import build_mlp
+from tests.s3.server import BUCKET, KEY_ID, SECRET, rclone_server, running
+from zkml_ray import resume, verify
+from zkml_ray.api import advance, prepare
+from zkml_ray.errors import ConfigError
+from zkml_ray.housekeeping import describe_run
+from zkml_ray.keyindex import KeyIndex
+from zkml_ray.stages.plan import PlanOptions
+from zkml_ray.stages.setup import StoreKeys
+from zkml_ray.stores import LocalStore
+from zkml_ray.stores.layout import RunLayout
+
+pytestmark = pytest.mark.ray
+
+STAGES = ["prepare", "compile", "setup", "witness", "prove"]
+RUN = "staged"
+TIMEOUT_S = 300
+LAYOUT = RunLayout("default", RUN)
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout.splitlines()[-1])
+
+
+def command(module: str, *arguments: object, cache: Path, **environment: str) -> Done:
+    """A command in a process of its own, outside the checkout."""
+    cache.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", f"zkml_ray.{module}", *map(str, arguments)],
+        env={**os.environ, **environment, "ZKML_RAY_CACHE": str(cache)},
+        cwd=cache,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "mlp2.onnx"
+    onnx.save(build_mlp(2, width=4, outputs=3), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def staged(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Per stage, a copy of the store as that stage left it; "verify" is the complete run."""
+    folder = tmp_path_factory.mktemp("staged")
+    store = folder / "store"
+    copies = {}
+    for stage in [*STAGES, "verify"]:
+        arguments: list[object] = [stage, "--run", RUN, "--store", store, "--json"]
+        if stage == "prepare":
+            arguments.insert(1, model)
+        done = command("runner", *arguments, cache=folder / f"cache-{stage}")
+        assert done.code == 0, done.stderr
+        copies[stage] = shutil.copytree(store, folder / f"after-{stage}")
+    return copies
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    cache = tmp_path / "empty-cache"
+    monkeypatch.setenv("ZKML_RAY_CACHE", str(cache))
+    return cache
+
+
+def digests(store: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(store.rglob("*"))
+        if path.is_file()
+    }
+
+
+def accepted(store: Path, model: Path) -> bool:
+    return verify(RUN, store=store, model=model, allow_insecure_srs=True).ok
+
+
+def test_stages_apart_end_in_a_run_of_one_chunk_that_verifies(
+    staged: dict[str, Path], model: Path, empty_cache: Path
+) -> None:
+    store = staged["verify"]
+    found = describe_run(LocalStore(store), LAYOUT)
+    assert (found.state, found.chunks, found.proofs) == ("complete", 1, 1)
+    assert accepted(store, model)
+    manifest = json.loads((store / LAYOUT.manifest).read_bytes())
+    assert manifest["command"][0] == "zkml-o3-runner"
+    assert [chunk["keys_made"] for chunk in manifest["chunks"]] == [False]
+    assert "keys/chunk-000/pk.key" in manifest["artifacts"]
+
+
+def test_every_stage_adds_to_the_store_and_changes_nothing_that_is_there(
+    staged: dict[str, Path],
+) -> None:
+    before: dict[str, str] = {}
+    for store in staged.values():
+        after = digests(store)
+        assert before.items() < after.items()
+        before = after
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_resume_after_losing_everything_local_goes_on_from_each_stage(
+    ray_cluster: None,
+    staged: dict[str, Path],
+    model: Path,
+    tmp_path: Path,
+    empty_cache: Path,
+    stage: str,
+) -> None:
+    store = shutil.copytree(staged[stage], tmp_path / "store")
+    before = digests(store)
+    run = resume(RUN, store=store, workers=1, threads=1)
+    assert run.verified
+    assert accepted(store, model)
+    assert before.items() <= digests(store).items()
+    assert run.resumed == (("chunk-000",) if stage == "prove" else ())
+    made = [record.keys_made for record in run.manifest.chunks]
+    assert made == [stage in ("prepare", "compile")]
+
+
+def test_stage_without_its_predecessors_does_them_first(
+    ray_cluster: None, model: Path, tmp_path: Path, empty_cache: Path
+) -> None:
+    store = tmp_path / "store"
+    prepare(model, store=store, run_id=RUN, options=PlanOptions(layers_per_chunk=1))
+    advance(RUN, "prove", store=store, workers=2, threads=1)
+    found = describe_run(LocalStore(store), LAYOUT)
+    assert (found.state, found.chunks, found.proofs) == ("under way", 2, 2)
+    before = digests(store)
+    advance(RUN, "setup", store=store, threads=1)
+    advance(RUN, "witness", store=store)
+    advance(RUN, "prove", store=store, threads=1)
+    assert digests(store) == before
+    run = resume(RUN, store=store, workers=1, threads=1)
+    assert set(run.resumed) == {"chunk-000", "chunk-001"}
+    assert accepted(store, model)
+
+
+def test_stages_of_a_complete_run_say_so_and_verify_asks_for_a_trust_root(
+    staged: dict[str, Path], model: Path, tmp_path: Path
+) -> None:
+    store = shutil.copytree(staged["verify"], tmp_path / "store")
+    before = digests(store)
+    where = ["--run", RUN, "--store", store, "--json"]
+    for stage in ("compile", "resume"):
+        done = command("runner", stage, *where, cache=tmp_path / "cache")
+        assert (done.code, done.json["state"]) == (0, "complete")
+    refused = command("runner", "verify", *where, cache=tmp_path / "cache")
+    assert refused.code == 2
+    assert "trust root" in refused.stderr
+    trusted = [*where, "--model", model, "--allow-insecure-srs"]
+    done = command("runner", "verify", *trusted, cache=tmp_path / "cache")
+    assert (done.code, done.json["ok"]) == (0, True)
+    assert command("runner", "verify", *where, "--model", model, cache=tmp_path / "cache").code == 1
+    assert digests(store) == before
+
+
+def test_stage_of_an_unknown_run_exits_2(tmp_path: Path) -> None:
+    arguments = ["compile", "--run", "nothing", "--store", tmp_path / "store"]
+    done = command("runner", *arguments, cache=tmp_path / "cache")
+    assert done.code == 2
+    assert "no run nothing" in done.stderr
+
+
+def key_index(store: Path) -> Path:
+    (path,) = (store / "projects" / "default" / "artifacts" / "key-indexes").iterdir()
+    return path
+
+
+def test_fetched_keys_stay_out_of_the_cache_that_verify_trusts(
+    ray_cluster: None, staged: dict[str, Path], tmp_path: Path, empty_cache: Path
+) -> None:
+    store = shutil.copytree(staged["witness"], tmp_path / "store")
+    resume(RUN, store=store, workers=1, threads=1)
+    assert not (empty_cache / "keys").exists()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "deleted"])
+def test_damaged_proving_key_in_the_store_is_not_used_and_is_mended(
+    ray_cluster: None,
+    staged: dict[str, Path],
+    model: Path,
+    tmp_path: Path,
+    empty_cache: Path,
+    damage: str,
+) -> None:
+    store = shutil.copytree(staged["witness"], tmp_path / "store")
+    index = KeyIndex.parse(key_index(store).read_bytes(), what="key index")
+    path = store / index.pk.key
+    if damage == "flipped":
+        with path.open("r+b") as file:
+            file.seek(path.stat().st_size // 2)
+            file.write(b"\xff\xff\xff\xff")
+    else:
+        path.unlink()
+    run = resume(RUN, store=store, workers=1, threads=1, store_keys=StoreKeys.ALL)
+    assert [record.keys_made for record in run.manifest.chunks] == [True]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == index.pk.sha256
+    assert accepted(store, model)
+
+
+def test_index_that_points_to_another_circuits_keys_leads_to_a_refused_proof_and_own_keys(
+    ray_cluster: None, staged: dict[str, Path], model: Path, tmp_path: Path, empty_cache: Path
+) -> None:
+    store = shutil.copytree(staged["witness"], tmp_path / "store")
+    other = tmp_path / "other.onnx"
+    onnx.save(build_mlp(2, width=4, outputs=3, seed=3), other)
+    prepare(other, store=store, run_id="other", options=PlanOptions(layers_per_chunk=100))
+    mine = key_index(store)
+    advance("other", "setup", store=store, threads=1, store_keys=StoreKeys.ALL)
+    (theirs,) = set(mine.parent.iterdir()) - {mine}
+    right = KeyIndex.parse(mine.read_bytes(), what="key index")
+    wrong = KeyIndex.parse(theirs.read_bytes(), what="key index")
+    mine.write_bytes(right.model_copy(update={"vk": wrong.vk, "pk": wrong.pk}).to_bytes())
+    run = resume(RUN, store=store, workers=1, threads=1, store_keys=StoreKeys.ALL)
+    (record,) = run.manifest.chunks
+    assert (record.attempts, record.keys_made) == (2, True)
+    assert KeyIndex.parse(mine.read_bytes(), what="key index") == right
+    assert accepted(store, model)
+
+
+def test_storing_no_keys_is_refused_before_anything_is_stored(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="storing no keys"):
+        advance(RUN, "setup", store=tmp_path / "store", store_keys=StoreKeys.NONE)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.s3
+def test_run_on_s3_is_proved_resumed_and_verified_from_empty_caches_and_leaks_no_secret(
+    model: Path, tmp_path: Path
+) -> None:
+    bucket = tmp_path / "server" / BUCKET
+    bucket.mkdir(parents=True)
+    with running(rclone_server(bucket.parent)) as server, tempfile.TemporaryDirectory() as logs:
+        s3 = {
+            "AWS_ENDPOINT_URL_S3": server.endpoint,
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "RAY_TMPDIR": logs,
+        }
+        where = ["--store", f"s3://{BUCKET}/runs", "--json"]
+        begun = command(
+            "runner", "prepare", model, "--run", RUN, *where, cache=tmp_path / "a", **s3
+        )
+        assert begun.code == 0, begun.stderr
+        proved = command("runner", "prove", "--run", RUN, *where, cache=tmp_path / "b", **s3)
+        assert (proved.code, proved.json["proofs"]) == (0, 1), proved.stderr
+        done = command("cli", "resume", RUN, *where, cache=tmp_path / "c", **s3)
+        assert (done.code, done.json["resumed"]) == (0, ["chunk-000"]), done.stderr
+        trust = ["--model", model, "--allow-insecure-srs"]
+        seen = command("cli", "verify", RUN, *trust, *where, cache=tmp_path / "d", **s3)
+        assert (seen.code, seen.json["ok"]) == (0, True), seen.stderr
+        logged = [path for path in Path(logs).rglob("*") if path.is_file()]
+        assert any(path.name.startswith("worker") for path in logged)
+        outputs = [d.stdout + d.stderr for d in (begun, proved, done, seen)]
+        written = [path.read_bytes() for path in [*logged, *bucket.rglob("*")] if path.is_file()]
+        assert not any(SECRET in text for text in outputs)
+        assert not any(SECRET.encode() in data for data in written)

@@ -1,0 +1,183 @@
+"""Commands that look after a store: runs, fetch, gc, rm, doctor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zkml_ray.config import default_store_url
+from zkml_ray.errors import ConfigError, ExitCode
+from zkml_ray.terminal import Json, Project, RunArgument, Store, print_json, stdout
+
+MIB = 1 << 20
+
+
+def runs(store: Store = None, project: Project = "default", json_: Json = False) -> None:
+    """List the runs of a project, those under way too."""
+    from zkml_ray.housekeeping import list_runs
+    from zkml_ray.stores import open_store
+
+    opened = open_store(store or default_store_url())
+    found = list_runs(opened, project)
+    if json_:
+        rows = [
+            {
+                "run_id": run.run_id,
+                "state": run.state,
+                "created_at": run.created_at,
+                "model": run.model,
+                "chunks": run.chunks,
+                "proofs": run.proofs,
+                "srs_trust": run.srs_trust,
+                "plan_digest": run.plan_digest,
+            }
+            for run in found
+        ]
+        print_json({"store": opened.url, "project": project, "runs": rows})
+        return
+    if not found:
+        _say(f"no runs in project {project} of {opened.url}")
+    for run in found:
+        line = f"{run.run_id}  {run.created_at}  {run.model}  "
+        if run.state == "complete":
+            line += f"{run.chunks} chunks  SRS {run.srs_trust}"
+        elif run.state == "under way":
+            of = "not planned yet" if run.chunks is None else f"{run.proofs}/{run.chunks} proved"
+            line += f"under way, {of}; go on with: zkml-ray resume {run.run_id}"
+        else:
+            line = f"{run.run_id}  left over from a run that was removed or never begun"
+        _say(line)
+
+
+def fetch(
+    run: RunArgument,
+    folder: Annotated[Path, typer.Argument(help="Where to put the files.", show_default=False)],
+    private: Annotated[
+        bool, typer.Option("--private", help="The input, boundary values and salts too.")
+    ] = False,
+    store: Store = None,
+    project: Project = "default",
+    json_: Json = False,
+) -> None:
+    """Download a run's artifacts, each re-hashed."""
+    from zkml_ray.housekeeping import fetch_run
+    from zkml_ray.stores import open_store
+    from zkml_ray.stores.layout import RunLayout
+
+    opened = open_store(store or default_store_url())
+    fetched = fetch_run(opened, RunLayout(project, run), folder, private=private)
+    if json_:
+        print_json(
+            {
+                "run_id": run,
+                "folder": str(folder),
+                "files": list(fetched.files),
+                "size_bytes": fetched.size_bytes,
+                "private_left_out": fetched.private,
+            }
+        )
+        return
+    _say(f"{len(fetched.files)} files, {fetched.size_bytes / MIB:.1f} MiB, in {folder}")
+    if fetched.private:
+        _say(f"{fetched.private} private files stayed in the store (--private fetches them)")
+
+
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what.")] = False,
+    older_than: Annotated[
+        float,
+        typer.Option("--older-than", help="Hours; a run begun later holds all that is shared."),
+    ] = 24.0,
+    store: Store = None,
+    project: Project = "default",
+    json_: Json = False,
+) -> None:
+    """Find what no run of a project refers to, and delete it with --yes."""
+    from zkml_ray.housekeeping import collect, find_garbage
+    from zkml_ray.stores import open_store
+
+    if not 0 <= older_than <= 1_000_000:
+        raise ConfigError(f"--older-than is a number of hours, 0 or more, not {older_than}")
+    opened, age = open_store(store or default_store_url()), timedelta(hours=older_than)
+    garbage = find_garbage(opened, project, older_than=age)
+    if yes:
+        garbage = collect(opened, project, garbage, older_than=age)
+    size_bytes = sum(garbage.objects.values())
+    if json_:
+        print_json(
+            {
+                "store": opened.url,
+                "project": project,
+                "deleted": yes,
+                "objects": sorted(garbage.objects),
+                "uploads": [upload.upload_id for upload in garbage.uploads],
+                "size_bytes": size_bytes,
+                "held_by": list(garbage.held_by),
+            }
+        )
+        return
+    for key, size in sorted(garbage.objects.items()):
+        _say(f"{size:>12}  {key}")
+    for upload in garbage.uploads:
+        _say(f"  unfinished  {upload.key} ({upload.started:%Y-%m-%d %H:%M} UTC)")
+    if garbage.held_by:
+        _say(
+            f"nothing shared is touched: {', '.join(garbage.held_by)} under way, begun in the last "
+            f"{older_than:g} hours (--older-than)"
+        )
+    what = f"{len(garbage.objects)} objects ({size_bytes / MIB:.1f} MiB) and "
+    what += f"{len(garbage.uploads)} unfinished uploads"
+    _say(f"deleted {what}" if yes else f"would delete {what}; do so with --yes")
+
+
+def rm(
+    run: RunArgument,
+    store: Store = None,
+    project: Project = "default",
+    json_: Json = False,
+) -> None:
+    """Remove a run, complete or not; what it shares with others is left to gc."""
+    from zkml_ray.housekeeping import remove_run
+    from zkml_ray.stores import open_store
+    from zkml_ray.stores.layout import RunLayout
+
+    opened = open_store(store or default_store_url())
+    count = remove_run(opened, RunLayout(project, run))
+    if json_:
+        print_json({"run_id": run, "project": project, "objects": count})
+        return
+    _say(f"removed {run}: {count} objects; zkml-ray gc finds what it shared with no other run")
+
+
+def doctor(store: Store = None, json_: Json = False) -> None:
+    """Find out what a store can do, by doing it; what is written is removed again."""
+    from zkml_ray.doctor import examine, is_usable, render
+
+    url = store or default_store_url()
+    findings = examine(url)
+    usable = is_usable(findings)
+    if json_:
+        rows = [
+            {
+                "name": finding.name,
+                "ok": finding.ok,
+                "needed": finding.needed,
+                "detail": finding.detail,
+                "seconds": finding.seconds,
+            }
+            for finding in findings
+        ]
+        print_json({"store": url, "usable": usable, "findings": rows})
+    else:
+        for line in render(findings):
+            _say(line)
+        _say("runs can be kept here" if usable else "runs cannot be kept here")
+    if not usable:
+        raise typer.Exit(int(ExitCode.INFRASTRUCTURE))
+
+
+def _say(line: str) -> None:
+    stdout.print(line, markup=False, highlight=False, soft_wrap=True)

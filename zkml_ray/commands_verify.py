@@ -1,0 +1,150 @@
+"""Commands that verify: verify, open, verify-opening. They import neither Ray nor a stage."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from zkml_ray.config import default_store_url
+from zkml_ray.errors import ConfigError, VerificationError
+from zkml_ray.terminal import Json, Project, RunArgument, Store, print_json, stderr, stdout
+
+
+def verify(
+    run: RunArgument,
+    store: Store = None,
+    project: Project = "default",
+    model: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--model", help="Trust root: your copy of the ONNX file."),
+    ] = None,
+    plan_digest: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--plan-digest", help="Trust root: digest of a plan someone re-built."),
+    ] = None,
+    allow_insecure_srs: Annotated[
+        bool,
+        typer.Option("--allow-insecure-srs", help="Accept a generated SRS (its maker can forge)."),
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Verify a stored run, trusting nothing but the model or a plan digest."""
+    from zkml_ray.report import verdict_lines
+    from zkml_ray.verification import verify as verify_run
+
+    try:
+        verdict = verify_run(
+            run,
+            store=store,
+            project=project,
+            model=model,
+            plan_digest=plan_digest,
+            allow_insecure_srs=allow_insecure_srs,
+        )
+    except VerificationError as error:
+        if json_:
+            print_json(
+                {
+                    "ok": False,
+                    "run_id": run,
+                    "error": type(error).__name__,
+                    "message": error.message,
+                    "code": error.code,
+                    "subject": error.subject,
+                    "expected": error.expected,
+                    "got": error.got,
+                }
+            )
+        raise
+    if json_:
+        print_json(
+            {
+                "ok": True,
+                "run_id": verdict.run_id,
+                "project": verdict.project,
+                "plan_digest": verdict.plan_digest,
+                "statement": verdict.statement,
+                "revealed": {name: list(values) for name, values in verdict.revealed.items()},
+                "srs_trust": verdict.srs_trust,
+                "not_claimed": list(verdict.not_claimed),
+                "steps": [{"name": s.name, "seconds": s.seconds} for s in verdict.steps],
+            }
+        )
+        return
+    for line in verdict_lines(verdict):
+        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def open_(
+    run: RunArgument,
+    boundary: Annotated[str, typer.Option("--boundary", help="Name of the boundary.")],
+    index: Annotated[int, typer.Option("--index", help="Flat index of the element.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", help="File for the opening [default: stdout]."),
+    ] = None,
+    store: Store = None,
+    project: Project = "default",
+) -> None:
+    """Open one activation to a third party: its leaf, salts and path, nothing else."""
+    from zkml_ray.openings import open_activation
+    from zkml_ray.stores import open_store
+    from zkml_ray.stores.layout import RunLayout
+
+    layout = RunLayout(project, run)
+    opening = open_activation(
+        open_store(store or default_store_url()), layout, boundary=boundary, index=index
+    )
+    text = opening.model_dump_json(indent=2)
+    if out is None:
+        sys.stdout.write(text + "\n")
+    else:
+        out.write_text(text + "\n")
+        stderr.print(
+            f"wrote {out}: leaf {opening.leaf_index} of {boundary}, {len(opening.elements)} "
+            f"elements; check it with: zkml-ray verify-opening {out} --manifest MANIFEST",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def verify_opening(
+    opening: Annotated[Path, typer.Argument(help="The opening's file.", show_default=False)],
+    manifest: Annotated[
+        Path, typer.Option("--manifest", help="manifest.json of a run that you have verified.")
+    ],
+    json_: Json = False,
+) -> None:
+    """Check an opening against the manifest of a verified run."""
+    from zkml_ray.openings import MAX_MANIFEST_BYTES, check_opening
+    from zkml_ray.schema.manifest import Manifest
+
+    for path in (opening, manifest):
+        if not path.is_file():
+            raise ConfigError(f"no such file: {path}")
+    parsed = Manifest.parse(manifest.read_bytes(), what=manifest.name, max_bytes=MAX_MANIFEST_BYTES)
+    shown = check_opening(opening.read_bytes(), parsed)
+    if json_:
+        print_json(
+            {
+                "ok": True,
+                "run_id": parsed.run_id,
+                "start_index": shown.start_index,
+                "elements": list(shown.elements),
+                "values": list(shown.values),
+            }
+        )
+        return
+    end = shown.start_index + len(shown.elements) - 1
+    stdout.print(
+        f"OPENED elements {shown.start_index}..{end} of run {parsed.run_id}", highlight=False
+    )
+    for offset, (element, value) in enumerate(zip(shown.elements, shown.values, strict=True)):
+        stdout.print(f"  [{shown.start_index + offset}] {value:.6g} ({element})", markup=False)
+    stdout.print(
+        "This holds as far as the manifest does: verify the run first (zkml-ray verify).",
+        soft_wrap=True,
+    )

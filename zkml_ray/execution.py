@@ -1,0 +1,193 @@
+"""Beginning a run, taking one up again, giving it workers: what the API's functions share."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from zkml_ray import names
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
+from zkml_ray.circuits import normalised_graph
+from zkml_ray.cluster.pool import WorkerPool
+from zkml_ray.cluster.session import ray_session
+from zkml_ray.coordinator import Coordinator
+from zkml_ray.errors import ConfigError
+from zkml_ray.events import Listener, Warned
+from zkml_ray.journal import Journal
+from zkml_ray.schema.request import RunRequest, StoredInput
+from zkml_ray.stages.inputs import Arrays, Inputs, from_store_form, read_inputs, store_form
+from zkml_ray.stages.plan import PlanOptions
+from zkml_ray.stages.setup import StoreKeys
+from zkml_ray.stores import ArtifactStore
+from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verification import opened_store
+
+
+def new_run_id() -> str:
+    """A run id that sorts by time and does not repeat."""
+    return f"run-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def checked_threads(workers: int, threads: int | None) -> int:
+    """Threads of each worker, where none are given: the machine's cores shared evenly.
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {workers}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be at least 1, not {threads}")
+    return threads or max(1, (os.cpu_count() or 1) // workers)
+
+
+def check_store_keys(store_keys: StoreKeys) -> None:
+    """Refuse what no verifier could work with.
+
+    Raises:
+        ConfigError: No keys are to be stored.
+    """
+    if store_keys is StoreKeys.NONE:
+        raise ConfigError(
+            "storing no keys is not possible yet: the verifier reads the verifying keys from the "
+            "store, even when it re-builds them from the model; use verifying or all"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A run whose request is stored, with what was read from it."""
+
+    journal: Journal
+    request: RunRequest
+    model: LoadedModel
+    graph: ModelGraph
+    arrays: Arrays
+
+
+def begin(
+    model: str | Path,
+    inputs: Inputs,
+    *,
+    store: str | Path | ArtifactStore | None,
+    project: str,
+    run_id: str | None,
+    options: PlanOptions | None,
+    reveal: Sequence[str] | None,
+    private_input: bool,
+    seeded_salts: bool,
+    keep_checkpoints: bool,
+    seed: int,
+    command: Sequence[str],
+) -> Begun:
+    """Store what a run is asked to do; the arguments are `zkml_ray.api.prove_distributed`'s.
+
+    Raises:
+        ConfigError: An argument or the input is wrong, or the run id is taken.
+        ChunkingError: The model cannot be proved.
+        StoreError: The store failed.
+    """
+    options = options or PlanOptions()
+    layout = RunLayout(project, run_id or new_run_id())
+    journal = Journal(opened_store(store), layout)
+    loaded = load_model(Path(model))
+    graph = normalised_graph(loaded, options.dimensions)
+    model_input = read_inputs(graph, inputs, seed=seed)
+    journal.check_new()
+    stored_input = store_form(layout.run_id, model_input.arrays).to_bytes()
+    request = RunRequest(
+        project=layout.project,
+        run_id=layout.run_id,
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        model_file=loaded.name,
+        model=journal.share(names.MODEL, "models", loaded.data),
+        input=journal.keep(names.INPUT, stored_input),
+        input_source=model_input.source,
+        choices=options.choices(),
+        reveal=None if reveal is None else tuple(reveal),
+        private_input=private_input,
+        keep_checkpoints=keep_checkpoints,
+        seeded_salts=seeded_salts,
+        command=tuple(command),
+    )
+    journal.begin(request)
+    _store_again(journal, request, loaded.data, stored_input)
+    return Begun(
+        journal=journal, request=request, model=loaded, graph=graph, arrays=model_input.arrays
+    )
+
+
+def _store_again(journal: Journal, request: RunRequest, model: bytes, stored_input: bytes) -> None:
+    """Store what a garbage collection removed before it could see the request."""
+    if journal.store.size(request.model.key) is None:
+        journal.share(names.MODEL, "models", model)
+    if journal.store.size(request.input.key) is None:
+        journal.keep(names.INPUT, stored_input)
+
+
+def take_up(journal: Journal) -> Begun:
+    """Read what a run was asked to do.
+
+    Raises:
+        RunExistsError: The run is complete.
+        ConfigError: No such run was begun.
+        StoreError: The store failed, or its model or input was changed.
+    """
+    request = journal.request()
+    loaded = parse_model(journal.store.read_verified(request.model), request.model_file)
+    graph = normalised_graph(loaded, PlanOptions.of(request.choices).dimensions)
+    stored = StoredInput.parse(journal.store.read_verified(request.input), what="stored input")
+    arrays = from_store_form(graph, stored)
+    return Begun(journal=journal, request=request, model=loaded, graph=graph, arrays=arrays)
+
+
+def coordinating(
+    begun: Begun,
+    salt_seed: bytes | None,
+    pool: WorkerPool | None,
+    workers: int,
+    threads: int,
+    store_keys: StoreKeys,
+    listener: Listener,
+) -> Coordinator:
+    """A coordinator that takes up a run; the arguments are its own."""
+    return Coordinator(
+        request=begun.request,
+        options=PlanOptions.of(begun.request.choices),
+        model=begun.model,
+        graph=begun.graph,
+        arrays=begun.arrays,
+        salt_seed=salt_seed,
+        journal=begun.journal,
+        pool=pool,
+        workers=workers,
+        threads=threads,
+        upload_keys=store_keys is StoreKeys.ALL,
+        listener=listener,
+    )
+
+
+@contextmanager
+def worker_pool(
+    journal: Journal, workers: int, threads: int, address: str | None, listener: Listener
+) -> Iterator[WorkerPool]:
+    """Ray and workers for the duration of a block.
+
+    Raises:
+        ClusterError: Ray could not be started or joined.
+    """
+    cores = os.cpu_count() or 1
+    if workers * threads > cores:
+        listener(Warned(message=f"{workers} workers of {threads} threads share {cores} cores"))
+    with ray_session(cpus=max(cores, workers * threads), address=address):
+        pool = WorkerPool(workers=workers, threads=threads, store_url=journal.store.url)
+        try:
+            yield pool
+        finally:
+            pool.close()

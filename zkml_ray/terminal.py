@@ -1,0 +1,106 @@
+"""What the command lines share: consoles, options, and how a failure is told.
+
+Results go to stdout, progress and errors to stderr. With --json, stdout holds one JSON object.
+Exit codes: 0 fine, 1 verification failed, 2 bad usage or input, 3 infrastructure, 4 model not
+supported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+from zkml_ray.errors import ExitCode, VerificationError, ZkmlRayError
+
+stderr = Console(stderr=True)
+stdout = Console()
+
+Model = Annotated[Path, typer.Argument(help="The ONNX file.", show_default=False)]
+Store = Annotated[
+    Optional[str],  # noqa: UP045  (typer on Python 3.10)
+    typer.Option("--store", help="Folder or URL [default: ZKML_RAY_STORE or ./zkml-ray-store]."),
+]
+Project = Annotated[str, typer.Option("--project", help="Project in the store.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Scale = Annotated[
+    int, typer.Option("--scale", help="Fixed-point bits after the point, inputs and weights.")
+]
+LayersPerChunk = Annotated[
+    int, typer.Option("--layers-per-chunk", help="Weighted operators per chunk.")
+]
+Dim = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--dim", help="Value of a symbolic dimension, NAME=VALUE; may be repeated."),
+]
+NoSalt = Annotated[
+    bool,
+    typer.Option("--no-salt", help="Commit without salts: hidden activations can be guessed."),
+]
+Threads = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--threads", help="Prover threads per worker [default: cores / workers]."),
+]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--address", help="Ray cluster [default: RAY_ADDRESS or a private one]."),
+]
+Workers = Annotated[int, typer.Option("--workers", "-w", help="Ray workers that prove.")]
+StoreKeysOption = Annotated[
+    str,
+    typer.Option(
+        "--store-keys", help="all: proving keys too, so that other machines need not make them."
+    ),
+]
+RunArgument = Annotated[str, typer.Argument(help="Id of the run.", show_default=False)]
+
+
+def run_app(app: typer.Typer, name: str) -> None:
+    """Run a command line; every failure is one line on stderr and an exit code."""
+    try:
+        code = app(prog_name=name, standalone_mode=False)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except VerificationError as error:
+        _fail(error, ExitCode.VERIFICATION_FAILED)
+    except ZkmlRayError as error:
+        _fail(error, error.exit_code)
+    except KeyboardInterrupt:
+        stderr.print("interrupted; what is stored stays, the run has no manifest")
+        sys.exit(130)
+    except OSError as error:
+        _fail(error, ExitCode.INFRASTRUCTURE)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)
+        if usage is None:
+            raise
+        text = usage()
+        if text.startswith("Usage:"):  # no arguments at all
+            stderr.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            line = " ".join(text.split())
+            stderr.print(
+                f"error: {line} ({name} --help shows the usage)", markup=False, soft_wrap=True
+            )
+        sys.exit(int(ExitCode.BAD_INPUT))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Write one JSON object to stdout."""
+    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+
+
+def _fail(error: Exception, code: ExitCode) -> None:
+    stderr.print(f"error: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
+    if isinstance(error, VerificationError) and (error.expected or error.got):
+        stderr.print(
+            f"       expected {error.expected or '?'}, got {error.got or '?'}",
+            markup=False,
+            soft_wrap=True,
+        )
+    sys.exit(int(code))

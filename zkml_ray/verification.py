@@ -1,0 +1,58 @@
+"""The Python API of verification. Imports neither Ray nor any proving stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zkml_ray.chunking.load import load_model
+from zkml_ray.config import default_store_url
+from zkml_ray.stores import ArtifactStore, open_store
+from zkml_ray.stores.layout import RunLayout
+from zkml_ray.trust import TrustRoot
+from zkml_ray.verifier import Verdict, verify_run
+
+DEFAULT_PROJECT = "default"
+
+
+def verify(
+    run_id: str,
+    *,
+    store: str | Path | ArtifactStore | None = None,
+    project: str = DEFAULT_PROJECT,
+    model: str | Path | None = None,
+    plan_digest: str | None = None,
+    allow_insecure_srs: bool = False,
+) -> Verdict:
+    """Verify a stored run, trusting only the model file or a plan digest.
+
+    Args:
+        run_id: The run.
+        store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
+        project: Project in the store.
+        model: Your copy of the ONNX file: circuits and verifying keys are re-built from it.
+        plan_digest: Digest of a sealed plan that someone you trust re-built.
+        allow_insecure_srs: Accept a generated SRS, with which its maker can forge.
+
+    Returns:
+        The verdict (`ok` is True; a run that does not verify raises).
+
+    Raises:
+        VerificationError: The run is not what it claims to be.
+        ConfigError: There is no such run, or not exactly one trust root is given.
+        StoreError: The store cannot be read.
+    """
+    layout = RunLayout(project, run_id)
+    loaded = load_model(Path(model)) if model is not None else None
+    return verify_run(
+        opened_store(store),
+        layout,
+        TrustRoot(model=loaded, plan_digest=plan_digest),
+        allow_insecure_srs=allow_insecure_srs,
+    )
+
+
+def opened_store(store: str | Path | ArtifactStore | None) -> ArtifactStore:
+    """The store that a caller named, or the default one."""
+    if isinstance(store, ArtifactStore):
+        return store
+    return open_store(str(store) if store is not None else default_store_url())
