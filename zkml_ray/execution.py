@@ -94,7 +94,7 @@ def begin(
         StoreError: The store failed.
     """
     options = options or PlanOptions()
-    layout = RunLayout(project, run_id or new_run_id())
+    layout = RunLayout(project, new_run_id() if run_id is None else run_id)
     journal = Journal(opened_store(store), layout)
     loaded = load_model(Path(model))
     graph = normalised_graph(loaded, options.dimensions)

@@ -67,6 +67,7 @@ def check_kill(
     """Kill at one write, resume from a copy on a 'new machine'; proofs kept, and if begun."""
     killed = run_until(model, store, write, moment, repository)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    store.mkdir(exist_ok=True)  # killed before the first write, it is not there yet
     before = stored_proofs(store)
     elsewhere = store.with_name(store.name + "-copied")
     shutil.copytree(store, elsewhere)
