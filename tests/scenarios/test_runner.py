@@ -1,4 +1,4 @@
-"""zkml-o3-runner: every stage in a process and with a cache of its own; only the store is shared."""
+"""zkml-o3-runner: each stage in a process and with a cache of its own, sharing only the store."""
 
 from __future__ import annotations
 

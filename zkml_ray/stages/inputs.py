@@ -1,8 +1,8 @@
 """The model's input: read, checked, quantised.
 
-Accepted: a path to .json (ezkl's `input_data` form), .npy or .npz, or arrays (one, a sequence in
-input order, or a mapping by input name). Nothing is cast silently except integers and float64 to
-float32, which the quantisation that follows makes harmless.
+Accepted: a path to .json (ezkl's `input_data` form, or the input that a run stored), .npy or .npz,
+or arrays (one, a sequence in input order, or a mapping by input name). Nothing is cast silently
+except integers and float64 to float32, which the quantisation that follows makes harmless.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.commitments.packing import PackingSpec
-from zkml_ray.errors import InputError
+from zkml_ray.errors import InputError, ManifestError
 from zkml_ray.schema.manifest import InputSource
 from zkml_ray.schema.request import StoredInput, StoredTensor
 
@@ -132,13 +132,19 @@ def _read_path(path: Path) -> Any:
     raise InputError(f"{path.name}: inputs are read from .json, .npy or .npz, not {suffix or '?'}")
 
 
-def _read_json(path: Path) -> list[Any]:
+def _read_json(path: Path) -> list[Any] | dict[str, Any]:
     try:
         document = json.loads(path.read_text())
     except RecursionError:
         raise InputError(f"{path.name} is nested too deeply") from None
     except ValueError as error:
         raise InputError(f"{path.name} is not JSON: {error}") from None
+    if isinstance(document, dict) and "tensors" in document:
+        try:
+            stored = StoredInput.parse(path.read_bytes(), what=path.name)
+        except ManifestError as error:
+            raise InputError(str(error)) from None
+        return {tensor.name: list(tensor.values) for tensor in stored.tensors}
     if not isinstance(document, dict) or not isinstance(document.get("input_data"), list):
         raise InputError(
             f'{path.name} must look like {{"input_data": [[numbers of the first input], ...]}}'

@@ -128,11 +128,17 @@ def make_ready(job: SetupJob, store: ArtifactStore, objects: ObjectCache) -> Rea
     circuit = cache.circuit(objects.read(job.onnx), objects.read(job.settings))
     srs = objects.path(job.srs)
     keys = cache.made_keys(circuit, job.srs.sha256)
-    fetched = _fetched(job, store, objects) if keys is None else None
-    if fetched is not None:
-        return ReadyChunk(circuit=circuit, srs=srs, keys=fetched, fetched=True)
+    stored = job.stored_keys
+    if keys is None and stored is not None:
+        fetched = _fetched(stored, objects)
+        if fetched is not None:
+            return ReadyChunk(circuit=circuit, srs=srs, keys=fetched, fetched=True)
+        if job.upload_keys:
+            store.delete(stored.vk.key)
+            store.delete(stored.pk.key)
+        stored = None
     keys = keys or cache.keys(circuit, srs, job.srs.sha256)
-    if job.upload_keys and not _is_stored(job.stored_keys, keys):
+    if job.upload_keys and not _is_stored(stored, keys):
         layout = RunLayout(job.project, job.run_id)
         store_keys(store, layout, circuit.name, job.srs.sha256, keys)
     return ReadyChunk(circuit=circuit, srs=srs, keys=keys, fetched=False)
@@ -143,20 +149,15 @@ def _is_stored(index: KeyIndex | None, keys: CachedKeys) -> bool:
     return found == (keys.vk_sha256, keys.pk_sha256)
 
 
-def _fetched(job: SetupJob, store: ArtifactStore, objects: ObjectCache) -> CachedKeys | None:
-    """The stored keys, or None where they are damaged; who may write them makes room for new."""
-    paths = []
-    index = job.stored_keys
-    if index is None:
+def _fetched(index: KeyIndex, objects: ObjectCache) -> CachedKeys | None:
+    """The stored keys, or None where one is missing or damaged."""
+    try:
+        return CachedKeys(
+            vk=objects.path(index.vk),
+            pk=objects.path(index.pk),
+            vk_sha256=index.vk.sha256,
+            pk_sha256=index.pk.sha256,
+            made=False,
+        )
+    except (ArtifactNotFoundError, DigestMismatchError):
         return None
-    for ref in (index.vk, index.pk):
-        try:
-            paths.append(objects.path(ref))
-        except (DigestMismatchError, ArtifactNotFoundError):
-            if job.upload_keys:
-                store.delete(ref.key)
-            return None
-    vk, pk = paths
-    return CachedKeys(
-        vk=vk, pk=pk, vk_sha256=index.vk.sha256, pk_sha256=index.pk.sha256, made=False
-    )
