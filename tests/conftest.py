@@ -12,6 +12,12 @@ from pathlib import Path
 
 import onnx
 import pytest
+from hypothesis import settings
+
+# CI tries the same examples every time; elsewhere every run tries new ones.
+settings.register_profile("ci", derandomize=True, print_blob=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["ZKML_RAY_CACHE"] = str(REPOSITORY / ".cache" / "test")
