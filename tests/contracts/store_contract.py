@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
