@@ -19,7 +19,7 @@ from zkml_ray.chunking.normalize import normalise
 from zkml_ray.commitments.field import decode_signed
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import InputError
-from zkml_ray.stages.inputs import quantise, read_inputs
+from zkml_ray.stages.inputs import quantise, read_inputs, store_form
 
 SPEC = PackingSpec.for_decomposition(128, 4)
 VALUES = np.arange(6, dtype=np.float32).reshape(1, 2, 3) / 8
@@ -179,3 +179,9 @@ def test_quantised_range_ends_at_the_packings_bound(sign: int) -> None:
     beyond = np.array([0, sign * (bound + 1)], dtype=np.float32)
     with pytest.raises(InputError, match=r"element 1 .* outside the quantised range"):
         quantise("x", beyond, 4, SPEC)
+
+
+def test_stored_input_does_not_let_its_digest_test_guesses() -> None:
+    arrays = {"x": np.zeros((1, 2), dtype=np.float32)}
+    digests = {store_form("run", arrays).digest() for _ in range(3)}
+    assert len(digests) == 3

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from zkml_ray.schema.artifact import ArtifactRef
-from zkml_ray.schema.document import Document, Name, Text
+from zkml_ray.schema.document import Document, Name, Sha256, Text
 from zkml_ray.schema.manifest import ChunkRecord, InputSource, RunName
 from zkml_ray.schema.plan import Dimension, Scale, SrsPin
 
@@ -70,10 +70,19 @@ class StoredTensor(Document):
 
 
 class StoredInput(Document):
-    """A run's input."""
+    """A run's input.
+
+    Attributes:
+        format: Version of this schema.
+        run_id: The run.
+        salt: 256 random bits. The manifest shows this document's digest; without them a guess of
+            a hidden input could be tested against it.
+        tensors: The input, tensor by tensor.
+    """
 
     format: Literal["zkml_ray/input/1"] = "zkml_ray/input/1"
     run_id: RunName
+    salt: Sha256
     tensors: tuple[StoredTensor, ...]
 
 

@@ -8,6 +8,7 @@ except integers and float64 to float32, which the quantisation that follows make
 from __future__ import annotations
 
 import json
+import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,7 @@ def store_form(run_id: str, arrays: Arrays) -> StoredInput:
     """The document form of a checked input."""
     return StoredInput(
         run_id=run_id,
+        salt=secrets.token_hex(32),
         tensors=tuple(
             StoredTensor(name=name, values=tuple(float(v) for v in array.ravel()))
             for name, array in arrays.items()
