@@ -19,6 +19,7 @@ from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import Crossing, ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normalize import normalise
+from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError, StageError, UnsupportedOperatorError
@@ -29,6 +30,7 @@ from zkml_ray.schema.plan import (
     CommitmentArguments,
     LayoutSpec,
     Plan,
+    RewriteStep,
 )
 
 ArgumentRule = Callable[[str, Path, int], CircuitArguments]
@@ -63,9 +65,11 @@ class DerivedCircuits:
     normalised: bytes
 
 
-def normalised_graph(model: LoadedModel, dimensions: Mapping[str, int]) -> ModelGraph:
-    """The normalised model of a user's file, indexed."""
-    return ModelGraph(normalise(model.proto, dimensions))
+def normalised_graph(
+    model: LoadedModel, dimensions: Mapping[str, int], rewrites: Sequence[Rewrite] = ()
+) -> ModelGraph:
+    """The normalised and rewritten model of a user's file, indexed."""
+    return ModelGraph(apply_rewrites(normalise(model.proto, dimensions), rewrites))
 
 
 def derive_circuits(
@@ -73,6 +77,7 @@ def derive_circuits(
     graph: ModelGraph,
     *,
     dimensions: Mapping[str, int],
+    rewrites: Sequence[Rewrite] = (),
     parts: Sequence[Sequence[str]],
     input_scale: int,
     commitment: CommitmentArguments,
@@ -82,8 +87,9 @@ def derive_circuits(
 
     Args:
         model: The user's model.
-        graph: Its normalised form (`normalised_graph` with the same dimensions).
+        graph: Its normalised form (`normalised_graph` with the same dimensions and rewrites).
         dimensions: Values of symbolic dimensions.
+        rewrites: Changes made to the normalised model.
         parts: Node names per chunk.
         input_scale: log2 of the fixed-point denominator of the model's inputs.
         commitment: How boundaries are cut into leaves.
@@ -149,6 +155,9 @@ def derive_circuits(
         model_sha256=sha256_hex(model.data),
         normalised_sha256=sha256_hex(normalised),
         dimensions=tuple(sorted(dimensions.items())),
+        rewrites=tuple(
+            RewriteStep(name=r.name, node=r.node, parameter=r.parameter) for r in rewrites
+        ),
         input_scale=input_scale,
         commitment=commitment,
         chunks=tuple(chunks),
@@ -180,11 +189,15 @@ def rederive_circuits(model: LoadedModel, plan: Plan) -> DerivedCircuits:
         ZkmlRayError: The arguments do not fit the model.
     """
     dimensions = dict(plan.dimensions)
+    rewrites = [
+        Rewrite(name=step.name, node=step.node, parameter=step.parameter) for step in plan.rewrites
+    ]
     recorded = {chunk.id: chunk.arguments for chunk in plan.chunks}
     return derive_circuits(
         model,
-        normalised_graph(model, dimensions),
+        normalised_graph(model, dimensions, rewrites),
         dimensions=dimensions,
+        rewrites=rewrites,
         parts=[chunk.nodes for chunk in plan.chunks],
         input_scale=plan.input_scale,
         commitment=plan.commitment,
