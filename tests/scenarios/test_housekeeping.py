@@ -19,7 +19,8 @@ from zkml_ray import prove_distributed, resume, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import file_sha256
 from zkml_ray.errors import ConfigError, DigestMismatchError, ManifestError
-from zkml_ray.housekeeping import collect, fetch_run, find_garbage, list_runs, remove_run
+from zkml_ray.fetch import fetch_run
+from zkml_ray.housekeeping import collect, find_garbage, list_runs, remove_run
 from zkml_ray.stages.setup import StoreKeys
 from zkml_ray.stores import LocalStore
 from zkml_ray.stores.layout import RunLayout
