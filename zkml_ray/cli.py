@@ -1,4 +1,4 @@
-"""The command line: zkml-ray {demo,plan,prove,resume,verify,open,runs,fetch,gc,rm,doctor}.
+"""The command line: zkml-ray {demo,plan,prove,resume,verify,bundle,export,open,runs,...}.
 
 The commands lie in `commands_prove`, `commands_verify` and `commands_store`; what they share, exit
 codes among it, in `terminal`.
@@ -31,6 +31,8 @@ app.command()(commands_prove.plan)
 app.command()(commands_prove.prove)
 app.command()(commands_prove.resume)
 app.command()(commands_verify.verify)
+app.command()(commands_verify.bundle)
+app.command()(commands_verify.export)
 app.command("open")(commands_verify.open_)
 app.command("verify-opening")(commands_verify.verify_opening)
 app.command()(commands_store.runs)

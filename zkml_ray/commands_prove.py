@@ -136,22 +136,37 @@ def plan(
     layers_per_chunk: LayersPerChunk = 1,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    verify_keys: Annotated[
+        bool,
+        typer.Option(
+            "--verify-keys", help="Make the verifying keys; show the digest for --plan-digest."
+        ),
+    ] = False,
     threads: Threads = None,
     json_: Json = False,
 ) -> None:
     """Show how a model would be cut, and what its circuits need. Proves nothing."""
     from zkml_ray.chunking.load import load_model
-    from zkml_ray.report import boundary_table, makespans, plan_table
+    from zkml_ray.report import boundary_table, makespans, plan_table, srs_line
+    from zkml_ray.sealing import seal
     from zkml_ray.stages.plan import plan as make_plan
 
-    made = make_plan(load_model(model), plan_options(scale, layers_per_chunk, dim, no_salt)).plan
+    derived = make_plan(load_model(model), plan_options(scale, layers_per_chunk, dim, no_salt))
+    made = derived.plan
+    sealed = seal(derived) if verify_keys else None
     if json_:
-        print_json({"plan_digest": made.digest(), "plan": made.model_dump(mode="json")})
+        document = {"unsealed_digest": made.digest(), "plan": made.model_dump(mode="json")}
+        if sealed is not None:
+            document |= {"plan_digest": sealed.digest(), "srs_trust": sealed.srs_trust()}
+        print_json(document)
         return
     threads = threads or os.cpu_count() or 1
     stdout.print(plan_table(made, threads))
     stdout.print(boundary_table(made))
     stdout.print(makespans(made, threads), soft_wrap=True)
+    if sealed is not None:
+        stdout.print(f"Plan digest {sealed.digest()}", highlight=False, soft_wrap=True)
+        stdout.print(srs_line(sealed.srs_trust()), highlight=False, soft_wrap=True)
 
 
 def demo(

@@ -230,6 +230,9 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         shown = ", ".join(f"{value:.4g}" for value in values[:12])
         more = f", ... ({len(values)} values)" if len(values) > 12 else ""
         lines.append(f"Revealed {name}: {shown}{more}")
+    if verdict.hidden:
+        lines.append(f"Committed, not shown: {', '.join(verdict.hidden)}")
+    lines.append(f"Quantised: {verdict.quantisation}")
     lines.append(f"Plan digest {verdict.plan_digest}")
     lines.append(srs_line(verdict.srs_trust))
     lines.append("Not claimed: " + "; ".join(verdict.not_claimed) + ".")
