@@ -12,11 +12,13 @@ from zkml_ray import names
 from zkml_ray.api import Run
 from zkml_ray.canonical import canonical_json, sha256_hex
 from zkml_ray.chunking.load import LoadedModel, load_model
+from zkml_ray.circuits import rederive_circuits
 from zkml_ray.commitments.field import MODULUS, encode
 from zkml_ray.commitments.leaves import draw_salts, hash_leaves, pack_leaves
 from zkml_ray.commitments.merkle import MerkleTree, boundary_commitment
 from zkml_ray.errors import ConfigError, VerificationError
 from zkml_ray.schema.plan import Plan
+from zkml_ray.srs import ensure_srs
 from zkml_ray.trust import TrustRoot
 
 from .attacker import Attacker
@@ -303,6 +305,22 @@ def test_forged_keys_behind_an_honest_plan_are_refused_by_both_trust_roots(
     key = forger.manifest["artifacts"][names.verifying_key("chunk-000")]["sha256"]
     sealed["verifying_keys"][0]["sha256"] = key
     attacker.replace_plan(sealed)
+    refused(attacker, "plan-digest")
+    refused(attacker, "model-keys", trust=TrustRoot(model=mlp_model))
+
+
+def test_circuit_too_short_for_its_chunk_is_refused_by_the_model(
+    attacker: Attacker, mlp_model: LoadedModel
+) -> None:
+    """The plan agrees with itself and with the model, but no key of its size can be made."""
+    sealed = attacker.document(names.SEALED_PLAN)
+    sealed["plan"]["chunks"][0]["arguments"]["logrows"] = 6
+    claimed = Plan.model_validate_json(json.dumps(sealed["plan"]))
+    sealed["plan"] = json.loads(rederive_circuits(mlp_model, claimed).plan.to_bytes())
+    srs = ensure_srs(6)
+    sealed["srs"].insert(0, srs.pin().model_dump(mode="json"))
+    attacker.replace_plan(sealed)
+    attacker.replace(names.srs(6), srs.path.read_bytes())
     refused(attacker, "plan-digest")
     refused(attacker, "model-keys", trust=TrustRoot(model=mlp_model))
 

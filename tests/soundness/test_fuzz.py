@@ -19,6 +19,7 @@ from zkml_ray import names
 from zkml_ray.api import Run
 from zkml_ray.bundle import BundleStore, write_bundle
 from zkml_ray.canonical import canonical_json, sha256_hex
+from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.commitments.opening import parse_opening
 from zkml_ray.errors import ManifestError, OpeningError, VerificationError
 from zkml_ray.openings import check_opening, open_activation
@@ -152,6 +153,39 @@ def test_fuzzed_sealed_plan_is_only_ever_refused(attacker: Attacker, effort: set
             return
         # A plan that differs where neither proofs nor commitments depend on it (a count of rows).
         assert verdict.revealed == honest.revealed
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "effort",
+    [settings(FEW, max_examples=25), pytest.param(MANY, marks=pytest.mark.slow)],
+    ids=["few", "many"],
+)
+def test_fuzzed_sealed_plan_is_refused_by_the_model(
+    attacker: Attacker, mlp_model: LoadedModel, effort: settings
+) -> None:
+    """The manifest agrees with the fuzzed plan, whose circuits are then derived from the model."""
+    sealed = attacker.document(names.SEALED_PLAN)
+    trust = TrustRoot(model=mlp_model)
+
+    @effort
+    @given(st.sampled_from(every_place(sealed)), st.data())
+    def check(place: tuple[str | int, ...], draws: st.DataObject) -> None:
+        attacker.reset()
+        old = look(sealed, place)
+        near = st.just(old + 1) if isinstance(old, int) else st.just(old)
+        document = set_at(sealed, place, draws.draw(VALUES | near))
+        try:
+            attacker.replace_plan(document)
+        except ValueError:
+            return  # no JSON
+        try:
+            attacker.verify(trust)
+        except VerificationError as error:
+            assert error.code != "malformed", error
+            return
+        assert canonical_json(document) == canonical_json(sealed)
 
     check()
 
