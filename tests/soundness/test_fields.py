@@ -111,6 +111,9 @@ PLAN: Mapping[str, tuple[str, ...]] = {
     "plan.model_sha256": ("model-digest",),
     "plan.normalised_sha256": REBUILT,
     "plan.dimensions.[].[]": REBUILT,
+    "plan.rewrites.[].name": REBUILT,
+    "plan.rewrites.[].node": REBUILT,
+    "plan.rewrites.[].parameter": REBUILT,
     "plan.input_scale": GRAPH,
     "plan.commitment.decomp_base": LAYOUT,
     "plan.commitment.decomp_legs": LAYOUT,
@@ -158,9 +161,18 @@ PLAN: Mapping[str, tuple[str, ...]] = {
     "verifying_keys.[].sha256": ("model-keys",),
 }
 
+
+def rewritten(**fields: object) -> tuple[Place, Any]:
+    """A plan that claims a rewrite, where the honest one has none."""
+    return ("plan", "rewrites"), [{"name": "other", "node": "x", "parameter": 0, **fields}]
+
+
 # What to write where the honest run has nothing to change, or where one more is not yet wrong.
 EDITS: Mapping[str, tuple[Place, Any]] = {
     "plan.dimensions.[].[]": (("plan", "dimensions"), [["n", 1]]),
+    "plan.rewrites.[].name": rewritten(name="fold"),
+    "plan.rewrites.[].node": rewritten(node="fc0"),
+    "plan.rewrites.[].parameter": rewritten(parameter=2),
     "plan.commitment.max_slots": (("plan", "commitment", "max_slots"), 8),
     "plan.boundaries.[].producer": (("plan", "boundaries", 1, "producer"), "chunk-001"),
 }
@@ -168,6 +180,7 @@ EDITS: Mapping[str, tuple[Place, Any]] = {
 PLAN_CONTAINERS: Mapping[str, tuple[str, ...]] = {
     "plan.dimensions": REBUILT,
     "plan.dimensions.[]": ("plan-schema",),
+    "plan.rewrites": REBUILT,
     "plan.chunks": ("plan-topology",),
     "plan.chunks.[].nodes": ("plan-topology", "model-circuits"),
     "plan.chunks.[].operators": REBUILT,
