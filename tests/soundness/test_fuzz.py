@@ -7,6 +7,9 @@ default tier runs a few hundred inputs, the slow tier ten thousand.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,7 @@ FEW = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+GUIDED_RUNS = 20_000
 MANY = settings(FEW, max_examples=2500, derandomize=False)
 
 SCALARS = st.one_of(
@@ -263,6 +267,26 @@ def test_parsers_given_anything_raise_only_their_own_error(
             schema.parse_canonical(data, what="document")
 
     check()
+
+
+@pytest.mark.slow
+def test_fuzzing_guided_by_coverage_finds_nothing_but_refusals(
+    bundle: Path, mlp_run: Run, repository: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("atheris", reason="atheris has wheels for Linux on x86-64 alone")
+    target = repository / "tests" / "soundness" / "fuzz_target.py"
+    (tmp_path / "corpus").mkdir()
+    options = [f"-runs={GUIDED_RUNS}", "-max_len=65536", "-seed=7", f"-artifact_prefix={tmp_path}/"]
+    done = subprocess.run(
+        [sys.executable, target, bundle, mlp_run.plan_digest, tmp_path / "corpus", *options],
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    shown = done.stdout + done.stderr
+    assert done.returncode == 0, shown[-4000:]
+    assert f"Done {GUIDED_RUNS} runs" in shown, shown[-4000:]
 
 
 @pytest.mark.parametrize(

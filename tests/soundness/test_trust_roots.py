@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from zkml_ray import prove_distributed, verify
+from zkml_ray import PlanOptions, prove_distributed, verify
 from zkml_ray.bundle import open_run, write_bundle
 from zkml_ray.chunking.load import load_model
+from zkml_ray.config import cache_dir
+from zkml_ray.sealing import seal
+from zkml_ray.stages.plan import plan
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.local import LocalStore
 from zkml_ray.trust import TrustRoot
@@ -62,12 +66,12 @@ def test_trust_roots_agree_and_a_forged_bundle_passes_neither(
     )
 
     # The verifier has a machine of its own: no key that the prover made is in its cache.
+    shutil.copytree(cache_dir() / "srs", tmp_path / "verifier" / "srs")
     monkeypatch.setenv("ZKML_RAY_CACHE", str(tmp_path / "verifier"))
+    published = seal(plan(load_model(honest_file), PlanOptions())).digest()
     by_model = verify("honest", store=store, model=honest_file, allow_insecure_srs=True)
-    by_digest = verify(
-        "honest", store=store, plan_digest=by_model.plan_digest, allow_insecure_srs=True
-    )
-    assert by_model.plan_digest == honest.plan_digest
+    by_digest = verify("honest", store=store, plan_digest=published, allow_insecure_srs=True)
+    assert by_model.plan_digest == published == honest.plan_digest
     assert (by_model.statement, by_model.revealed) == (by_digest.statement, by_digest.revealed)
     np.testing.assert_allclose(by_digest.revealed["y"], honest.outputs["y"].ravel())
 
