@@ -36,6 +36,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/commitment_cost.py --out benchmarks/results/commitment_cost.json
+	$(BIN)/python benchmarks/rounding_slack.py --out benchmarks/results/rounding_slack.json
 
 # The Poseidon vectors of the independent oracle; its own environment (docs/adr/0002).
 vectors:
