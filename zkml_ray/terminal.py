@@ -54,7 +54,9 @@ Workers = Annotated[int, typer.Option("--workers", "-w", help="Ray workers that 
 StoreKeysOption = Annotated[
     str,
     typer.Option(
-        "--store-keys", help="all: proving keys too, so that other machines need not make them."
+        "--store-keys",
+        help="all: proving keys too, so that other machines need not make them; verifying; "
+        "none: whoever verifies needs the model.",
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="Id of the run.", show_default=False)]

@@ -21,7 +21,6 @@ from examples.simple_distributed import build_mlp
 from tests.s3.server import BUCKET, KEY_ID, SECRET, rclone_server, running
 from zkml_ray import resume, verify
 from zkml_ray.api import advance, prepare
-from zkml_ray.errors import ConfigError
 from zkml_ray.housekeeping import describe_run
 from zkml_ray.keyindex import KeyIndex
 from zkml_ray.stages.plan import PlanOptions
@@ -275,12 +274,6 @@ def test_index_that_points_to_another_circuits_keys_leads_to_a_refused_proof_and
     assert (record.attempts, record.keys_made) == (2, True)
     assert KeyIndex.parse(mine.read_bytes(), what="key index") == right
     assert accepted(store, model)
-
-
-def test_storing_no_keys_is_refused_before_anything_is_stored(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="storing no keys"):
-        advance(RUN, "setup", store=tmp_path / "store", store_keys=StoreKeys.NONE)
-    assert not (tmp_path / "store").exists()
 
 
 def test_run_on_s3_is_verified_from_an_empty_cache_with_the_right_secret_alone(
