@@ -3,9 +3,9 @@
 Postconditions of `normalise`, each made by a named step:
 
 - every input has a numeric shape, every tensor an inferred one (`fix_dimensions`, shape inference);
-- all operators are those of one version, `OPSET` (`passes.opset`);
+- all operators are those of one version, `OPSET` (`normal_form.opset`);
 - constants are initializers, and initializers are no graph inputs; what follows from constants
-  alone is one (`passes.constants`); large equal ones are one;
+  alone is one (`normal_form.constants`); large equal ones are one;
 - no Dropout, no BatchNormalization, no unused node or initializer, no Identity but where an
   output would otherwise be an input, a constant or another output;
 - Conv and pooling nodes carry kernel_shape, strides, dilations, pads (and group) explicitly and
@@ -27,11 +27,11 @@ from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.load import fix_dimensions
 from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
-from zkml_ray.chunking.passes.batchnorm import FoldBatchNorm
-from zkml_ray.chunking.passes.constants import FoldConstants
-from zkml_ray.chunking.passes.opset import OPSET, convert_opset
-from zkml_ray.chunking.passes.structure import DropDropout, DropIdentity, ShareInitializers
-from zkml_ray.chunking.passes.windows import ExplicitWindows
+from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
+from zkml_ray.chunking.normal_form.constants import FoldConstants
+from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset
+from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
+from zkml_ray.chunking.normal_form.windows import ExplicitWindows
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 
 _FOLDING_ROUNDS = 16

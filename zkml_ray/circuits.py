@@ -257,7 +257,7 @@ def _circuit(
         shifts = found
     shown_scales = ", ".join(f"{name} {input_scale + shift}" for name, shift in found.items())
     raise ChunkingError(
-        f"{chunk_id} ({', '.join(operators)}): the scales of its outgoing tensors cannot be settled "
+        f"{chunk_id} ({', '.join(operators)}): the scales of its outgoing tensors do not settle "
         f"(last {shown_scales}); cut elsewhere (--layers-per-chunk)"
     )
 

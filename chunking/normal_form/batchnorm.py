@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from zkml_ray.chunking.passes.structure import move_output, refuse_operators
+from zkml_ray.chunking.normal_form.structure import move_output, refuse_operators
 from zkml_ray.errors import ChunkingError
 
 Doubles = npt.NDArray[np.float64]
