@@ -26,12 +26,12 @@ from onnx_ir.passes import InvariantError, PassBase
 from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.load import fix_dimensions
-from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
+from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 
 _FOLDING_ROUNDS = 16

@@ -78,5 +78,5 @@ FOLDABLE: Final = frozenset(
         *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not"),
     }
 )
-"""Operators that are computed in advance where all they depend on is constant (`normal_form.constants`).
-Those that are not in `SUPPORTED` may stand nowhere else."""
+"""Operators that are computed in advance where all they depend on is constant
+(`normal_form.constants`). Those that are not in `SUPPORTED` may stand nowhere else."""

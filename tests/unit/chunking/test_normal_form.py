@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.unit.chunking.builders import integers, model, random_feeds, run, weight
 from zkml_ray.chunking.load import parse_model
-from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.normal_form.constants import MAX_FOLDED_ELEMENTS
 from zkml_ray.chunking.normal_form.opset import OPSET
+from zkml_ray.chunking.normalize import normalise
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 
 
