@@ -25,7 +25,7 @@ from zkml_ray import prove_distributed, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import document_digest
 from zkml_ray.chunking.load import load_model
-from zkml_ray.events import Event, StageStarted
+from zkml_ray.events import ChunkMoved, Event, StageStarted
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.srs import ensure_srs
 from zkml_ray.stages.plan import PlanOptions, plan
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--max-error", type=float, default=0.0)
     parser.add_argument("--finalists", type=int, default=2)
     parser.add_argument("--options", default="{}")
+    parser.add_argument("--threads", type=int, default=None)
     given = parser.parse_args()
     log = PhaseLog(given.report)
     model = MODELS[given.model]
@@ -91,7 +92,7 @@ def ours(model: BenchmarkModel, given: argparse.Namespace, log: PhaseLog) -> Non
     options = PlanOptions(**json.loads(given.options))
     workers = int(given.variant[1:])
     if given.step == "prove":
-        run_ours(model, workers, given.sample, options, log)
+        run_ours(model, workers, given, options, log)
         return
     if given.step == "settings":
         with log.phase("settings"):
@@ -108,7 +109,11 @@ def ours(model: BenchmarkModel, given: argparse.Namespace, log: PhaseLog) -> Non
 
 
 def run_ours(
-    model: BenchmarkModel, workers: int, sample: int, options: PlanOptions, log: PhaseLog
+    model: BenchmarkModel,
+    workers: int,
+    given: argparse.Namespace,
+    options: PlanOptions,
+    log: PhaseLog,
 ) -> None:
     """zkml_ray, everything included: Ray's start, planning, commitments, link, verification, store.
 
@@ -117,17 +122,21 @@ def run_ours(
     """
     offset_s = time.monotonic() - time.time()
     planned: list[float] = []
+    witnessed: dict[str, float] = {}
 
     def listen(event: Event) -> None:
         if isinstance(event, StageStarted) and event.stage == "plan":
             planned.append(time.monotonic())
+        if isinstance(event, ChunkMoved) and event.state == "witnessed":
+            witnessed[event.chunk_id] = event.seconds or 0.0
 
     with tempfile.TemporaryDirectory(prefix="zkml-ray-bench-") as store:
         with log.phase("prove"):
             run = prove_distributed(
                 model.path,
                 workers=workers,
-                inputs=model.inputs()[sample][None],
+                inputs=model.inputs()[given.sample][None],
+                threads=given.threads,
                 store=store,
                 options=options,
                 listener=listen,
@@ -144,6 +153,7 @@ def run_ours(
         log.facts["options"] = options.choices().model_dump(mode="json")
         log.facts["scales"] = sorted({chunk.arguments.input_scale for chunk in run.plan.chunks})
         log.facts["logrows"] = [chunk.arguments.logrows for chunk in run.plan.chunks]
+        log.facts["witness_s"] = witnessed
         log.facts["ray_start_s"] = planned[0] - log.phases["prove"]["start_s"]
     for stage in run.manifest.stages:
         if stage.stage == "witness":

@@ -22,12 +22,9 @@ keeps the others' runs, each with its own time and commit.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import shutil
 import sys
-import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import record
 from benchmarks.models.registry import MODELS
-from benchmarks.processes import Outcome, watch
-from benchmarks.versus_summary import ratios, summarise, table, total_s, variant_name
+from benchmarks.processes import Outcome
+from benchmarks.steps import Steps, add_arguments, read_record, say, setup_record, write_record
+from benchmarks.versus_summary import ratio_table, ratios, summarise, table, total_s, variant_name
 
-ROOT = Path(__file__).resolve().parent.parent
 FORMAT = 1
 
 
@@ -48,18 +45,16 @@ class Comparison:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self._given = given
-        self._model = MODELS[given.model]
-        self._cache: Path = given.cache.resolve()
-        self._shared = self._cache / "shared"
+        self._steps = Steps.of(MODELS[given.model], given)
         self._result: dict[str, Any] = {"format": FORMAT, "variants": {}}
         if given.out.exists():
             self._result = json.loads(given.out.read_text())
-        digest = hashlib.sha256(self._model.path.read_bytes()).hexdigest()
+        digest = self._steps.model_sha256
         if self._result.get("model_sha256", digest) != digest:
             raise SystemExit(f"{given.out} holds another model of this name; choose another file")
         self._result |= {
             "model": given.model,
-            "title": self._model.title,
+            "title": self._steps.model.title,
             "model_sha256": digest,
             "sample": given.sample,
         }
@@ -82,7 +77,7 @@ class Comparison:
                     self._measure(variant, repeat)
 
     def _measure(self, variant: str, repeat: int) -> None:
-        found = self._step("prove", variant, self._folder(variant))
+        found = self._steps.run("prove", variant)
         now = record.circumstances()
         run = {"repeat": repeat, **{k: now[k] for k in ("at", "commit", "cpu")}, **asdict(found)}
         self._result["variants"][variant]["runs"].append(run)
@@ -93,78 +88,55 @@ class Comparison:
     def _prepared(self, variant: str) -> bool:
         """Make a variant's keys, or find them; False where they cannot be made."""
         entry = self._result["variants"].setdefault(variant, {"runs": []})
-        folder = self._folder(variant)
-        folder.mkdir(parents=True, exist_ok=True)
-        known = folder / "record.json"
         if variant.startswith("d"):
-            (self._shared / "srs").mkdir(parents=True, exist_ok=True)
-            if not (folder / "srs").is_symlink():
-                (folder / "srs").symlink_to(self._shared / "srs")
-            settings = self._step("settings", variant, folder)
-            if known.exists():
-                former = json.loads(known.read_text())["settings"]["facts"].get("plan_sha256")
-                if former != settings.facts.get("plan_sha256"):
-                    known.unlink()
-            if not known.exists():
-                for kind in ("keys", "circuits"):
-                    shutil.rmtree(folder / kind, ignore_errors=True)
-        elif not known.exists():
-            settings = self._step("settings", variant, folder, threads=1)
-        if known.exists():
-            entry |= json.loads(known.read_text())
+            entry |= self._steps.ready_ours(variant)
         else:
-            self._make(variant, folder, settings, entry)
+            entry |= read_record(self._steps.folder(variant)) or self._made(variant)
         self._save()
         failure = entry["setup"]["failure"]
         say(f"{variant} ({variant_name(variant)}), setup: {failure or 'ready'}")
         return not failure
 
-    def _make(self, variant: str, folder: Path, settings: Outcome, entry: dict[str, Any]) -> None:
-        entry["settings"] = asdict(settings)
+    def _made(self, variant: str) -> dict[str, Any]:
+        """Make a stock variant's settings and keys."""
+        folder = self._steps.folder(variant)
+        more = []
+        if variant == "b":
+            more = ["--max-error", str(self._max_error())]
+            more += ["--finalists", str(self._given.finalists)]
+        settings = self._steps.run("settings", variant, threads=1, more=more)
+        made: dict[str, Any] = {"settings": asdict(settings)}
         if settings.failure:
-            entry["setup"] = {"failure": settings.failure, **_nothing()}
-            return
-        search = variant == "b"
-        setup = self._final(folder, entry) if search else self._step("setup", variant, folder)
-        entry["setup"] = self._setup_of(setup)
-        if not setup.failure:
-            kept = {name: entry[name] for name in ("settings", "setup", "trials") if name in entry}
-            (folder / "record.json").write_text(json.dumps(kept))
+            return {**made, "setup": setup_record(settings)}
+        if variant == "b":
+            setup, made["trials"] = self._best_finalist(folder)
+        else:
+            setup = self._steps.run("setup", variant)
+        made["setup"] = setup_record(setup)
+        write_record(folder, made)
+        return made
 
-    def _final(self, folder: Path, entry: dict[str, Any]) -> Outcome:
+    def _best_finalist(self, folder: Path) -> tuple[Outcome, list[dict[str, Any]]]:
         """Prove (b)'s finalists once; the fastest becomes the variant."""
-        trials = []
+        best: tuple[float, Path] | None = None
+        trials, setups = [], {}
         for candidate in sorted(folder.glob("finalist-*")):
-            setup = self._step("setup", "b", candidate)
-            proved = None if setup.failure else self._step("prove", "b", candidate)
-            usable = proved is not None and not proved.failure
-            spent = total_s("b", asdict(proved)) if proved is not None and usable else float("inf")
-            trials.append((spent, candidate, setup))
-            failure = setup.failure or (proved.failure if proved else "")
-            say(f"b, {candidate.name}: {failure or f'{spent:.2f} s'}")
-            entry.setdefault("trials", []).append(
-                {
-                    "finalist": candidate.name,
-                    "total_s": spent if usable else None,
-                    "failure": failure,
-                }
-            )
-        spent, best, setup = min(trials, key=lambda trial: trial[0])
-        if spent == float("inf"):
-            return replace(setup, failure="no finalist could be proved")
-        (best / "part-000").replace(folder / "part-000")
-        for _, candidate, _ in trials:
-            shutil.rmtree(candidate, ignore_errors=True)
-        return setup
-
-    def _setup_of(self, found: Outcome) -> dict[str, Any]:
-        if found.failure:
-            return {"failure": found.failure, **_nothing(), "largest_bytes": found.largest_bytes}
-        return {"failure": "", **found.phases["setup"], **found.facts}
-
-    def _folder(self, variant: str) -> Path:
-        digest = self._result["model_sha256"]
-        return self._cache / f"{self._model.name}-{digest[:12]}-{variant}"
+            setups[candidate] = found = self._steps.run("setup", "b", folder=candidate)
+            if not found.failure:
+                found = self._steps.run("prove", "b", folder=candidate)
+            spent = None if found.failure else total_s("b", asdict(found))
+            if spent is not None and (best is None or spent < best[0]):
+                best = spent, candidate
+            trials.append({"finalist": candidate.name, "total_s": spent, "failure": found.failure})
+            say(f"b, {candidate.name}: {found.failure or f'{spent:.2f} s'}")
+        setup = setups[best[1] if best else candidate]
+        if best is None:
+            setup = replace(setup, failure=setup.failure or "no finalist could be proved")
+        else:
+            (best[1] / "part-000").replace(folder / "part-000")
+        for candidate in setups:
+            shutil.rmtree(candidate)
+        return setup, trials
 
     def _max_error(self) -> float:
         """The largest error that (b) may have: (a)'s or ours, whichever is larger."""
@@ -172,40 +144,16 @@ class Comparison:
             return float(self._given.max_error)
         known = []
         for variant, entry in self._result["variants"].items():
-            if variant == "a" and "settings" in entry:
+            if variant == "a":
                 known.append(entry["settings"]["facts"].get("max_error"))
             if variant.startswith("d"):
                 known += [run["facts"].get("max_error") for run in entry["runs"]]
         bound = max((value for value in known if value is not None), default=None)
         if bound is None:
             raise SystemExit(
-                "(b) may be as inaccurate as (a) or (d): run one before, or --max-error"
+                "(b) may be as inaccurate as (a) or (d): run one of them before, or --max-error"
             )
         return float(bound)
-
-    def _step(
-        self, step: str, variant: str, folder: Path, *, threads: int | None = None
-    ) -> Outcome:
-        # Stock circuits lie in their folders and need only the SRS files of the shared one.
-        cache = folder if variant.startswith("d") else self._shared
-        environment = {"ZKML_RAY_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
-        if not variant.startswith("d"):
-            environment["RAYON_NUM_THREADS"] = str(threads or os.cpu_count() or 1)
-        given = self._given
-        command = [sys.executable, "-m", "benchmarks.variant", step, "--variant", variant]
-        command += ["--model", given.model, "--folder", str(folder)]
-        command += ["--sample", str(given.sample), "--options", given.options]
-        if step == "settings" and variant == "b":
-            command += ["--max-error", str(self._max_error()), "--finalists", str(given.finalists)]
-        with tempfile.TemporaryDirectory(prefix="zkml-ray-bench-") as scratch:
-            report = Path(scratch) / "report.json"
-            return watch(
-                [*command, "--report", str(report)],
-                report,
-                environment=environment,
-                limit_bytes=int(given.memory_limit_gib * (1 << 30)),
-                limit_s=given.time_limit_s,
-            )
 
     def _save(self) -> None:
         self._result["machine"] = record.circumstances()
@@ -215,27 +163,16 @@ class Comparison:
             for variant in self._result["variants"]
             if variant.startswith("d")
         }
-        headline = self._result["ratios"].get(f"d{self._given.workers}")
-        self._result |= headline or {}
+        self._result |= self._result["ratios"].get(f"d{self._given.workers}", {})
         self._given.out.parent.mkdir(parents=True, exist_ok=True)
         self._given.out.write_text(json.dumps(self._result, indent=1, sort_keys=True) + "\n")
 
     def show(self) -> None:
-        """Print the table."""
-        print("\n".join(table([self._result])))
-        print(json.dumps(self._result["ratios"], indent=1))
-
-
-def _nothing() -> dict[str, float]:
-    return {"wall_s": 0.0, "cpu_s": 0.0, "largest_bytes": 0}
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        """Print the tables."""
+        print("\n".join([*table([self._result]), "", *ratio_table([self._result])]))
 
 
 def main() -> None:
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -244,14 +181,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variants", default=None, help="of a,b,c,d1,dN; default: all")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--sample", type=int, default=0, help="which of the model's inputs")
     parser.add_argument("--replace", action="store_true", help="drop the variants' former runs")
     parser.add_argument("--max-error", type=float, default=None, help="bound for (b)'s search")
-    parser.add_argument("--finalists", type=int, default=2, help="of (b)'s search, to be proved")
-    parser.add_argument("--options", default="{}", help="zkml_ray's PlanOptions, as JSON")
-    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "benchmarks")
-    parser.add_argument("--memory-limit-gib", type=float, default=0.92 * memory_gib)
-    parser.add_argument("--time-limit-s", type=float, default=7200)
+    parser.add_argument("--finalists", type=int, default=3, help="of (b)'s search, to be proved")
+    add_arguments(parser)
     given = parser.parse_args()
     every = ["a", "b", "c", *dict.fromkeys(["d1", f"d{given.workers}"])]
     given.variants = every if given.variants is None else given.variants.split(",")
