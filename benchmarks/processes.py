@@ -221,6 +221,7 @@ def watch(
     environment: Mapping[str, str],
     limit_bytes: int,
     limit_s: float,
+    quiet: bool = True,
 ) -> Outcome:
     """Run a command to its end, or end it at a limit.
 
@@ -231,6 +232,7 @@ def watch(
         limit_bytes: Sum of resident sets at which the tree is killed: a benchmark that exhausts a
             machine's memory takes others with it.
         limit_s: Wall seconds after which it is killed.
+        quiet: Keep its standard error for a failure's last line; else it is shown.
     """
     report.unlink(missing_ok=True)
     started = time.monotonic()
@@ -239,7 +241,7 @@ def watch(
     failure, searched = "", 0.0
     with errors.open("w") as sink:
         child = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=sink, stderr=sink
+            command, env={**os.environ, **environment}, stdout=sink, stderr=sink if quiet else None
         )
         tree = ProcessTree(child.pid)
         while child.poll() is None:

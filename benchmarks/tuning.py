@@ -91,6 +91,32 @@ class Arguments:
         )
 
 
+def columns_needed(settings: Mapping[str, Any], columns: int, logrows: int) -> tuple[int, int]:
+    """Columns that a circuit takes for each operand: base columns and Freivalds columns.
+
+    Args:
+        settings: ezkl's, at any logrows; `sizes_of` will do.
+        columns: Inner columns, which blocks are made of.
+        logrows: log2 of the rows.
+    """
+    block = ((1 << logrows) - BLINDING_ROWS) * columns
+    base = -(-settings["total_assignments"] // block) * columns
+    return base, -(-settings["einsum_params"]["total_einsum_col_size"] // block) * columns
+
+
+def sizes_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ezkl's settings that says how large a circuit is."""
+    einsum = settings["einsum_params"]["total_einsum_col_size"]
+    names = ("num_rows", "total_assignments", "total_const_size")
+    return {
+        **{name: settings[name] for name in names},
+        "einsum_params": {"total_einsum_col_size": einsum},
+        "lookups": len(settings["required_lookups"]),
+        "num_inner_cols": settings["run_args"]["num_inner_cols"],
+        "logrows": settings["run_args"]["logrows"],
+    }
+
+
 def estimated_cost(settings: Mapping[str, Any], columns: int, logrows: int) -> float:
     """Estimated cost of proving, in base slots; only its order matters.
 
@@ -101,9 +127,7 @@ def estimated_cost(settings: Mapping[str, Any], columns: int, logrows: int) -> f
         columns: Inner columns.
         logrows: log2 of the rows.
     """
-    rows = (1 << logrows) - BLINDING_ROWS
-    base = -(-settings["total_assignments"] // (rows * columns)) * columns
-    einsum = -(-settings["einsum_params"]["total_einsum_col_size"] // (rows * columns)) * columns
+    base, einsum = columns_needed(settings, columns, logrows)
     shuffled = settings.get("num_shuffles", 0) + settings.get("num_dynamic_lookups", 0) > 0
     weight = _SLOT_WEIGHT[columns] + _LOOKUP_WEIGHT * len(settings["required_lookups"])
     per_row: float = base * weight + einsum * _EINSUM_WEIGHT * _SLOT_WEIGHT[columns]

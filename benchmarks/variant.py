@@ -76,7 +76,7 @@ def make_settings(model: BenchmarkModel, given: argparse.Namespace, log: PhaseLo
     else:
         chosen = stock.split_settings(model, given.folder)
     log.facts["arguments"] = [settings["run_args"] for settings in chosen]
-    log.facts["num_rows"] = [settings["num_rows"] for settings in chosen]
+    log.facts["sizes"] = [tuning.sizes_of(settings) for settings in chosen]
 
 
 def compare(model: BenchmarkModel, sample: FloatArray, log: PhaseLog) -> None:
