@@ -39,7 +39,8 @@ from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits import DerivedCircuits
 from zkml_ray.cluster.pool import Assigned, Completed, WorkerPool
-from zkml_ray.cost import predicted_makespan_s
+from zkml_ray.cost.model import CostModel
+from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import StageError, ZkmlRayError
 from zkml_ray.events import ChunkMoved, Listener, PlanReady, StageStarted, Warned
 from zkml_ray.journal import Journal
@@ -295,7 +296,9 @@ class Coordinator:
                 seed = self._request.input_source.seed
                 self._warn(f"no input was given: the input is random, from seed {seed}")
             revealed_names(circuits.plan, self._request)
-        predicted_s = predicted_makespan_s(circuits.plan, self._workers, self._threads)
+        forecast = CostModel(profile=load_profile(), threads=self._threads).forecast(circuits)
+        self._journal.keep_forecast(forecast)
+        predicted_s = forecast.makespan_s(self._workers)
         chunks = tuple((chunk.id, " ".join(chunk.operators)) for chunk in circuits.plan.chunks)
         self._listener(PlanReady(chunks=chunks, predicted_s=predicted_s))
         return circuits
