@@ -224,7 +224,7 @@ def is_read(name: str) -> bool:
     """Whether a verifier reads the artifact of this logical name."""
     return name == names.SEALED_PLAN or (
         name.startswith(("proofs/", "keys/", "circuits/"))
-        and name.endswith((".srs", "vk.key", "settings.json", ".json"))
+        and name.endswith((".verifier.srs", "vk.key", "settings.json", ".json"))
         and not name.endswith("index.json")
     )
 
