@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -32,6 +34,10 @@ from zkml_ray.terminal import (
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run
+    from zkml_ray.chunking.load import LoadedModel
+    from zkml_ray.circuits import DerivedCircuits
+    from zkml_ray.schema.plan import Plan
+    from zkml_ray.stages.accuracy import AccuracyReport
     from zkml_ray.stages.plan import PlanOptions
     from zkml_ray.stages.setup import StoreKeys
 
@@ -132,11 +138,21 @@ def resume(
 
 def plan(
     model: Model,
-    scale: Scale = 10,
+    scale: Annotated[
+        str, typer.Option("--scale", help="Fixed-point bits after the point, or auto.")
+    ] = "10",
     layers_per_chunk: LayersPerChunk = 1,
     dim: Dim = None,
     no_salt: NoSalt = False,
     threads: Threads = None,
+    calibrate: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--calibrate", help="Inputs to measure accuracy with; may be repeated."),
+    ] = None,
+    max_error: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--max-error", help="Refuse a plan whose outputs differ by more."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Show how a model would be cut, and what its circuits need. Proves nothing."""
@@ -144,14 +160,30 @@ def plan(
     from zkml_ray.report import boundary_table, makespans, plan_table
     from zkml_ray.stages.plan import plan as make_plan
 
-    made = make_plan(load_model(model), plan_options(scale, layers_per_chunk, dim, no_salt)).plan
+    loaded = load_model(model)
+    scales = scale_options(scale)
+    options = plan_options(scales[0], layers_per_chunk, dim, no_salt)
+
+    def planned(at: int) -> DerivedCircuits:
+        return make_plan(loaded, replace(options, scale=at))
+
+    accuracy = None
+    if calibrate or max_error is not None or len(scales) > 1:
+        made, accuracy = calibrate_plan(loaded, options, planned, scales, calibrate, max_error)
+    else:
+        made = planned(scales[0]).plan
     if json_:
-        print_json({"plan_digest": made.digest(), "plan": made.model_dump(mode="json")})
+        document = {"plan_digest": made.digest(), "plan": made.model_dump(mode="json")}
+        if accuracy is not None:
+            document["accuracy"] = accuracy.document()
+        print_json(document)
         return
     threads = threads or os.cpu_count() or 1
     stdout.print(plan_table(made, threads))
     stdout.print(boundary_table(made))
     stdout.print(makespans(made, threads), soft_wrap=True)
+    for line in accuracy.lines() if accuracy is not None else ():
+        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def demo(
@@ -220,6 +252,48 @@ def plan_options(
         dimensions=_dimensions(dim or []),
         salted=not no_salt,
     )
+
+
+def scale_options(text: str) -> Sequence[int]:
+    """The scales that --scale stands for: one, or all that "auto" tries.
+
+    Raises:
+        ConfigError: It is neither a number nor "auto".
+    """
+    from zkml_ray.stages.accuracy import AUTO_SCALES
+
+    if text == "auto":
+        return AUTO_SCALES
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10):
+        raise ConfigError(f"--scale is a number of bits or auto, not {text}")
+    return (int(text),)
+
+
+def calibrate_plan(
+    model: LoadedModel,
+    options: PlanOptions,
+    planned: Callable[[int], DerivedCircuits],
+    scales: Sequence[int],
+    files: Sequence[Path] | None,
+    max_error: float | None,
+) -> tuple[Plan, AccuracyReport]:
+    """A plan with its accuracy on calibration data, or on seeded random inputs.
+
+    Raises:
+        ZkmlRayError: No plan meets `max_error`, or the inputs do not fit.
+    """
+    from zkml_ray.circuits import normalised_graph
+    from zkml_ray.stages.accuracy import calibrated, read_samples
+    from zkml_ray.stages.inputs import DEFAULT_SEED
+
+    if max_error is not None and not max_error > 0:
+        raise ConfigError(f"--max-error must be above 0, not {max_error:g}")
+    graph = normalised_graph(model, options.dimensions)
+    samples = read_samples(graph, files or [], seed=DEFAULT_SEED)
+    circuits, report = calibrated(
+        model, planned, scales, samples, random=not files, max_error=max_error
+    )
+    return circuits.plan, report
 
 
 def _dimensions(pairs: list[str]) -> dict[str, int]:
