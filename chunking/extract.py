@@ -55,6 +55,8 @@ def extract_chunk(
     nodes: Sequence[str],
     incoming: Sequence[CommittedTensor],
     outgoing: Sequence[CommittedTensor],
+    *,
+    one_scale: bool = True,
 ) -> bytes:
     """Build a chunk's ONNX model.
 
@@ -63,6 +65,8 @@ def extract_chunk(
         nodes: The chunk's nodes, in topological order.
         incoming: Boundaries it reads, in plan order.
         outgoing: Boundaries it produces, in plan order.
+        one_scale: Whether all range-checked tensors of the circuit surely have the input scale (its
+            `scale_rebase_multiplier` is 1). If not, a Concat may multiply what was checked.
 
     Returns:
         The model's bytes, deterministic in the arguments.
@@ -78,7 +82,7 @@ def extract_chunk(
     outputs: list[onnx.ValueInfoProto] = []
     checked = {t.info.name for t in incoming}
     for node in body:
-        if is_range_checked(node, checked):
+        if is_range_checked(node, checked) and (one_scale or node.op_type != "Concat"):
             checked.update(node.output)
     touched = [*incoming, *outgoing]
     for index, tensor in enumerate(touched):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -33,6 +35,10 @@ from zkml_ray.terminal import (
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run
+    from zkml_ray.chunking.load import LoadedModel
+    from zkml_ray.circuits import DerivedCircuits
+    from zkml_ray.schema.plan import Plan
+    from zkml_ray.stages.accuracy import AccuracyReport
     from zkml_ray.stages.plan import PlanOptions
     from zkml_ray.stages.setup import StoreKeys
 
@@ -294,6 +300,48 @@ def plan_options(
         dimensions=_dimensions(dim or []),
         salted=not no_salt,
     )
+
+
+def scale_options(text: str) -> Sequence[int]:
+    """The scales that --scale stands for: one, or all that "auto" tries.
+
+    Raises:
+        ConfigError: It is neither a number nor "auto".
+    """
+    from zkml_ray.stages.accuracy import AUTO_SCALES
+
+    if text == "auto":
+        return AUTO_SCALES
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10):
+        raise ConfigError(f"--scale is a number of bits or auto, not {text}")
+    return (int(text),)
+
+
+def calibrate_plan(
+    model: LoadedModel,
+    options: PlanOptions,
+    planned: Callable[[int], DerivedCircuits],
+    scales: Sequence[int],
+    files: Sequence[Path] | None,
+    max_error: float | None,
+) -> tuple[Plan, AccuracyReport]:
+    """A plan with its accuracy on calibration data, or on seeded random inputs.
+
+    Raises:
+        ZkmlRayError: No plan meets `max_error`, or the inputs do not fit.
+    """
+    from zkml_ray.circuits import normalised_graph
+    from zkml_ray.stages.accuracy import calibrated, read_samples
+    from zkml_ray.stages.inputs import DEFAULT_SEED
+
+    if max_error is not None and not max_error > 0:
+        raise ConfigError(f"--max-error must be above 0, not {max_error:g}")
+    graph = normalised_graph(model, options.dimensions)
+    samples = read_samples(graph, files or [], seed=DEFAULT_SEED)
+    circuits, report = calibrated(
+        model, planned, scales, samples, random=not files, max_error=max_error
+    )
+    return circuits.plan, report
 
 
 def _dimensions(pairs: list[str]) -> dict[str, int]:
