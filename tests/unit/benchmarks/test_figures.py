@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.accuracy import compare
 from benchmarks.big import covered_s, extrapolated, parse_bytes
-from benchmarks.tuning import cheapest_logrows, columns_needed, smallest_logrows
+from benchmarks.tuning import columns_needed, estimated_cost, smallest_logrows
 
 SETTINGS = {
     "total_assignments": 100_000,
@@ -55,9 +55,14 @@ def test_columns_come_in_whole_blocks():
 
 def test_logrows_cannot_fall_below_the_widest_table():
     assert smallest_logrows(SETTINGS, 0) == 15
-    assert cheapest_logrows(SETTINGS, 2, 0) >= 15
     with_lookup = {**SETTINGS, "required_lookups": ["Erf"]}
     assert smallest_logrows(with_lookup, 100_000) == 17
+
+
+def test_lookup_tables_and_unused_rows_cost():
+    plain = estimated_cost(SETTINGS, 2, 14)
+    assert estimated_cost({**SETTINGS, "required_lookups": ["Erf"]}, 2, 14) > plain
+    assert estimated_cost(SETTINGS, 2, 18) > plain  # one block of 2^18 rows, mostly empty
 
 
 def test_accuracy_compares_classes_and_names_the_images_that_differ():
