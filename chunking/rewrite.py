@@ -20,8 +20,12 @@ from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.passes.attention import Attention
 from zkml_ray.chunking.passes.base import Exactness, Rewrite, RewritePass, node_named
+from zkml_ray.chunking.passes.dense import DenseInteger
 from zkml_ray.chunking.passes.gelu_ffn import GeluFfn
+from zkml_ray.chunking.passes.im2col import ConvIm2col
 from zkml_ray.chunking.passes.layer_norm import LayerNorm
+from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
+from zkml_ray.chunking.passes.relu import ReluAbs
 from zkml_ray.errors import ChunkingError
 
 __all__ = [
@@ -39,6 +43,10 @@ _ALL: Final[tuple[RewritePass, ...]] = (
     Attention(),
     GeluFfn(),
     LayerNorm(),
+    ConvIm2col(),
+    DenseInteger(),
+    MaxPoolPairwise(),
+    ReluAbs(),
 )
 
 PASSES: Final[Mapping[str, RewritePass]] = MappingProxyType({step.name: step for step in _ALL})

@@ -17,7 +17,9 @@ from zkml_ray.terminal import (
     Json,
     LayersPerChunk,
     Model,
+    NoPass,
     NoSalt,
+    Passes,
     Project,
     RunArgument,
     Scale,
@@ -54,6 +56,8 @@ def prove(
     layers_per_chunk: LayersPerChunk = 1,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    passes: Passes = "all",
+    no_pass: NoPass = None,
     salt_seed: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--salt-seed", help="Draw salts from this text (reproducible, guessable)."),
@@ -88,7 +92,7 @@ def prove(
             project=project,
             run_id=run,
             threads=threads,
-            options=plan_options(scale, layers_per_chunk, dim, no_salt),
+            options=plan_options(scale, layers_per_chunk, dim, no_salt, passes, no_pass),
             reveal=reveal,
             private_input=private_input,
             salt_seed=None if salt_seed is None else salt_seed.encode(),
@@ -136,6 +140,8 @@ def plan(
     layers_per_chunk: LayersPerChunk = 1,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    passes: Passes = "all",
+    no_pass: NoPass = None,
     threads: Threads = None,
     json_: Json = False,
 ) -> None:
@@ -144,7 +150,8 @@ def plan(
     from zkml_ray.report import boundary_table, makespans, plan_table
     from zkml_ray.stages.plan import plan as make_plan
 
-    made = make_plan(load_model(model), plan_options(scale, layers_per_chunk, dim, no_salt)).plan
+    options = plan_options(scale, layers_per_chunk, dim, no_salt, passes, no_pass)
+    made = make_plan(load_model(model), options).plan
     if json_:
         print_json({"plan_digest": made.digest(), "plan": made.model_dump(mode="json")})
         return
@@ -209,7 +216,12 @@ def show_run(result: Run, json_: bool) -> None:
 
 
 def plan_options(
-    scale: int, layers_per_chunk: int, dim: list[str] | None, no_salt: bool
+    scale: int,
+    layers_per_chunk: int,
+    dim: list[str] | None,
+    no_salt: bool,
+    passes: str = "all",
+    no_pass: list[str] | None = None,
 ) -> PlanOptions:
     """The plan options that the command line gives."""
     from zkml_ray.stages.plan import PlanOptions
@@ -219,7 +231,26 @@ def plan_options(
         layers_per_chunk=layers_per_chunk,
         dimensions=_dimensions(dim or []),
         salted=not no_salt,
+        passes=_passes(passes, no_pass or []),
     )
+
+
+def _passes(passes: str, without: list[str]) -> tuple[str, ...] | None:
+    """Names of the passes to use; None: all. Unknown names are refused by PlanOptions."""
+    from zkml_ray.chunking.rewrite import PASSES
+
+    if passes == "all" and not without:
+        return None
+    if passes in ("all", "none"):
+        named = list(PASSES) if passes == "all" else []
+    else:
+        named = [name.strip() for name in passes.split(",")]
+    for name in without:
+        if name not in PASSES:
+            raise ConfigError(
+                f"--no-pass {name}: there is no such pass; passes: {', '.join(PASSES)}"
+            )
+    return tuple(name for name in named if name not in without)
 
 
 def _dimensions(pairs: list[str]) -> dict[str, int]:

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zkml_ray import backend
+from zkml_ray.chunking.choose import default_rewrites
+from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
+from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
 from zkml_ray.circuits import DerivedCircuits, derive_circuits, normalised_graph
 from zkml_ray.errors import ChunkingError, ConfigError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
@@ -43,6 +46,7 @@ class PlanOptions:
         dimensions: Value of each symbolic dimension.
         salted: Whether boundary leaves carry salts.
         max_leaf_slots: Upper bound of a leaf's slots.
+        passes: Names of the rewrite passes that may be used; None: all.
     """
 
     scale: int = 10
@@ -50,12 +54,16 @@ class PlanOptions:
     dimensions: Mapping[str, int] = field(default_factory=dict)
     salted: bool = True
     max_leaf_slots: int = 128
+    passes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= 20:
             raise ConfigError(f"scale must lie in 1..20 (bits after the point), not {self.scale}")
         if self.layers_per_chunk < 1:
             raise ConfigError(f"layers per chunk must be at least 1, not {self.layers_per_chunk}")
+        for name in self.passes or ():
+            if name not in PASSES:
+                raise ConfigError(f"there is no pass {name}; passes: {', '.join(PASSES)}")
 
     def choices(self) -> PlanChoices:
         """The document form."""
@@ -65,6 +73,7 @@ class PlanOptions:
             dimensions=tuple(sorted(self.dimensions.items())),
             salted=self.salted,
             max_leaf_slots=self.max_leaf_slots,
+            passes=self.passes,
         )
 
     @classmethod
@@ -76,6 +85,7 @@ class PlanOptions:
             dimensions=dict(choices.dimensions),
             salted=choices.salted,
             max_leaf_slots=choices.max_leaf_slots,
+            passes=choices.passes,
         )
 
 
@@ -90,8 +100,10 @@ def plan(model: LoadedModel, options: PlanOptions) -> DerivedCircuits:
         ZkmlRayError: The model cannot be planned; the message says why.
     """
     backend.check_version()
-    graph = normalised_graph(model, options.dimensions)
     commitment = CommitmentArguments(salted=options.salted, max_slots=options.max_leaf_slots)
+    graph = normalised_graph(model, options.dimensions)
+    rewrites = default_rewrites(graph.proto, weight_bits=options.scale, passes=options.passes)
+    graph = ModelGraph(apply_rewrites(graph.proto, rewrites))
 
     def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
         return choose_arguments(chunk_id, path, input_scale, options.scale, commitment)
@@ -100,6 +112,7 @@ def plan(model: LoadedModel, options: PlanOptions) -> DerivedCircuits:
         model,
         graph,
         dimensions=options.dimensions,
+        rewrites=rewrites,
         parts=layer_partition(graph, layers_per_chunk=options.layers_per_chunk),
         input_scale=options.scale,
         commitment=commitment,
