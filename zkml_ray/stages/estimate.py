@@ -309,6 +309,7 @@ def _plus(load: Load, other: Load, sign: int = 1) -> Load:
         instances=max(0, load.instances + sign * other.instances),
         table_rows=max(load.table_rows, other.table_rows),
         range_checks=max(load.range_checks, other.range_checks),
+        freivalds=load.freivalds or other.freivalds,
     )
 
 
