@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
-from benchmarks.models import lenet5
+from benchmarks.models.registry import MODELS
 from zkml_ray import backend
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph, TensorInfo
@@ -183,12 +183,9 @@ def _with_input(data: bytes, count: int) -> bytes:
 
 def lenet_rows(repeats: int, max_logrows: int) -> list[dict[str, Any]]:
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "lenet5.onnx"
-        onnx.save(lenet5(), path)
-        model = load_model(path)
-        circuits = plan(model, PlanOptions(scale=SCALE, layers_per_chunk=1))
-        graph = normalised_graph(model, {})
+    model = load_model(MODELS["lenet5"].path)
+    circuits = plan(model, PlanOptions(scale=SCALE, layers_per_chunk=1))
+    graph = normalised_graph(model, {})
     limits = {"repeats": repeats, "max_logrows": max_logrows}
     for chunk in circuits.plan.chunks:
         committed = circuits.files[chunk.id].onnx

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
-from benchmarks.models import lenet5
+from benchmarks.models import MODELS
 from tests import zoo
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.circuits import DerivedCircuits
@@ -53,7 +53,8 @@ Values = Mapping[str, npt.NDArray[np.float32]]
 
 def models() -> dict[str, Callable[[], onnx.ModelProto]]:
     """Every model that is measured, by name."""
-    return {**zoo.MODELS, "digits": lambda: onnx.load(DIGITS), "lenet5": lenet5}
+    trained = {name: lambda path=entry.path: onnx.load(path) for name, entry in MODELS.items()}
+    return {**zoo.MODELS, "digits": lambda: onnx.load(DIGITS), **trained}
 
 
 def activations(normalised: bytes, seed: int = 0) -> Values:

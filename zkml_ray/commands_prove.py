@@ -17,7 +17,9 @@ from zkml_ray.terminal import (
     LayersPerChunk,
     Memory,
     Model,
+    NoPass,
     NoSalt,
+    Passes,
     ProfileOption,
     Project,
     RunArgument,
@@ -56,6 +58,8 @@ def prove(
     memory: Memory = None,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    passes: Passes = "all",
+    no_pass: NoPass = None,
     salt_seed: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--salt-seed", help="Draw salts from this text (reproducible, guessable)."),
@@ -90,7 +94,9 @@ def prove(
             project=project,
             run_id=run,
             threads=threads,
-            options=plan_options(scale, layers_per_chunk, dim, no_salt, workers, memory),
+            options=plan_options(
+                scale, layers_per_chunk, dim, no_salt, workers, memory, passes, no_pass
+            ),
             reveal=reveal,
             private_input=private_input,
             salt_seed=None if salt_seed is None else salt_seed.encode(),
@@ -140,6 +146,8 @@ def plan(
     memory: Memory = None,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    passes: Passes = "all",
+    no_pass: NoPass = None,
     threads: Threads = None,
     profile: ProfileOption = None,
     dot: Annotated[
@@ -156,7 +164,7 @@ def plan(
     from zkml_ray.report import boundary_table, dot_graph, forecast_lines, plan_document, plan_table
     from zkml_ray.stages.plan import plan as make_plan
 
-    options = plan_options(scale, layers_per_chunk, dim, no_salt, workers, memory)
+    options = plan_options(scale, layers_per_chunk, dim, no_salt, workers, memory, passes, no_pass)
     prices = CostModel(profile=load_profile(profile), threads=checked_threads(workers, threads))
     circuits = make_plan(load_model(model), options, prices.profile)
     made, forecast = circuits.plan, prices.forecast(circuits)
@@ -260,6 +268,8 @@ def plan_options(
     no_salt: bool,
     workers: int = 2,
     memory: str | None = None,
+    passes: str = "all",
+    no_pass: list[str] | None = None,
 ) -> PlanOptions:
     """The plan options that the command line gives."""
     from zkml_ray.config import parse_size
@@ -272,7 +282,26 @@ def plan_options(
         memory_bytes=None if memory is None else parse_size("--memory", memory),
         dimensions=_dimensions(dim or []),
         salted=not no_salt,
+        passes=_passes(passes, no_pass or []),
     )
+
+
+def _passes(passes: str, without: list[str]) -> tuple[str, ...] | None:
+    """Names of the passes to use; None: all. Unknown names are refused by PlanOptions."""
+    from zkml_ray.chunking.rewrite import PASSES
+
+    if passes == "all" and not without:
+        return None
+    if passes in ("all", "none"):
+        named = list(PASSES) if passes == "all" else []
+    else:
+        named = [name.strip() for name in passes.split(",")]
+    for name in without:
+        if name not in PASSES:
+            raise ConfigError(
+                f"--no-pass {name}: there is no such pass; passes: {', '.join(PASSES)}"
+            )
+    return tuple(name for name in named if name not in without)
 
 
 def _dimensions(pairs: list[str]) -> dict[str, int]:
