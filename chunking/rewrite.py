@@ -26,6 +26,7 @@ from zkml_ray.chunking.passes.im2col import ConvIm2col
 from zkml_ray.chunking.passes.layer_norm import LayerNorm
 from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
 from zkml_ray.chunking.passes.relu import ReluAbs
+from zkml_ray.chunking.passes.split_output import SplitOutput
 from zkml_ray.errors import ChunkingError
 
 __all__ = [
@@ -47,6 +48,7 @@ _ALL: Final[tuple[RewritePass, ...]] = (
     DenseInteger(),
     MaxPoolPairwise(),
     ReluAbs(),
+    SplitOutput(),
 )
 
 PASSES: Final[Mapping[str, RewritePass]] = MappingProxyType({step.name: step for step in _ALL})

@@ -27,6 +27,7 @@ from zkml_ray.keyindex import KeyIndex, find_keys
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.document import MAX_DOCUMENT_BYTES, Document
+from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.manifest import ChunkRecord, Manifest
 from zkml_ray.schema.plan import ChunkPlan, Plan, SealedPlan
 from zkml_ray.schema.proof import ChunkProof
@@ -148,6 +149,10 @@ class Journal:
             self.share(names.chunk_model(chunk_id), "circuits", files.onnx)
             self.share(names.settings(chunk_id), "circuits", files.settings)
         self.store.put(self.layout.run_key(names.PLAN), circuits.plan.to_bytes())
+
+    def keep_forecast(self, forecast: Forecast) -> None:
+        """Store what the plan is expected to cost, for people; nothing reads it back."""
+        self.store.put(self.layout.run_key(names.FORECAST), forecast.to_bytes())
 
     def circuits(self) -> DerivedCircuits | None:
         """The stored plan and its circuits, or None where any of them is missing or damaged."""

@@ -31,7 +31,21 @@ Scale = Annotated[
     int, typer.Option("--scale", help="Fixed-point bits after the point, inputs and weights.")
 ]
 LayersPerChunk = Annotated[
-    int, typer.Option("--layers-per-chunk", help="Weighted operators per chunk.")
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--layers-per-chunk", help="Weighted operators per chunk [default: cuts are searched]."
+    ),
+]
+Memory = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--memory", help="Most memory of a worker, such as 2GiB or 900MiB [any]."),
+]
+ProfileOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--profile",
+        help="Prices for predictions: a file, or `shipped` [ZKML_RAY_PROFILE, this machine's].",
+    ),
 ]
 Dim = Annotated[
     Optional[list[str]],  # noqa: UP045
