@@ -28,7 +28,6 @@ from zkml_ray.stages.accuracy import (
 )
 from zkml_ray.stages.plan import plan
 
-
 BY_LAYER = ["--layers-per-chunk", "1"]
 
 
