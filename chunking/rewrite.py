@@ -10,63 +10,48 @@ changes that a plan can ask for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal, Protocol
+from typing import Final
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
+from zkml_ray.chunking.passes.attention import Attention
+from zkml_ray.chunking.passes.base import Exactness, Rewrite, RewritePass, node_named
+from zkml_ray.chunking.passes.dense import DenseInteger
+from zkml_ray.chunking.passes.gelu_ffn import GeluFfn
+from zkml_ray.chunking.passes.im2col import ConvIm2col
+from zkml_ray.chunking.passes.layer_norm import LayerNorm
+from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
+from zkml_ray.chunking.passes.relu import ReluAbs
+from zkml_ray.chunking.passes.split_output import SplitOutput
 from zkml_ray.errors import ChunkingError
 
-Exactness = Literal["bit-exact", "exact in reals", "bounded"]
+__all__ = [
+    "PASSES",
+    "Exactness",
+    "Rewrite",
+    "RewritePass",
+    "apply_rewrites",
+    "find_places",
+    "names_in",
+    "node_named",
+]
 
+_ALL: Final[tuple[RewritePass, ...]] = (
+    Attention(),
+    GeluFfn(),
+    LayerNorm(),
+    ConvIm2col(),
+    DenseInteger(),
+    MaxPoolPairwise(),
+    ReluAbs(),
+    SplitOutput(),
+)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rewrite:
-    """One application of a pass.
-
-    Attributes:
-        name: The pass.
-        node: Name of the node it starts from, in the graph as the rewrites before it left it.
-        parameter: The pass's number (parts of a split, bits of integer weights); 0 where it takes
-            none.
-    """
-
-    name: str
-    node: str
-    parameter: int = 0
-
-
-class RewritePass(Protocol):
-    """A pass. Its module's docstring states precondition, postcondition and why it is exact."""
-
-    @property
-    def name(self) -> str:
-        """Its name in plans and on the command line."""
-
-    @property
-    def exactness(self) -> Exactness:
-        """How the rewritten model relates to the original.
-
-        "bit-exact": equal integers after quantisation; "exact in reals": equal before it;
-        "bounded": weights or activations are rounded by a stated amount.
-        """
-
-    def places(self, model: ir.Model) -> list[Rewrite]:
-        """Where the precondition holds, in topological order, with default parameters."""
-
-    def apply(self, model: ir.Model, rewrite: Rewrite) -> None:
-        """Change the model in place.
-
-        Raises:
-            ChunkingError: The precondition does not hold there.
-        """
-
-
-PASSES: Final[Mapping[str, RewritePass]] = MappingProxyType({})
+PASSES: Final[Mapping[str, RewritePass]] = MappingProxyType({step.name: step for step in _ALL})
 """Every pass by name, in the order in which the plan stage tries them."""
 
 
@@ -103,18 +88,6 @@ def apply_rewrites(proto: onnx.ModelProto, rewrites: Sequence[Rewrite]) -> onnx.
         PASSES[rewrite.name].apply(model, rewrite)
         proto = _tidied(model)
     return proto
-
-
-def node_named(model: ir.Model, name: str) -> ir.Node:
-    """The node of this name.
-
-    Raises:
-        ChunkingError: There is none.
-    """
-    for node in model.graph:
-        if node.name == name:
-            return node
-    raise ChunkingError(f"a rewrite names node {name}, which the model does not have")
 
 
 def names_in(nodes: Iterable[ir.Node]) -> list[str]:

@@ -235,14 +235,10 @@ def _circuit(
     into = [committed[name] for name in incoming]
     counts = [committed[name].layout.leaf_count for name in (*incoming, *outgoing)]
     shifts = dict.fromkeys(outgoing, 0)
-    one_scale = True
     for _ in range(3):
         out = [replace(committed[name], scale_shift=shifts[name]) for name in outgoing]
-        data = extract_chunk(graph, nodes, into, out, one_scale=one_scale)
+        data = extract_chunk(graph, nodes, into, out)
         chosen, settings = _settings(chunk_id, operators, data, input_scale, arguments)
-        if one_scale and chosen.scale_rebase_multiplier > 1:
-            one_scale = False
-            continue
         shown = _boundary_scales(chunk_id, settings, counts)
         for name, scale in zip(incoming, shown, strict=False):
             if scale != input_scale:

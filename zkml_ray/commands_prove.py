@@ -1,25 +1,26 @@
-"""Commands that prove: prove, resume, plan, demo."""
+"""Commands that prove: prove, resume, demo."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from zkml_ray.commands_plan import plan_options
 from zkml_ray.errors import ConfigError
 from zkml_ray.terminal import (
     Address,
     Dim,
     Json,
     LayersPerChunk,
+    Memory,
     Model,
+    NoPass,
     NoSalt,
+    Passes,
     Project,
     RunArgument,
     Scale,
@@ -34,11 +35,6 @@ from zkml_ray.terminal import (
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run
-    from zkml_ray.chunking.load import LoadedModel
-    from zkml_ray.circuits import DerivedCircuits
-    from zkml_ray.schema.plan import Plan
-    from zkml_ray.stages.accuracy import AccuracyReport
-    from zkml_ray.stages.plan import PlanOptions
     from zkml_ray.stages.setup import StoreKeys
 
 
@@ -57,9 +53,12 @@ def prove(
         typer.Option("--run", help="Id of the run [default: a new one]."),
     ] = None,
     scale: Scale = 10,
-    layers_per_chunk: LayersPerChunk = 1,
+    layers_per_chunk: LayersPerChunk = None,
+    memory: Memory = None,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    passes: Passes = "all",
+    no_pass: NoPass = None,
     salt_seed: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--salt-seed", help="Draw salts from this text (reproducible, guessable)."),
@@ -94,7 +93,9 @@ def prove(
             project=project,
             run_id=run,
             threads=threads,
-            options=plan_options(scale, layers_per_chunk, dim, no_salt),
+            options=plan_options(
+                scale, layers_per_chunk, dim, no_salt, workers, memory, passes, no_pass
+            ),
             reveal=reveal,
             private_input=private_input,
             salt_seed=None if salt_seed is None else salt_seed.encode(),
@@ -134,56 +135,6 @@ def resume(
             listener=progress,
         )
     show_run(result, json_)
-
-
-def plan(
-    model: Model,
-    scale: Annotated[
-        str, typer.Option("--scale", help="Fixed-point bits after the point, or auto.")
-    ] = "10",
-    layers_per_chunk: LayersPerChunk = 1,
-    dim: Dim = None,
-    no_salt: NoSalt = False,
-    threads: Threads = None,
-    calibrate: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option("--calibrate", help="Inputs to measure accuracy with; may be repeated."),
-    ] = None,
-    max_error: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--max-error", help="Refuse a plan whose outputs differ by more."),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Show how a model would be cut, and what its circuits need. Proves nothing."""
-    from zkml_ray.chunking.load import load_model
-    from zkml_ray.report import boundary_table, makespans, plan_table
-    from zkml_ray.stages.plan import plan as make_plan
-
-    loaded = load_model(model)
-    scales = scale_options(scale)
-    options = plan_options(scales[0], layers_per_chunk, dim, no_salt)
-
-    def planned(at: int) -> DerivedCircuits:
-        return make_plan(loaded, replace(options, scale=at))
-
-    accuracy = None
-    if calibrate or max_error is not None or len(scales) > 1:
-        made, accuracy = calibrate_plan(loaded, options, planned, scales, calibrate, max_error)
-    else:
-        made = planned(scales[0]).plan
-    if json_:
-        document = {"plan_digest": made.digest(), "plan": made.model_dump(mode="json")}
-        if accuracy is not None:
-            document["accuracy"] = accuracy.document()
-        print_json(document)
-        return
-    threads = threads or os.cpu_count() or 1
-    stdout.print(plan_table(made, threads))
-    stdout.print(boundary_table(made))
-    stdout.print(makespans(made, threads), soft_wrap=True)
-    for line in accuracy.lines() if accuracy is not None else ():
-        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def demo(
@@ -238,72 +189,6 @@ def show_run(result: Run, json_: bool) -> None:
     stdout.print(run_table(result))
     for line in run_summary(result):
         stdout.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def plan_options(
-    scale: int, layers_per_chunk: int, dim: list[str] | None, no_salt: bool
-) -> PlanOptions:
-    """The plan options that the command line gives."""
-    from zkml_ray.stages.plan import PlanOptions
-
-    return PlanOptions(
-        scale=scale,
-        layers_per_chunk=layers_per_chunk,
-        dimensions=_dimensions(dim or []),
-        salted=not no_salt,
-    )
-
-
-def scale_options(text: str) -> Sequence[int]:
-    """The scales that --scale stands for: one, or all that "auto" tries.
-
-    Raises:
-        ConfigError: It is neither a number nor "auto".
-    """
-    from zkml_ray.stages.accuracy import AUTO_SCALES
-
-    if text == "auto":
-        return AUTO_SCALES
-    if not (text.isascii() and text.isdecimal() and len(text) <= 10):
-        raise ConfigError(f"--scale is a number of bits or auto, not {text}")
-    return (int(text),)
-
-
-def calibrate_plan(
-    model: LoadedModel,
-    options: PlanOptions,
-    planned: Callable[[int], DerivedCircuits],
-    scales: Sequence[int],
-    files: Sequence[Path] | None,
-    max_error: float | None,
-) -> tuple[Plan, AccuracyReport]:
-    """A plan with its accuracy on calibration data, or on seeded random inputs.
-
-    Raises:
-        ZkmlRayError: No plan meets `max_error`, or the inputs do not fit.
-    """
-    from zkml_ray.circuits import normalised_graph
-    from zkml_ray.stages.accuracy import calibrated, read_samples
-    from zkml_ray.stages.inputs import DEFAULT_SEED
-
-    if max_error is not None and not max_error > 0:
-        raise ConfigError(f"--max-error must be above 0, not {max_error:g}")
-    graph = normalised_graph(model, options.dimensions)
-    samples = read_samples(graph, files or [], seed=DEFAULT_SEED)
-    circuits, report = calibrated(
-        model, planned, scales, samples, random=not files, max_error=max_error
-    )
-    return circuits.plan, report
-
-
-def _dimensions(pairs: list[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for pair in pairs:
-        name, separator, value = pair.rpartition("=")
-        if not separator or not (value.isascii() and value.isdecimal() and len(value) <= 10):
-            raise ConfigError(f"--dim {pair} must look like NAME=VALUE, such as batch=1")
-        found[name] = int(value)
-    return found
 
 
 def _draw(image: Path) -> None:

@@ -9,10 +9,14 @@ MODEL: Final = "models/original.onnx"
 NORMALISED: Final = "models/normalised.onnx"
 REQUEST: Final = "request.json"
 PLAN: Final = "plan.json"
+FORECAST: Final = "forecast.json"
 SRS: Final = "srs.json"
 INPUT: Final = "private/input.json"
 PRIVATE: Final = "private/"
 """What begins with this is secret to the prover and never needed by a verifier."""
+
+CHUNK_KEYS: Final = "keys/chunk-"
+"""What begins with this is a chunk's key or says where its keys lie."""
 
 
 def chunk_model(chunk_id: str) -> str:
@@ -43,6 +47,11 @@ def key_index(chunk_id: str) -> str:
 def srs(logrows: int) -> str:
     """The SRS of one size."""
     return f"keys/srs/kzg{logrows}.srs"
+
+
+def verifier_srs(logrows: int) -> str:
+    """The part of an SRS that checking a proof takes; an SRS file itself."""
+    return f"keys/srs/kzg{logrows}.verifier.srs"
 
 
 def proof(chunk_id: str) -> str:
