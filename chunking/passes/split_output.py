@@ -7,7 +7,8 @@ the parameter asks parts of. Parameter: parts.
 Postcondition: per part one node of the same kind with its share of the weights and bias, and a
 Concat of the parts under the output's old name. What follows the operator and works element by
 element with constants alone (Mul, Add, Sub by a constant, Relu, Neg, Abs) is done part by part
-before the Concat.
+before the Concat. What only moves elements in front of it (the columns of a convolution) is copied
+for every part, so that a part can be a chunk that reads the elements once.
 
 Exactness: bit-exact. Every element is computed from the same operands in the same order, and
 rescaled by the same rule; only which node does it changes.
@@ -27,6 +28,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from zkml_ray.chunking.operators import SELECTING
 from zkml_ray.chunking.passes.base import (
     Builder,
     Exactness,
@@ -43,6 +45,7 @@ MAX_PARTS: Final = 256
 
 _UNARY: Final = frozenset({"Abs", "Neg", "Relu"})
 _BINARY: Final = frozenset({"Add", "Mul", "Sub"})
+_MOVING: Final = SELECTING - {"MaxPool"}
 Weights = npt.NDArray[np.float32]
 
 
@@ -73,8 +76,14 @@ class SplitOutput:
         build = Builder(model, last, f"{rewrite.node}/{self.name}")
         edges = [wide.width * part // rewrite.parameter for part in range(rewrite.parameter + 1)]
         parts = []
+        data_input = 1 - wide.weight_input
+        source, moves = _moves_before(node.inputs[data_input])
         for number, (start, end) in enumerate(itertools.pairwise(edges)):
-            value = _part(build, node, wide, start, end, f"{rewrite.node}/part{number}")
+            data = source if number else node.inputs[data_input]
+            for move in moves if number else ():
+                data = _moved(build, move, data)
+            name = f"{rewrite.node}/part{number}"
+            value = _part(build, node, wide, data, (start, end), name)
             for follower in followers:
                 value = _following(build, follower, wide, value, start, end)
             parts.append(value)
@@ -171,19 +180,49 @@ def _followers(node: ir.Node) -> list[ir.Node]:
     return found
 
 
-def _part(build: Builder, node: ir.Node, wide: _Wide, start: int, end: int, name: str) -> ir.Value:
+def _moves_before(value: ir.Value | None) -> tuple[ir.Value | None, list[ir.Node]]:
+    """Where a tensor's elements come from, and the nodes that only move them since, in order."""
+    moves: list[ir.Node] = []
+    while value is not None and (maker := value.producer()) is not None:
+        sources = [v for v in maker.inputs if v is not None and not _is_constant(v)]
+        if maker.op_type not in _MOVING or len(sources) != 1 or len(maker.outputs) != 1:
+            break
+        moves.insert(0, maker)
+        value = sources[0]
+    return value, moves
+
+
+def _is_constant(value: ir.Value) -> bool:
+    return ir.convenience.get_const_tensor(value) is not None
+
+
+def _moved(build: Builder, node: ir.Node, data: ir.Value | None) -> ir.Value:
+    """A copy of a node that moves elements, for one part."""
+    inputs = [v if v is not None and _is_constant(v) else data for v in node.inputs]
+    return build.node(node.op_type, [v for v in inputs if v is not None], _attributes(node))
+
+
+def _part(
+    build: Builder,
+    node: ir.Node,
+    wide: _Wide,
+    data: ir.Value | None,
+    share: tuple[int, int],
+    name: str,
+) -> ir.Value:
     """One part of the operator itself."""
-    share = np.take(wide.weight, range(start, end), axis=wide.weight_axis)
+    weights = np.take(wide.weight, range(*share), axis=wide.weight_axis)
     inputs = [value for value in node.inputs if value is not None]
-    inputs[wide.weight_input] = build.constant(share, "weights")
+    if data is not None:
+        inputs[1 - wide.weight_input] = data
+    inputs[wide.weight_input] = build.constant(weights, "weights")
     if node.op_type != "MatMul" and len(inputs) > 2:
         bias = constant_of(inputs[2])
         if bias is None:
             raise refuse(Rewrite(name=SplitOutput.name, node=str(node.name)), "no constant bias")
         axis = 0 if node.op_type == "Conv" else bias.ndim - 1
-        inputs[2] = build.constant(_share(bias, axis, wide.width, start, end), "bias")
-    made = build.node(node.op_type, inputs, _attributes(node), name=name)
-    return made
+        inputs[2] = build.constant(_share(bias, axis, wide.width, *share), "bias")
+    return build.node(node.op_type, inputs, _attributes(node), name=name)
 
 
 def _following(
