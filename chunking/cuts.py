@@ -231,6 +231,35 @@ def cheapest_segments(
     return found[::-1]
 
 
+def blocking_segment(count: int, costs: Costs, memory_bytes: int) -> tuple[int, int] | None:
+    """What stands in the way where no segmentation keeps within the memory.
+
+    Args:
+        count: Units.
+        costs: What each possible segment costs.
+        memory_bytes: Most memory that a chunk may take.
+
+    Returns:
+        Of the segments that would lead beyond what can be cut so far, the one of least memory;
+        None where nothing stands in the way.
+    """
+    reached = {0}
+    for end in range(1, count + 1):
+        if any(
+            (start, end) in costs and costs[start, end].peak_bytes <= memory_bytes
+            for start in reached
+        ):
+            reached.add(end)
+    if count in reached:
+        return None
+    beyond = [
+        (cost.peak_bytes, segment)
+        for segment, cost in costs.items()
+        if segment[0] in reached and segment[1] > max(reached)
+    ]
+    return min(beyond)[1] if beyond else (0, count)
+
+
 def _caps(seconds: Mapping[tuple[int, int], float]) -> list[float]:
     values = sorted(set(seconds.values()))
     if len(values) <= MAX_CAPS:
