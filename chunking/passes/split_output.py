@@ -78,12 +78,11 @@ class SplitOutput:
         region, members = _region(model, node, wide)
         build = Builder(model, members[-1] if members else node, f"{rewrite.node}/{self.name}")
         edges = [wide.width * part // rewrite.parameter for part in range(rewrite.parameter + 1)]
-        source, moves = _moves_before(node.inputs[1 - wide.weight_input])
         parts: list[dict[ir.Value, ir.Value]] = []
         for number, share in enumerate(itertools.pairwise(edges)):
-            data = source if number else node.inputs[1 - wide.weight_input]
-            for move in moves if number else ():
-                data = _moved(build, move, data)
+            data = node.inputs[1 - wide.weight_input]
+            if number and data is not None:
+                data = _copied_moves(build, data, {})
             name = f"{rewrite.node}/part{number}"
             made = {node.outputs[0]: _part(build, node, wide, data, share, name)}
             for member in members:
@@ -238,26 +237,29 @@ def _regional(
     return [(v, dims_of(v) or ()) for v in node.inputs if v is not None and v in region]
 
 
-def _moves_before(value: ir.Value | None) -> tuple[ir.Value | None, list[ir.Node]]:
-    """Where a tensor's elements come from, and the nodes that only move them since, in order."""
-    moves: list[ir.Node] = []
-    while value is not None and (maker := value.producer()) is not None:
-        sources = [v for v in maker.inputs if v is not None and not _is_constant(v)]
-        if maker.op_type not in _MOVING or len(sources) != 1 or len(maker.outputs) != 1:
-            break
-        moves.insert(0, maker)
-        value = sources[0]
-    return value, moves
+def _copied_moves(build: Builder, value: ir.Value, copies: dict[ir.Value, ir.Value]) -> ir.Value:
+    """A copy of a tensor, as far back as its elements are only moved.
+
+    Args:
+        build: Adds nodes.
+        value: The tensor.
+        copies: Copies made so far, by what they are copies of.
+    """
+    maker = value.producer()
+    if maker is None or maker.op_type not in _MOVING or len(maker.outputs) != 1:
+        return value
+    if value not in copies:
+        inputs = [
+            v if _is_constant(v) else _copied_moves(build, v, copies)
+            for v in maker.inputs
+            if v is not None
+        ]
+        copies[value] = build.node(maker.op_type, inputs, _attributes(maker))
+    return copies[value]
 
 
 def _is_constant(value: ir.Value) -> bool:
     return ir.convenience.get_const_tensor(value) is not None
-
-
-def _moved(build: Builder, node: ir.Node, data: ir.Value | None) -> ir.Value:
-    """A copy of a node that moves elements, for one part."""
-    inputs = [v if v is not None and _is_constant(v) else data for v in node.inputs]
-    return build.node(node.op_type, [v for v in inputs if v is not None], _attributes(node))
 
 
 def _part(
