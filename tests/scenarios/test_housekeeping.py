@@ -15,7 +15,8 @@ import pytest
 
 from examples.simple_distributed import build_mlp
 from tests.integration.command import run_here
-from zkml_ray import prove_distributed, resume, verify
+from tests.layers import prove_layers
+from zkml_ray import resume, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import file_sha256
 from zkml_ray.errors import ConfigError, DigestMismatchError, ManifestError
@@ -52,8 +53,8 @@ def filled(
     """A store with three runs: two of one model, one of another with its proving key."""
     store = tmp_path_factory.mktemp("filled") / "store"
     for run_id in ("first", "second"):
-        prove_distributed(model, 1, store=store, run_id=run_id, threads=1)
-    prove_distributed(
+        prove_layers(model, 1, store=store, run_id=run_id, threads=1)
+    prove_layers(
         other_model,
         1,
         store=store,

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from zkml_ray import names, prove_distributed
+from tests.layers import prove_layers
+from zkml_ray import names
 from zkml_ray.api import Run
 from zkml_ray.chunking.load import load_model
 from zkml_ray.commitments.field import MODULUS
@@ -40,7 +41,7 @@ def attacker(mlp_run: Run, tmp_path: Path) -> Attacker:
 def other_run(ray_cluster: None, models: Path, shared_store: Path) -> Run:
     """The same model, another input."""
     inputs = np.full((1, 8), 0.25, dtype=np.float32)
-    return prove_distributed(
+    return prove_layers(
         models / "mlp.onnx",
         workers=2,
         inputs=inputs,
@@ -62,9 +63,7 @@ def forged_run(
     tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
     path = tmp_path_factory.mktemp("forged") / "mlp.onnx"
     onnx.save(model, path)
-    return prove_distributed(
-        path, workers=2, store=shared_store, project="shared", run_id="mlp-forged"
-    )
+    return prove_layers(path, workers=2, store=shared_store, project="shared", run_id="mlp-forged")
 
 
 def proof_of(attacker: Attacker, chunk: str) -> dict[str, Any]:
