@@ -1,4 +1,4 @@
-"""A run under a memory budget: cut by the search, split, proved, verified, and within the budget."""
+"""A run under a memory budget: cut by the search, proved, verified, and within the budget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zkml_ray.stages.plan import PlanOptions
 
 pytestmark = pytest.mark.ray
 
-BUDGET_BYTES = 160 << 20
+BUDGET_BYTES = 150 << 20
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = helper.make_graph(
         nodes,
         "wide",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 96])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
-        [weight("w", 64, 80), weight("b", 80), weight("v", 80, 4)],
+        [weight("w", 96, 96), weight("b", 96), weight("v", 96, 4)],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     path = tmp_path_factory.mktemp("wide") / "wide.onnx"
