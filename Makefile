@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow lint format bench vectors clean
+.PHONY: install demo test test-slow lint format bench bench-run vectors clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[prove,s3,test,lint,bench]'
 	touch $(STAMP)
 
 # Proves a real handwritten digit on two Ray workers and verifies it. Keys stay in .cache.
@@ -34,8 +34,26 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Tables and plots in the documents, from the stored results.
 bench: $(STAMP)
+	$(BIN)/python benchmarks/report.py
+
+# Measures again: hours, on a machine that has nothing else to do. Keys stay in .cache/benchmarks.
+WORKERS := 2
+bench-run: $(STAMP)
+	for model in digits lenet5 resnet_block encoder_block; do \
+	  $(BIN)/python benchmarks/versus_ezkl.py --model $$model --workers $(WORKERS) --replace \
+	    --out benchmarks/results/versus/$$model.json || exit 1; \
+	  $(BIN)/python benchmarks/scaling.py --model $$model \
+	    --out benchmarks/results/scaling/$$model.json || exit 1; \
+	done
+	for model in digits lenet5; do \
+	  $(BIN)/python benchmarks/accuracy.py --model $$model \
+	    --out benchmarks/results/accuracy/$$model.json || exit 1; \
+	done
 	$(BIN)/python benchmarks/commitment_cost.py --out benchmarks/results/commitment_cost.json
+	$(BIN)/python benchmarks/rounding_slack.py --out benchmarks/results/rounding_slack.json
+	$(BIN)/python benchmarks/big.py --workers $(WORKERS) --out benchmarks/results/big.json
 
 # The Poseidon vectors of the independent oracle; its own environment (docs/adr/0002).
 vectors:

@@ -26,10 +26,12 @@ os.environ.pop("ZKML_RAY_STORE", None)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 from tests import zoo  # noqa: E402
-from zkml_ray import prove_distributed  # noqa: E402
+from zkml_ray import PlanOptions, prove_distributed  # noqa: E402
 from zkml_ray.api import Run  # noqa: E402
 from zkml_ray.cluster.session import ray_session  # noqa: E402
-from zkml_ray.stages.plan import PlanOptions  # noqa: E402
+
+# Tests name chunks: where the search would cut is not their matter.
+BY_LAYER = PlanOptions(layers_per_chunk=1)
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +74,7 @@ def mlp_run(ray_cluster: None, models: Path, shared_store: Path) -> Run:
         store=shared_store,
         project="shared",
         run_id="mlp",
-        options=PlanOptions(layers_per_chunk=1),
+        options=BY_LAYER,
     )
 
 
@@ -85,7 +87,7 @@ def residual_run(ray_cluster: None, models: Path, shared_store: Path) -> Run:
         store=shared_store,
         project="shared",
         run_id="residual",
-        options=PlanOptions(layers_per_chunk=1),
+        options=BY_LAYER,
     )
 
 
@@ -99,5 +101,5 @@ def digits_run(ray_cluster: None, digits: Path, shared_store: Path) -> Run:
         store=shared_store,
         project="shared",
         run_id="digits",
-        options=PlanOptions(layers_per_chunk=1),
+        options=BY_LAYER,
     )

@@ -15,6 +15,9 @@ INPUT: Final = "private/input.json"
 PRIVATE: Final = "private/"
 """What begins with this is secret to the prover and never needed by a verifier."""
 
+CHUNK_KEYS: Final = "keys/chunk-"
+"""What begins with this is a chunk's key or says where its keys lie."""
+
 
 def chunk_model(chunk_id: str) -> str:
     """A chunk's ONNX model."""
@@ -44,6 +47,11 @@ def key_index(chunk_id: str) -> str:
 def srs(logrows: int) -> str:
     """The SRS of one size."""
     return f"keys/srs/kzg{logrows}.srs"
+
+
+def verifier_srs(logrows: int) -> str:
+    """The part of an SRS that checking a proof takes; an SRS file itself."""
+    return f"keys/srs/kzg{logrows}.verifier.srs"
 
 
 def proof(chunk_id: str) -> str:

@@ -1,7 +1,8 @@
 """Pass gelu-ffn: dense, GELU in its Erf form, dense, with three rebases, in parts.
 
 Precondition: f u (1 + erf(a u)) @ W2 + b2 with u = x @ W1 + b1, weights constant; the scalars a and
-f stand anywhere among the factors; nothing else reads what lies between x and the result.
+f stand anywhere among the factors; nothing else reads what lies between x and the result. x is no
+product with a single constant, as it is in this pass's own result.
 
 Postcondition: the hidden units are dealt out to as many parts as the parameter says. Each part has
 v = x @ (a W1) + a b1, w = v (1 + erf(v)) and w @ (f / a) W2, rebased once each, all weights whole
@@ -130,6 +131,8 @@ def _match(erf: ir.Node) -> _Ffn | None:
     product, first_bias = with_bias(hidden)
     dense = None if product is None else product.producer()
     if dense is None or dense.op_type != "MatMul" or dense.inputs[0] is None:
+        return None
+    if unscaled(dense.inputs[0])[0] is not dense.inputs[0]:
         return None
     first = numbers_of(dense.inputs[1])
     if first is None or first.ndim != 2:

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.layers import prove_layers
+from zkml_ray import PlanOptions, prove_distributed
 from zkml_ray.stores.local import LocalStore
 
 
@@ -47,8 +47,14 @@ class KillingStore(LocalStore):
 def main() -> None:
     model, root, run_id, write, moment, address = sys.argv[1:]
     store = KillingStore(root, int(write), moment)
-    run = prove_layers(
-        model, workers=2, threads=1, store=store, run_id=run_id, address=address or None
+    run = prove_distributed(
+        model,
+        workers=2,
+        threads=1,
+        store=store,
+        run_id=run_id,
+        options=PlanOptions(layers_per_chunk=1),
+        address=address or None,
     )
     print(f"{store.writes} writes, verified {run.verified}")
 
