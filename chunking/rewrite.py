@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
+from zkml_ray.chunking.passes.average import AverageDeferred
 from zkml_ray.chunking.passes.base import Exactness, Rewrite, RewritePass, node_named
 from zkml_ray.chunking.passes.dense import DenseInteger
 from zkml_ray.chunking.passes.im2col import ConvIm2col
@@ -41,6 +42,7 @@ _ALL: Final[tuple[RewritePass, ...]] = (
     DenseInteger(),
     MaxPoolPairwise(),
     ReluAbs(),
+    AverageDeferred(),
 )
 
 PASSES: Final[Mapping[str, RewritePass]] = MappingProxyType({step.name: step for step in _ALL})
