@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
-from benchmarks.models import lenet5
+from benchmarks.models.registry import MODELS
 from zkml_ray import backend
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph, TensorInfo
@@ -42,15 +42,15 @@ from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.srs import ensure_srs
-from zkml_ray.stages.plan import INNER_COLUMNS, PlanOptions, plan
+from zkml_ray.stages.plan import PlanOptions, plan
 
 SIZES = (64, 256, 1024, 4096)
 PACKS = {1: (1, 1), 2: (2, 1), 4: (4, 1), 8: (4, 2)}
 STRIDE_BITS = 30
-BASE, LEGS, SCALE = 128, 4, 10
+BASE, LEGS, SCALE, COLUMNS = 128, 4, 10, 5
 
 
-def arguments(logrows: int, columns: int = INNER_COLUMNS) -> CircuitArguments:
+def arguments(logrows: int, columns: int = COLUMNS) -> CircuitArguments:
     return CircuitArguments(
         input_scale=SCALE,
         param_scale=SCALE,
@@ -183,12 +183,9 @@ def _with_input(data: bytes, count: int) -> bytes:
 
 def lenet_rows(repeats: int, max_logrows: int) -> list[dict[str, Any]]:
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "lenet5.onnx"
-        onnx.save(lenet5(), path)
-        model = load_model(path)
-        circuits = plan(model, PlanOptions(scale=SCALE))
-        graph = normalised_graph(model, {})
+    model = load_model(MODELS["lenet5"].path)
+    circuits = plan(model, PlanOptions(scale=SCALE, layers_per_chunk=1))
+    graph = normalised_graph(model, {})
     limits = {"repeats": repeats, "max_logrows": max_logrows}
     for chunk in circuits.plan.chunks:
         committed = circuits.files[chunk.id].onnx

@@ -24,6 +24,7 @@ from zkml_ray.chunking.passes.dense import DenseInteger
 from zkml_ray.chunking.passes.im2col import ConvIm2col
 from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
 from zkml_ray.chunking.passes.relu import ReluAbs
+from zkml_ray.chunking.passes.split_output import SplitOutput
 from zkml_ray.errors import ChunkingError
 
 __all__ = [
@@ -43,6 +44,7 @@ _ALL: Final[tuple[RewritePass, ...]] = (
     MaxPoolPairwise(),
     ReluAbs(),
     AverageDeferred(),
+    SplitOutput(),
 )
 
 PASSES: Final[Mapping[str, RewritePass]] = MappingProxyType({step.name: step for step in _ALL})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from benchmarks.models import lenet5
 from tests.unit.chunking.builders import model, random_feeds, run, weight
 from zkml_ray.chunking.choose import MIN_WEIGHT_BITS, default_rewrites
 from zkml_ray.chunking.normalize import normalise
@@ -15,9 +16,11 @@ from zkml_ray.chunking.rewrite import PASSES, apply_rewrites, find_places
 from zkml_ray.errors import ConfigError
 from zkml_ray.stages.plan import PlanOptions
 
+LENET = Path(__file__).parents[3] / "benchmarks" / "models" / "lenet5.onnx"
+
 
 def lenet() -> onnx.ModelProto:
-    return normalise(lenet5(), {})
+    return normalise(onnx.load(LENET), {})
 
 
 def scaled_conv(factor: float) -> onnx.ModelProto:

@@ -1,0 +1,1 @@
+"""Models that the benchmarks measure, built or trained by the scripts beside them."""
