@@ -148,6 +148,12 @@ def plan(
     no_salt: NoSalt = False,
     passes: Passes = "all",
     no_pass: NoPass = None,
+    verify_keys: Annotated[
+        bool,
+        typer.Option(
+            "--verify-keys", help="Make the verifying keys; show the digest for --plan-digest."
+        ),
+    ] = False,
     threads: Threads = None,
     profile: ProfileOption = None,
     dot: Annotated[
@@ -161,23 +167,38 @@ def plan(
     from zkml_ray.cost.model import CostModel
     from zkml_ray.cost.profiles import load_profile
     from zkml_ray.execution import checked_threads
-    from zkml_ray.report import boundary_table, dot_graph, forecast_lines, plan_document, plan_table
+    from zkml_ray.report import (
+        boundary_table,
+        dot_graph,
+        forecast_lines,
+        plan_document,
+        plan_table,
+        srs_line,
+    )
+    from zkml_ray.sealing import seal
     from zkml_ray.stages.plan import plan as make_plan
 
     options = plan_options(scale, layers_per_chunk, dim, no_salt, workers, memory, passes, no_pass)
     prices = CostModel(profile=load_profile(profile), threads=checked_threads(workers, threads))
-    circuits = make_plan(load_model(model), options, prices.profile)
-    made, forecast = circuits.plan, prices.forecast(circuits)
+    derived = make_plan(load_model(model), options, prices.profile)
+    made, forecast = derived.plan, prices.forecast(derived)
+    sealed = seal(derived) if verify_keys else None
     if dot is not None:
         dot.write_text(dot_graph(made, forecast), encoding="utf-8")
     if json_:
-        print_json(plan_document(made, forecast))
+        document = plan_document(made, forecast)
+        if sealed is not None:
+            document |= {"plan_digest": sealed.digest(), "srs_trust": sealed.srs_trust()}
+        print_json(document)
         return
     stdout.print(plan_table(made, forecast))
     stdout.print(boundary_table(made))
     for line in forecast_lines(forecast):
         stdout.print(line, markup=False, highlight=False, soft_wrap=True)
-    stdout.print(f"Plan digest {made.digest()}", highlight=False, soft_wrap=True)
+    stdout.print(f"Unsealed digest {made.digest()}", highlight=False, soft_wrap=True)
+    if sealed is not None:
+        stdout.print(f"Plan digest {sealed.digest()}", highlight=False, soft_wrap=True)
+        stdout.print(srs_line(sealed.srs_trust()), highlight=False, soft_wrap=True)
 
 
 def calibrate(

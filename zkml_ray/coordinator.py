@@ -116,6 +116,7 @@ class Coordinator:
         workers: int,
         threads: int,
         upload_keys: bool,
+        list_keys: bool,
         listener: Listener,
     ) -> None:
         """Take up a run that was begun.
@@ -132,6 +133,7 @@ class Coordinator:
             workers: How many there are, for predictions.
             threads: Prover threads of each, for predictions.
             upload_keys: Store proving keys too.
+            list_keys: Let the manifest refer to keys; without, only the model's owner can verify.
             listener: Told of every event.
         """
         self._request = request
@@ -145,6 +147,7 @@ class Coordinator:
         self._workers = workers
         self._threads = threads
         self._upload_keys = upload_keys
+        self._list_keys = list_keys
         self._listener = listener
         self._stages: list[StageRecord] = []
         self._warnings: list[str] = []
@@ -251,7 +254,7 @@ class Coordinator:
         manifest = manifest.model_copy(
             update={
                 "stages": tuple(self._stages),
-                "artifacts": self._journal.listed(private=keep_private),
+                "artifacts": self._journal.listed(private=keep_private, keys=self._list_keys),
             }
         )
         self._journal.complete(manifest)

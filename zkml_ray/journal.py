@@ -236,12 +236,16 @@ class Journal:
         self.artifacts[names.proving_key(chunk.id)] = index.pk
         return index
 
-    def listed(self, *, private: bool) -> dict[str, ArtifactRef]:
-        """What the manifest lists, with or without what is secret to the prover."""
+    def listed(self, *, private: bool, keys: bool) -> dict[str, ArtifactRef]:
+        """What the manifest lists, with or without what is secret to the prover and chunks' keys.
+
+        Keys that are not listed lie in the store until `gc` finds that no run refers to them.
+        """
         return {
             name: ref
             for name, ref in self.artifacts.items()
-            if private or not name.startswith(names.PRIVATE)
+            if (private or not name.startswith(names.PRIVATE))
+            and (keys or not name.startswith(names.CHUNK_KEYS))
         }
 
     def seal(self, sealed: SealedPlan) -> str:

@@ -15,6 +15,9 @@ INPUT: Final = "private/input.json"
 PRIVATE: Final = "private/"
 """What begins with this is secret to the prover and never needed by a verifier."""
 
+CHUNK_KEYS: Final = "keys/chunk-"
+"""What begins with this is a chunk's key or says where its keys lie."""
+
 
 def chunk_model(chunk_id: str) -> str:
     """A chunk's ONNX model."""

@@ -234,7 +234,7 @@ def forecast_lines(forecast: Forecast) -> list[str]:
 def plan_document(plan: Plan, forecast: Forecast) -> dict[str, Any]:
     """A plan and its forecast as one JSON object."""
     return {
-        "plan_digest": plan.digest(),
+        "unsealed_digest": plan.digest(),
         "plan": plan.model_dump(mode="json"),
         "forecast": forecast.model_dump(mode="json"),
         "makespan_s": {str(n): round(forecast.makespan_s(n), 3) for n in PLANNED_WORKERS},
@@ -280,6 +280,9 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         shown = ", ".join(f"{value:.4g}" for value in values[:12])
         more = f", ... ({len(values)} values)" if len(values) > 12 else ""
         lines.append(f"Revealed {name}: {shown}{more}")
+    if verdict.hidden:
+        lines.append(f"Committed, not shown: {', '.join(verdict.hidden)}")
+    lines.append(f"Quantised: {verdict.quantisation}")
     lines.append(f"Plan digest {verdict.plan_digest}")
     lines.append(srs_line(verdict.srs_trust))
     lines.append("Not claimed: " + "; ".join(verdict.not_claimed) + ".")

@@ -1,0 +1,295 @@
+"""(b): the best arguments for one stock circuit, found by search.
+
+Every combination of scales, rebase multiplier, decomposition and columns is sized with
+`ezkl.gen_settings`; `estimated_cost` picks each one's logrows and ranks them. Going down the
+ranking, ezkl's forward pass checks on several inputs that values stay in range and that the output
+is accurate enough, and gives the range of lookup tables (twice what was seen, calibration's own
+margin). The first that pass are the finalists; whoever calls proves them and keeps the fastest.
+The model itself is left as it is: no rewrites.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import ezkl
+import numpy as np
+import onnxruntime
+
+from benchmarks.models.registry import BenchmarkModel, FloatArray
+from benchmarks.stock import calibration_inputs, flat, input_json
+from zkml_ray.commitments.field import decode, to_signed
+
+SCALES: Final = ((7, 7), (8, 10), (10, 10), (11, 11), (12, 12), (13, 13))
+MULTIPLIERS: Final = (1, 2)
+DECOMPOSITIONS: Final = ((1 << 14, 2), (1 << 12, 2), (1 << 10, 3), (1 << 9, 3), (1 << 7, 4))
+COLUMNS: Final = (1, 2, 3, 4, 5, 6, 7)
+BLINDING_ROWS: Final = 8
+MAX_LOGROWS: Final = 20
+
+_SLOT_WEIGHT: Final = {1: 1.2, 2: 0.79, 3: 0.67, 4: 1.0, 5: 0.95, 6: 0.90, 7: 0.88}
+"""Cost of a base slot by columns, relative to four columns: proving-key elements a slot."""
+
+_LOOKUP_WEIGHT: Final = 0.25
+"""What each lookup table adds to every base slot (13 of 52 microseconds)."""
+
+_EINSUM_WEIGHT: Final = 0.92
+"""Cost of a Freivalds slot in base slots at four columns (48 of 52 microseconds)."""
+
+_ROW_WEIGHT: Final = 1.0
+"""What every row costs whatever stands in it, in base slots."""
+
+
+_SHUFFLE_WEIGHT: Final = 3.0
+"""What the three columns of shuffles and dynamic lookups add to every row, in base slots."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """One combination.
+
+    Attributes:
+        input_scale: log2 of the fixed-point denominator of the input.
+        param_scale: The same of the weights.
+        scale_rebase_multiplier: ezkl's.
+        decomp_base: Base of the range-check decomposition.
+        decomp_legs: Its digits.
+        num_inner_cols: Columns.
+        logrows: log2 of the rows.
+    """
+
+    input_scale: int
+    param_scale: int
+    scale_rebase_multiplier: int
+    decomp_base: int
+    decomp_legs: int
+    num_inner_cols: int
+    logrows: int = MAX_LOGROWS
+
+    def run_args(self) -> Any:
+        """As ezkl takes them; everything else is default."""
+        arguments = ezkl.PyRunArgs()
+        for name, value in asdict(self).items():
+            setattr(arguments, name, value)
+        return arguments
+
+    def quantisation(self) -> tuple[int, ...]:
+        """What decides the values and whether they fit: all but columns and logrows."""
+        return (
+            self.input_scale,
+            self.param_scale,
+            self.scale_rebase_multiplier,
+            self.decomp_base,
+            self.decomp_legs,
+        )
+
+
+def columns_needed(settings: Mapping[str, Any], columns: int, logrows: int) -> tuple[int, int]:
+    """Columns that a circuit takes for each operand: base columns and Freivalds columns.
+
+    Args:
+        settings: ezkl's, at any logrows; `sizes_of` will do.
+        columns: Inner columns, which blocks are made of.
+        logrows: log2 of the rows.
+    """
+    block = ((1 << logrows) - BLINDING_ROWS) * columns
+    base = -(-settings["total_assignments"] // block) * columns
+    return base, -(-settings["einsum_params"]["total_einsum_col_size"] // block) * columns
+
+
+def sizes_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ezkl's settings that says how large a circuit is."""
+    einsum = settings["einsum_params"]["total_einsum_col_size"]
+    names = ("num_rows", "total_assignments", "total_const_size")
+    return {
+        **{name: settings[name] for name in names},
+        "einsum_params": {"total_einsum_col_size": einsum},
+        "lookups": len(settings["required_lookups"]),
+        "num_inner_cols": settings["run_args"]["num_inner_cols"],
+        "logrows": settings["run_args"]["logrows"],
+    }
+
+
+def estimated_cost(settings: Mapping[str, Any], columns: int, logrows: int) -> float:
+    """Estimated cost of proving, in base slots; only its order matters.
+
+    Allocated slots are counted, not used ones: columns come in blocks of 2^logrows rows.
+
+    Args:
+        settings: ezkl's, at any logrows.
+        columns: Inner columns.
+        logrows: log2 of the rows.
+    """
+    base, einsum = columns_needed(settings, columns, logrows)
+    shuffled = settings.get("num_shuffles", 0) + settings.get("num_dynamic_lookups", 0) > 0
+    weight = _SLOT_WEIGHT[columns] + _LOOKUP_WEIGHT * len(settings["required_lookups"])
+    per_row: float = base * weight + einsum * _EINSUM_WEIGHT * _SLOT_WEIGHT[columns]
+    return (1 << logrows) * (per_row + _ROW_WEIGHT + (_SHUFFLE_WEIGHT if shuffled else 0.0))
+
+
+def smallest_logrows(settings: Mapping[str, Any], lookup_width: int) -> int:
+    """The smallest logrows that tables, instances and shuffles fit into.
+
+    Args:
+        settings: ezkl's.
+        lookup_width: Values that a lookup table spans.
+    """
+    widths = [high - low + 1 for low, high in settings["required_range_checks"]]
+    needed = max(
+        max(widths, default=0),
+        lookup_width if settings["required_lookups"] else 0,
+        sum(math.prod(shape) for shape in settings["model_instance_shapes"]),
+        settings.get("total_dynamic_col_size", 0) + settings.get("total_shuffle_col_size", 0),
+    )
+    return max(10, math.ceil(math.log2(needed + BLINDING_ROWS)))
+
+
+def cheapest_logrows(settings: Mapping[str, Any], columns: int, lookup_width: int) -> int:
+    """The logrows of the least estimated cost; the arguments are the other functions'."""
+    low = min(smallest_logrows(settings, lookup_width), MAX_LOGROWS)
+    return min(
+        range(low, MAX_LOGROWS + 1), key=lambda logrows: estimated_cost(settings, columns, logrows)
+    )
+
+
+def combinations() -> Iterator[Arguments]:
+    """All that are tried, logrows aside."""
+    for (inputs, params), multiplier, (base, legs), columns in itertools.product(
+        SCALES, MULTIPLIERS, DECOMPOSITIONS, COLUMNS
+    ):
+        yield Arguments(
+            input_scale=inputs,
+            param_scale=params,
+            scale_rebase_multiplier=multiplier,
+            decomp_base=base,
+            decomp_legs=legs,
+            num_inner_cols=columns,
+        )
+
+
+def ranked(model: Path, folder: Path, tried: Iterable[Arguments]) -> list[tuple[float, Arguments]]:
+    """Every combination that ezkl accepts, with its best logrows, cheapest first.
+
+    Args:
+        model: The ONNX file.
+        folder: Scratch.
+        tried: The combinations.
+    """
+    found = []
+    target = folder / "sized.json"
+    for arguments in tried:
+        try:
+            ezkl.gen_settings(str(model), str(target), arguments.run_args())
+        except RuntimeError:
+            continue
+        settings = json.loads(target.read_text())
+        logrows = cheapest_logrows(
+            settings, arguments.num_inner_cols, (16 << arguments.input_scale) + 1
+        )
+        cost = estimated_cost(settings, arguments.num_inner_cols, logrows)
+        found.append((cost, replace(arguments, logrows=logrows)))
+    return sorted(found, key=lambda item: item[0])
+
+
+def finalists(
+    model: BenchmarkModel, folder: Path, *, count: int, max_error: float
+) -> list[dict[str, Any]]:
+    """Search, and write the folders of the best combinations that work.
+
+    Args:
+        model: The model.
+        folder: Gets `finalist-0`, `finalist-1`, ..., each a baseline of one part.
+        count: How many.
+        max_error: Largest absolute error of an output on the calibration inputs.
+
+    Returns:
+        Per finalist its arguments, estimate and error; the last entry says how many were tried.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    order = ranked(model.path, folder, combinations())
+    checked: dict[tuple[int, ...], float | None] = {}
+    chosen: list[dict[str, Any]] = []
+    for cost, arguments in order:
+        key = arguments.quantisation()
+        if checked.get(key, 0.0) is None:
+            continue
+        part = folder / f"finalist-{len(chosen)}" / "part-000"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        error = checked[key] = _tried(model, part, arguments)
+        if error is None or error > max_error:
+            checked[key] = None
+            shutil.rmtree(part.parent)
+            continue
+        chosen.append({"arguments": asdict(arguments), "estimate": cost, "max_error": error})
+        if len(chosen) == count:
+            break
+    if not chosen:
+        raise RuntimeError(f"no arguments keep the error below {max_error:g}")
+    (folder / "search.json").write_text(
+        json.dumps(
+            {
+                "finalists": chosen,
+                "sized": len(order),
+                "quantisations_checked": len(checked),
+                "cheapest": [[cost, asdict(arguments)] for cost, arguments in order[:20]],
+            }
+        )
+    )
+    return chosen
+
+
+def _tried(model: BenchmarkModel, part: Path, arguments: Arguments) -> float | None:
+    """Write a part's settings; its largest output error, or None where values leave the range."""
+    shutil.copy(model.path, part / "model.onnx")
+    onnx, settings = str(part / "model.onnx"), part / "settings.json"
+    try:
+        ezkl.gen_settings(onnx, str(settings), arguments.run_args())
+        ezkl.compile_circuit(onnx, str(part / "circuit"), str(settings))
+        tried = [forward(model, part, one) for one in calibration_inputs(model)]
+    except RuntimeError:
+        return None
+    raw = json.loads(settings.read_text())
+    low, high = min(t.lookups[0] for t in tried), max(t.lookups[1] for t in tried)
+    final = arguments.run_args()
+    if raw["required_lookups"]:
+        low, high = min(2 * low, -1), max(2 * high, 1)
+        final.lookup_range = (low, high)
+        final.logrows = cheapest_logrows(raw, arguments.num_inner_cols, high - low + 1)
+    ezkl.gen_settings(onnx, str(settings), final)
+    return max(t.error for t in tried)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """A quantised forward pass: largest absolute error, and the span of lookup inputs."""
+
+    error: float
+    lookups: tuple[int, int]
+
+
+def forward(model: BenchmarkModel, part: Path, sample: FloatArray) -> Forward:
+    """Run a part's compiled circuit on one input, which lacks the batch dimension."""
+    data, made = part / "try-input.json", part / "try-witness.json"
+    data.write_text(input_json([flat(sample)]))
+    ezkl.gen_witness(str(data), str(part / "circuit"), str(made))
+    witness = json.loads(made.read_text())
+    scale = json.loads((part / "settings.json").read_text())["model_output_scales"][0]
+    found = [to_signed(decode(value)) / 2.0**scale for value in witness["outputs"][0]]
+    error = np.abs(np.asarray(found) - float_output(model, sample).ravel()).max()
+    lookups = int(witness["min_lookup_inputs"]), int(witness["max_lookup_inputs"])
+    return Forward(error=float(error), lookups=lookups)
+
+
+def float_output(model: BenchmarkModel, sample: FloatArray) -> FloatArray:
+    """Onnxruntime's first output for one input without its batch dimension."""
+    session = onnxruntime.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
+    first: FloatArray = session.run(None, {session.get_inputs()[0].name: sample[None]})[0]
+    return first
