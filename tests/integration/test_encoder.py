@@ -14,8 +14,6 @@ from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits import rederive_circuits
 from zkml_ray.stages.plan import PlanOptions, plan
 
-pytestmark = pytest.mark.ray
-
 SIZE = EncoderSize(width=8, heads=2, hidden=16, tokens=4)
 
 # Tables of 16 << scale rows: at this scale they fit circuits of 2^12.
@@ -29,6 +27,8 @@ def block(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_encoder_block_is_proved_and_verified_end_to_end(
     block: Path, ray_cluster: None, tmp_path: Path
 ) -> None:
