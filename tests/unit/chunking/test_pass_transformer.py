@@ -303,3 +303,21 @@ def test_rewritten_circuit_keeps_its_ranges_from_scale_8_to_12(
     (expected,) = run(proto, feeds).values()
     error = run_quantised(changed, feeds, scale=scale).reals() - expected.reshape(-1)
     assert np.abs(error).max() < 6 * 2.0**-scale
+
+
+def test_at_a_scale_without_room_attention_and_normalisation_stay_as_they_are(
+    proto: onnx.ModelProto,
+) -> None:
+    assert {r.name for r in default_rewrites(proto, weight_bits=12)} == set(PASSES)
+    assert "attention" not in {r.name for r in default_rewrites(proto, weight_bits=13)}
+    assert {r.name for r in default_rewrites(proto, weight_bits=17)} == {"gelu-ffn"}
+
+
+def test_every_layer_of_an_encoder_is_rewritten() -> None:
+    size = EncoderSize(layers=2, width=WIDTH, heads=HEADS, hidden=HIDDEN, tokens=TOKENS)
+    proto = normalise(build_encoder(size), {})
+    chosen = default_rewrites(proto, weight_bits=10)
+    assert sorted(rewrite.name for rewrite in chosen) == sorted(
+        [*PASSES, *PASSES, *["layer-norm"] * 2]
+    )
+    assert float_error(apply_rewrites(proto, chosen), proto) < 2e-3
