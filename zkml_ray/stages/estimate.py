@@ -35,7 +35,7 @@ from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.sizing import best_size, better_size
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
-from zkml_ray.stages.probe import each, probe, probed_or_reason
+from zkml_ray.stages.probe import each, lookup_range, probe, probed_or_reason
 
 PROBE_COLUMNS: Final = 5
 """Inner columns of the estimates; a chunk's own are searched when it is chosen."""
@@ -322,7 +322,7 @@ def probe_arguments(
         decomp_legs=commitment.decomp_legs,
         num_inner_cols=columns,
         logrows=MAX_LOGROWS,
-        lookup_range=(-(8 << input_scale), 8 << input_scale),
+        lookup_range=lookup_range(input_scale),
     )
 
 

@@ -16,7 +16,7 @@ from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.sizing import Sized, best_size, better_size
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
-from zkml_ray.stages.probe import each, probe
+from zkml_ray.stages.probe import each, lookup_range, probe
 
 COLUMNS: Final = (5, 6, 7, 4, 3, 2, 1)
 """Inner columns that are tried. From eight on the extended domain doubles (docs/adr/0004)."""
@@ -62,7 +62,7 @@ def choose_arguments(
             decomp_legs=legs,
             num_inner_cols=columns,
             logrows=MAX_LOGROWS,
-            lookup_range=(-(8 << input_scale), 8 << input_scale),
+            lookup_range=lookup_range(input_scale),
         )
 
     base, legs = commitment.decomp_base, commitment.decomp_legs
