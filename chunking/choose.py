@@ -8,7 +8,8 @@ decomposition 128^4 and five columns (measured by tests/unit/chunking/test_passe
   saves. Left native where one output position makes it a dense layer;
 - maxpool-pairwise: 24 cells for each maximum of two against about 100 a window;
 - relu-abs: 4 cells an element;
-- dense-integer: nothing by itself: applied where a ReLU follows.
+- dense-integer: nothing by itself: applied where a ReLU follows;
+- attention, gelu-ffn, layer-norm: wherever they find their form; they save a third of its cells.
 
 Weight bits are the parameter scale, so that nothing is lost against native quantisation, or fewer
 where the weights say that sums would leave the decomposition's range: a deferred sum v is held as
@@ -88,6 +89,9 @@ def _pays(model: ir.Model, rewrite: Rewrite) -> bool:
 
 def _with_bits(model: ir.Model, rewrite: Rewrite, weight_bits: int, range_bits: int) -> Rewrite:
     """The rewrite with as many weight bits as fit."""
+    if rewrite.name == "layer-norm":
+        # Its rebase takes back the scale, the bits and one more.
+        return replace(rewrite, parameter=min(rewrite.parameter, range_bits - 2 - weight_bits))
     if rewrite.name not in _WITH_WEIGHTS:
         return rewrite
     node = node_named(model, rewrite.node)

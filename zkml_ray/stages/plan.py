@@ -118,8 +118,8 @@ def plan(
     commitment = CommitmentArguments(salted=options.salted, max_slots=options.max_leaf_slots)
     # One thread: more of them change every chunk's time by one factor, so no choice.
     prices = CostModel(profile=profile or load_profile(), threads=1)
-    normalised = normalised_graph(model, options.dimensions).proto
-    rewrites = default_rewrites(normalised, weight_bits=options.scale, passes=options.passes)
+    graph = normalised_graph(model, options.dimensions)
+    rewrites = default_rewrites(graph.proto, weight_bits=options.scale, passes=options.passes)
 
     def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
         return choose_arguments(
@@ -137,7 +137,7 @@ def plan(
             budget=Budget(workers=options.workers, memory_bytes=options.memory_bytes),
             arguments=choose,
         )
-    graph = ModelGraph(apply_rewrites(normalised, rewrites))
+    graph = ModelGraph(apply_rewrites(graph.proto, rewrites))
     circuits = derive_circuits(
         model,
         graph,
