@@ -11,7 +11,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[prove,s3,test,lint,bench]'
 	touch $(STAMP)
 
 # Proves a real handwritten digit on two Ray workers and verifies it. Keys stay in .cache.
@@ -52,6 +52,7 @@ bench-run: $(STAMP)
 	    --out benchmarks/results/accuracy/$$model.json || exit 1; \
 	done
 	$(BIN)/python benchmarks/commitment_cost.py --out benchmarks/results/commitment_cost.json
+	$(BIN)/python benchmarks/rounding_slack.py --out benchmarks/results/rounding_slack.json
 	$(BIN)/python benchmarks/big.py --workers $(WORKERS) --out benchmarks/results/big.json
 
 # The Poseidon vectors of the independent oracle; its own environment (docs/adr/0002).

@@ -42,15 +42,15 @@ from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.srs import ensure_srs
-from zkml_ray.stages.plan import INNER_COLUMNS, PlanOptions, plan
+from zkml_ray.stages.plan import PlanOptions, plan
 
 SIZES = (64, 256, 1024, 4096)
 PACKS = {1: (1, 1), 2: (2, 1), 4: (4, 1), 8: (4, 2)}
 STRIDE_BITS = 30
-BASE, LEGS, SCALE = 128, 4, 10
+BASE, LEGS, SCALE, COLUMNS = 128, 4, 10, 5
 
 
-def arguments(logrows: int, columns: int = INNER_COLUMNS) -> CircuitArguments:
+def arguments(logrows: int, columns: int = COLUMNS) -> CircuitArguments:
     return CircuitArguments(
         input_scale=SCALE,
         param_scale=SCALE,
@@ -184,7 +184,7 @@ def _with_input(data: bytes, count: int) -> bytes:
 def lenet_rows(repeats: int, max_logrows: int) -> list[dict[str, Any]]:
     rows = []
     model = load_model(MODELS["lenet5"].path)
-    circuits = plan(model, PlanOptions(scale=SCALE))
+    circuits = plan(model, PlanOptions(scale=SCALE, layers_per_chunk=1))
     graph = normalised_graph(model, {})
     limits = {"repeats": repeats, "max_logrows": max_logrows}
     for chunk in circuits.plan.chunks:

@@ -10,15 +10,21 @@ Packing is injective only for elements inside the packing's range. Incoming tens
 range-checked by ezkl as circuit inputs. An outgoing tensor is range-checked where the operator
 that makes it does that; any other is passed through `(y + |y|) - |y|`: the absolute value
 decomposes y into digits, which constrains it, and the sum is y again (docs/adr/0003).
+
+Scales: ezkl gives every input of a circuit one nominal scale, the plan's input scale. A boundary
+of a larger scale is brought to its own by a product with 2^-k, which ezkl turns into a change of
+the nominal scale alone: for an incoming tensor behind its commitment, where the chunk's nodes
+read it; for an outgoing one at its salts (docs/adr/0012).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from zkml_ray.chunking.graph import ModelGraph, TensorInfo
 from zkml_ray.chunking.operators import RANGE_CHECKED, SELECTING
@@ -36,10 +42,12 @@ class CommittedTensor:
     Attributes:
         info: Its name and shape.
         layout: Its cut into leaves.
+        scale_shift: Its scale less the plan's input scale; never below 0.
     """
 
     info: TensorInfo
     layout: LeafLayout
+    scale_shift: int = 0
 
 
 def extract_chunk(
@@ -60,9 +68,9 @@ def extract_chunk(
         The model's bytes, deterministic in the arguments.
     """
     body = [graph.nodes[name] for name in nodes]
-    made = [onnx.NodeProto.FromString(node.SerializeToString()) for node in body]
+    made, initializers = _brought_to_scale(body, incoming)
     used = {value for node in body for value in node.input}
-    initializers = [graph.initializers[name] for name in sorted(used & graph.initializers.keys())]
+    initializers += [graph.initializers[name] for name in sorted(used & graph.initializers.keys())]
     inputs = [
         helper.make_tensor_value_info(t.info.name, onnx.TensorProto.FLOAT, list(t.info.shape))
         for t in incoming
@@ -80,13 +88,19 @@ def extract_chunk(
             guarded = f"{prefix}/guarded"
             made += _guard(source, guarded, prefix)
             source = guarded
+        salt = f"{prefix}/salt" if tensor.layout.salts_per_leaf else None
         commit = commit_nodes(
             prefix=prefix,
             tensor=source,
-            salt=f"{prefix}/salt" if tensor.layout.salts_per_leaf else None,
+            salt=salt,
             layout=tensor.layout,
             shape=tensor.info.shape,
         )
+        if salt and tensor.scale_shift and index >= len(incoming):
+            nodes, factor = _nominal(salt, tensor.scale_shift)
+            made += nodes
+            initializers.append(factor)
+            _rename_inputs(commit.nodes, {salt: nodes[0].output[0]})
         made += commit.nodes
         initializers += commit.initializers
         outputs += commit.outputs
@@ -115,6 +129,38 @@ def is_range_checked(node: onnx.NodeProto, checked: set[str]) -> bool:
         return False
     data_inputs = node.input if node.op_type == "Concat" else node.input[:1]
     return all(name in checked for name in data_inputs)
+
+
+def _brought_to_scale(
+    body: Sequence[onnx.NodeProto], incoming: Sequence[CommittedTensor]
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Copies of a chunk's nodes that read every incoming tensor at its own scale."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in body]
+    shifts: list[onnx.NodeProto] = []
+    factors: list[onnx.TensorProto] = []
+    renamed: dict[str, str] = {}
+    for tensor in incoming:
+        if tensor.scale_shift:
+            nodes, factor = _nominal(tensor.info.name, tensor.scale_shift)
+            shifts += nodes
+            factors.append(factor)
+            renamed[tensor.info.name] = nodes[0].output[0]
+    _rename_inputs(copies, renamed)
+    return shifts + copies, factors
+
+
+def _nominal(name: str, shift: int) -> tuple[list[onnx.NodeProto], onnx.TensorProto]:
+    """A product with 2^-shift: the same field elements at a nominal scale larger by `shift`."""
+    value = np.asarray([2.0**-shift], dtype=np.float32)
+    factor = numpy_helper.from_array(value, f"zkml_ray/{name}/factor")
+    target = f"zkml_ray/{name}/scaled"
+    return [helper.make_node("Mul", [name, factor.name], [target], name=target)], factor
+
+
+def _rename_inputs(nodes: Sequence[onnx.NodeProto], renamed: Mapping[str, str]) -> None:
+    for node in nodes:
+        for position, name in enumerate(node.input):
+            node.input[position] = renamed.get(name, name)
 
 
 def _guard(source: str, target: str, prefix: str) -> list[onnx.NodeProto]:

@@ -68,3 +68,15 @@ SUPPORTED: Final = (
         }
     )
 )
+
+FOLDABLE: Final = frozenset(
+    {
+        *("Concat", "Expand", "Flatten", "Gather", "Reshape", "Slice", "Split", "Squeeze"),
+        *("Transpose", "Unsqueeze", "Where", "Identity", "Tile", "ConstantOfShape", "Cast"),
+        *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Min", "Max", "Mod", "Sqrt"),
+        *("Floor", "Ceil", "Range", "ReduceProd", "Shape", "Size"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not"),
+    }
+)
+"""Operators that are computed in advance where all they depend on is constant
+(`normal_form.constants`). Those that are not in `SUPPORTED` may stand nowhere else."""

@@ -30,4 +30,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'zkml_ray' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    from zkml_ray.extras import named_if_missing
+
+    with named_if_missing():
+        return getattr(import_module(_HOMES[name]), name)

@@ -14,7 +14,6 @@ from zkml_ray.events import Listener, ignore
 from zkml_ray.execution import (
     Begun,
     begin,
-    check_store_keys,
     checked_threads,
     coordinating,
     take_up,
@@ -117,7 +116,6 @@ def prove_distributed(
         StoreError: The store failed.
     """
     threads = checked_threads(workers, threads)
-    check_store_keys(store_keys)
     begun = begin(
         model,
         inputs,
@@ -219,7 +217,6 @@ def advance(
         ZkmlRayError: As `prove_distributed`.
     """
     threads = checked_threads(workers, threads)
-    check_store_keys(store_keys)
     begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)))
     if until in ("plan", "witness"):
         coordinator = coordinating(begun, None, None, workers, threads, store_keys, listener)
@@ -261,7 +258,6 @@ def resume(
         ZkmlRayError: As `prove_distributed`.
     """
     threads = checked_threads(workers, threads)
-    check_store_keys(store_keys)
     journal = Journal(opened_store(store), RunLayout(project, run_id))
     return _execute(take_up(journal), None, workers, threads, store_keys, address, listener)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zkml_ray import backend
@@ -19,6 +19,7 @@ from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import Crossing, ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normalize import normalise
+from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError, StageError, UnsupportedOperatorError
@@ -29,6 +30,7 @@ from zkml_ray.schema.plan import (
     CommitmentArguments,
     LayoutSpec,
     Plan,
+    RewriteStep,
 )
 
 ArgumentRule = Callable[[str, Path, int], CircuitArguments]
@@ -63,9 +65,11 @@ class DerivedCircuits:
     normalised: bytes
 
 
-def normalised_graph(model: LoadedModel, dimensions: Mapping[str, int]) -> ModelGraph:
-    """The normalised model of a user's file, indexed."""
-    return ModelGraph(normalise(model.proto, dimensions))
+def normalised_graph(
+    model: LoadedModel, dimensions: Mapping[str, int], rewrites: Sequence[Rewrite] = ()
+) -> ModelGraph:
+    """The normalised and rewritten model of a user's file, indexed."""
+    return ModelGraph(apply_rewrites(normalise(model.proto, dimensions), rewrites))
 
 
 def derive_circuits(
@@ -73,6 +77,7 @@ def derive_circuits(
     graph: ModelGraph,
     *,
     dimensions: Mapping[str, int],
+    rewrites: Sequence[Rewrite] = (),
     parts: Sequence[Sequence[str]],
     input_scale: int,
     commitment: CommitmentArguments,
@@ -82,8 +87,9 @@ def derive_circuits(
 
     Args:
         model: The user's model.
-        graph: Its normalised form (`normalised_graph` with the same dimensions).
+        graph: Its normalised form (`normalised_graph` with the same dimensions and rewrites).
         dimensions: Values of symbolic dimensions.
+        rewrites: Changes made to the normalised model.
         parts: Node names per chunk.
         input_scale: log2 of the fixed-point denominator of the model's inputs.
         commitment: How boundaries are cut into leaves.
@@ -96,7 +102,6 @@ def derive_circuits(
     crossings = graph.crossings(parts)
     packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
     committed = {c.tensor.name: _committed(c, packing, commitment) for c in crossings}
-    scales = dict.fromkeys(graph.inputs, input_scale)
     chunks: list[ChunkPlan] = []
     files: dict[str, CircuitFiles] = {}
     for index, nodes in enumerate(parts):
@@ -108,27 +113,13 @@ def derive_circuits(
             raise ChunkingError(
                 f"{chunk_id} ({', '.join(operators)}) reads no tensor: fold it away"
             )
-        scale = _common_scale(chunk_id, incoming, scales)
-        onnx_data = extract_chunk(
-            graph, nodes, [committed[n] for n in incoming], [committed[n] for n in outgoing]
+        made = _circuit(
+            graph, nodes, chunk_id, operators, incoming, outgoing, committed, input_scale, arguments
         )
-        chosen, settings = _settings(chunk_id, operators, onnx_data, scale, arguments)
-        _check_range(chunk_id, chosen, packing)
-        leaves = [committed[name].layout.leaf_count for name in (*incoming, *outgoing)]
-        output_scales = _boundary_scales(chunk_id, settings, leaves)
-        for name, known in zip((*incoming, *outgoing), output_scales, strict=True):
-            if scales.setdefault(name, known) != known:
-                raise ChunkingError(
-                    f"{chunk_id}: boundary {name} has scale {known} here and {scales[name]} where "
-                    "it is made"
-                )
-        for name in outgoing:
-            if scales[name] != scale and commitment.salted:
-                raise ChunkingError(
-                    f"{chunk_id}: boundary {name} has scale {scales[name]} but its salts have "
-                    f"{scale}; cut elsewhere (--layers-per-chunk)"
-                )
-        files[chunk_id] = CircuitFiles(onnx=onnx_data, settings=settings.data)
+        _check_range(chunk_id, made.chosen, packing)
+        for name, shift in made.shifts.items():
+            committed[name] = replace(committed[name], scale_shift=shift)
+        files[chunk_id] = CircuitFiles(onnx=made.onnx, settings=made.settings.data)
         chunks.append(
             ChunkPlan(
                 id=chunk_id,
@@ -136,11 +127,11 @@ def derive_circuits(
                 operators=operators,
                 inputs=tuple(incoming),
                 outputs=tuple(outgoing),
-                arguments=chosen,
-                onnx_sha256=sha256_hex(onnx_data),
-                settings_sha256=sha256_hex(settings.data),
-                num_rows=settings.num_rows,
-                poseidon_rows=settings.poseidon_rows,
+                arguments=made.chosen,
+                onnx_sha256=sha256_hex(made.onnx),
+                settings_sha256=sha256_hex(made.settings.data),
+                num_rows=made.settings.num_rows,
+                poseidon_rows=made.settings.poseidon_rows,
             )
         )
     normalised = graph.proto.SerializeToString(deterministic=True)
@@ -149,6 +140,9 @@ def derive_circuits(
         model_sha256=sha256_hex(model.data),
         normalised_sha256=sha256_hex(normalised),
         dimensions=tuple(sorted(dimensions.items())),
+        rewrites=tuple(
+            RewriteStep(name=r.name, node=r.node, parameter=r.parameter) for r in rewrites
+        ),
         input_scale=input_scale,
         commitment=commitment,
         chunks=tuple(chunks),
@@ -156,7 +150,7 @@ def derive_circuits(
             BoundaryPlan(
                 name=c.tensor.name,
                 shape=c.tensor.shape,
-                scale=scales[c.tensor.name],
+                scale=input_scale + committed[c.tensor.name].scale_shift,
                 producer=None if c.producer is None else chunks[c.producer].id,
                 consumers=tuple(chunks[i].id for i in c.consumers),
                 layout=LayoutSpec.of(committed[c.tensor.name].layout),
@@ -180,11 +174,15 @@ def rederive_circuits(model: LoadedModel, plan: Plan) -> DerivedCircuits:
         ZkmlRayError: The arguments do not fit the model.
     """
     dimensions = dict(plan.dimensions)
+    rewrites = [
+        Rewrite(name=step.name, node=step.node, parameter=step.parameter) for step in plan.rewrites
+    ]
     recorded = {chunk.id: chunk.arguments for chunk in plan.chunks}
     return derive_circuits(
         model,
-        normalised_graph(model, dimensions),
+        normalised_graph(model, dimensions, rewrites),
         dimensions=dimensions,
+        rewrites=rewrites,
         parts=[chunk.nodes for chunk in plan.chunks],
         input_scale=plan.input_scale,
         commitment=plan.commitment,
@@ -206,15 +204,62 @@ def _committed(
     return CommittedTensor(info=crossing.tensor, layout=layout)
 
 
-def _common_scale(chunk_id: str, incoming: Sequence[str], scales: Mapping[str, int]) -> int:
-    found = {scales[name] for name in incoming}
-    if len(found) != 1:
-        shown = ", ".join(f"{name} has {scales[name]}" for name in incoming)
-        raise ChunkingError(
-            f"{chunk_id}: the tensors it reads must have one scale ({shown}); cut elsewhere "
-            "(--layers-per-chunk)"
-        )
-    return found.pop()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Circuit:
+    """A chunk's circuit, and by how much each outgoing scale exceeds the plan's input scale."""
+
+    onnx: bytes
+    chosen: CircuitArguments
+    settings: backend.Settings
+    shifts: Mapping[str, int]
+
+
+def _circuit(
+    graph: ModelGraph,
+    nodes: Sequence[str],
+    chunk_id: str,
+    operators: tuple[str, ...],
+    incoming: Sequence[str],
+    outgoing: Sequence[str],
+    committed: Mapping[str, CommittedTensor],
+    input_scale: int,
+    arguments: ArgumentRule,
+) -> _Circuit:
+    """Make a chunk's circuit, its salts at the scales of the tensors they stand with.
+
+    An outgoing tensor's scale is not known before ezkl has seen the chunk. With its salts at the
+    input scale its leaves have the larger of the two scales, and no tensor's scale is below the
+    input scale: so the leaves show the tensor's. Where it is larger, the salts are raised to it,
+    and the second circuit must show the same (docs/adr/0012).
+    """
+    into = [committed[name] for name in incoming]
+    counts = [committed[name].layout.leaf_count for name in (*incoming, *outgoing)]
+    shifts = dict.fromkeys(outgoing, 0)
+    for _ in range(2):
+        out = [replace(committed[name], scale_shift=shifts[name]) for name in outgoing]
+        data = extract_chunk(graph, nodes, into, out)
+        chosen, settings = _settings(chunk_id, operators, data, input_scale, arguments)
+        shown = _boundary_scales(chunk_id, settings, counts)
+        for name, scale in zip(incoming, shown, strict=False):
+            if scale != input_scale:
+                raise ChunkingError(
+                    f"{chunk_id}: the leaves of {name}, which it reads, have scale {scale} instead "
+                    f"of {input_scale}"
+                )
+        found = {
+            name: scale - input_scale
+            for name, scale in zip(outgoing, shown[len(incoming) :], strict=True)
+        }
+        if found == shifts:
+            return _Circuit(onnx=data, chosen=chosen, settings=settings, shifts=shifts)
+        if any(shift < 0 for shift in found.values()):
+            break
+        shifts = found
+    shown_scales = ", ".join(f"{name} {input_scale + shift}" for name, shift in found.items())
+    raise ChunkingError(
+        f"{chunk_id} ({', '.join(operators)}): the scales of its outgoing tensors do not settle "
+        f"(last {shown_scales}); cut elsewhere (--layers-per-chunk)"
+    )
 
 
 def _settings(

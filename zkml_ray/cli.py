@@ -1,4 +1,7 @@
-"""The command line: zkml-ray {demo,plan,prove,resume,verify,open,runs,fetch,gc,rm,doctor}.
+"""The command line of zkml-ray.
+
+Its commands: demo, plan, calibrate, prove, resume, verify, bundle, export, open, verify-opening,
+runs, fetch, gc, rm, doctor.
 
 The commands lie in `commands_prove`, `commands_verify` and `commands_store`; what they share, exit
 codes among it, in `terminal`.
@@ -29,8 +32,11 @@ app = typer.Typer(
 app.command()(commands_prove.demo)
 app.command()(commands_prove.plan)
 app.command()(commands_prove.prove)
+app.command()(commands_prove.calibrate)
 app.command()(commands_prove.resume)
 app.command()(commands_verify.verify)
+app.command()(commands_verify.bundle)
+app.command()(commands_verify.export)
 app.command("open")(commands_verify.open_)
 app.command("verify-opening")(commands_verify.verify_opening)
 app.command()(commands_store.runs)

@@ -63,7 +63,7 @@ def fetch(
     json_: Json = False,
 ) -> None:
     """Download a run's artifacts, each re-hashed."""
-    from zkml_ray.housekeeping import fetch_run
+    from zkml_ray.fetch import fetch_run
     from zkml_ray.stores import open_store
     from zkml_ray.stores.layout import RunLayout
 

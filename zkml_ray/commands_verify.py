@@ -1,4 +1,7 @@
-"""Commands that verify: verify, open, verify-opening. They import neither Ray nor a stage."""
+"""Commands for verifiers: verify, bundle, export, open, verify-opening.
+
+They import neither Ray nor a stage. `python -m zkml_ray.verifier` is `verify` alone.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,25 @@ import typer
 
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError, VerificationError
-from zkml_ray.terminal import Json, Project, RunArgument, Store, print_json, stderr, stdout
+from zkml_ray.stores.layout import RunLayout
+from zkml_ray.terminal import (
+    Json,
+    Project,
+    RunArgument,
+    Store,
+    print_json,
+    run_app,
+    stderr,
+    stdout,
+)
+
+RunOrBundle = Annotated[
+    str, typer.Argument(help="Id of the run, or path of its bundle (.zip).", show_default=False)
+]
 
 
 def verify(
-    run: RunArgument,
+    run: RunOrBundle,
     store: Store = None,
     project: Project = "default",
     model: Annotated[
@@ -33,6 +50,7 @@ def verify(
 ) -> None:
     """Verify a stored run, trusting nothing but the model or a plan digest."""
     from zkml_ray.report import verdict_lines
+    from zkml_ray.verdict import refusal
     from zkml_ray.verification import verify as verify_run
 
     try:
@@ -46,35 +64,68 @@ def verify(
         )
     except VerificationError as error:
         if json_:
-            print_json(
-                {
-                    "ok": False,
-                    "run_id": run,
-                    "error": type(error).__name__,
-                    "message": error.message,
-                    "code": error.code,
-                    "subject": error.subject,
-                    "expected": error.expected,
-                    "got": error.got,
-                }
-            )
+            print_json(refusal(run, error))
         raise
     if json_:
-        print_json(
-            {
-                "ok": True,
-                "run_id": verdict.run_id,
-                "project": verdict.project,
-                "plan_digest": verdict.plan_digest,
-                "statement": verdict.statement,
-                "revealed": {name: list(values) for name, values in verdict.revealed.items()},
-                "srs_trust": verdict.srs_trust,
-                "not_claimed": list(verdict.not_claimed),
-                "steps": [{"name": s.name, "seconds": s.seconds} for s in verdict.steps],
-            }
-        )
+        print_json(verdict.as_json())
         return
     for line in verdict_lines(verdict):
+        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def bundle(
+    run: RunArgument,
+    out: Annotated[Path, typer.Argument(help="The zip file to write.", show_default=False)],
+    whole_srs: Annotated[
+        bool,
+        typer.Option("--whole-srs", help="Whole SRS files too, for those who verify by --model."),
+    ] = False,
+    store: Store = None,
+    project: Project = "default",
+    json_: Json = False,
+) -> None:
+    """Write one file that holds all a verifier needs; verify takes it in a run's place."""
+    from zkml_ray.bundle import write_bundle
+    from zkml_ray.stores import open_store
+
+    opened = open_store(store or default_store_url())
+    size_bytes = write_bundle(opened, RunLayout(project, run), out, whole_srs=whole_srs)
+    if json_:
+        print_json({"run_id": run, "file": str(out), "size_bytes": size_bytes})
+        return
+    stdout.print(f"{out}: {size_bytes:,} bytes", markup=False, highlight=False, soft_wrap=True)
+
+
+def export(
+    run: RunOrBundle,
+    ezkl: Annotated[
+        Path,
+        typer.Option("--ezkl", help="New folder for files that ezkl.verify takes."),
+    ],
+    store: Store = None,
+    project: Project = "default",
+    json_: Json = False,
+) -> None:
+    """Write each chunk's proof, key and settings as files that stock ezkl verifies."""
+    from zkml_ray.backend import EZKL_VERSION
+    from zkml_ray.bundle import open_run
+    from zkml_ray.export import export_ezkl
+
+    opened, layout = open_run(run, store=store, project=project)
+    folders = export_ezkl(opened, layout, ezkl)
+    if json_:
+        print_json({"run_id": layout.run_id, "folders": [str(folder) for folder in folders]})
+        return
+    first = f"{folders[0]}/"
+    lines = [
+        f"{len(folders)} chunks in {ezkl}; index.json there says which instance is which leaf. "
+        f"With ezkl {EZKL_VERSION}, for each:",
+        f'  ezkl.verify("{first}proof.json", "{first}settings.json", "{first}vk.key", '
+        f'"{ezkl}/kzg<logrows>.srs", True)',
+        "That shows that each proof verifies under the key beside it; zkml-ray verify shows the "
+        "rest.",
+    ]
+    for line in lines:
         stdout.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -92,7 +143,6 @@ def open_(
     """Open one activation to a third party: its leaf, salts and path, nothing else."""
     from zkml_ray.openings import open_activation
     from zkml_ray.stores import open_store
-    from zkml_ray.stores.layout import RunLayout
 
     layout = RunLayout(project, run)
     opening = open_activation(
@@ -119,7 +169,8 @@ def verify_opening(
     json_: Json = False,
 ) -> None:
     """Check an opening against the manifest of a verified run."""
-    from zkml_ray.openings import MAX_MANIFEST_BYTES, check_opening
+    from zkml_ray.openings import check_opening
+    from zkml_ray.reader import MAX_MANIFEST_BYTES
     from zkml_ray.schema.manifest import Manifest
 
     for path in (opening, manifest):
@@ -148,3 +199,10 @@ def verify_opening(
         "This holds as far as the manifest does: verify the run first (zkml-ray verify).",
         soft_wrap=True,
     )
+
+
+def main() -> None:
+    """Run `verify` as a program of its own."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(verify)
+    run_app(app, "python -m zkml_ray.verifier")

@@ -7,6 +7,7 @@
 | ZKML_RAY_SRS_DIR | ceremony SRS files, kzg<logrows>.srs | none: an insecure SRS is generated |
 | ZKML_RAY_CACHE_MAX_BYTES | copies of stored objects kept on this machine | 20 GiB |
 | ZKML_RAY_STORE_DEADLINE_S | longest time a store may go without progress | 60 |
+| ZKML_RAY_PROFILE | prices that predictions use | this machine's, else the shipped ones |
 | ZKML_RAY_STORE_TIMEOUT_S | longest silence within one request to a store | 20 |
 
 Endpoint and credentials of S3 stores: `zkml_ray.stores.s3config`.
@@ -65,6 +66,27 @@ def store_timeout_s() -> float:
         ConfigError: The variable is not a positive number.
     """
     return _positive("ZKML_RAY_STORE_TIMEOUT_S", 20)
+
+
+_SIZE_PATTERN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(KiB|MiB|GiB|TiB)", re.IGNORECASE)
+_SIZE_UNITS = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+
+
+def parse_size(option: str, text: str) -> int:
+    """Bytes of a size such as 2GiB, 1.5GiB or 900MiB.
+
+    Args:
+        option: Where the text came from, for the message.
+        text: A number and one of KiB, MiB, GiB, TiB.
+
+    Raises:
+        ConfigError: It is no such size, or zero.
+    """
+    found = _SIZE_PATTERN.fullmatch(text.strip())
+    size_bytes = 0 if found is None else int(float(found[1]) * _SIZE_UNITS[found[2].lower()])
+    if size_bytes < 1:
+        raise ConfigError(f"{option} {text!r} is not a size; write it like 2GiB or 900MiB")
+    return size_bytes
 
 
 def _positive(variable: str, default: float) -> float:

@@ -39,7 +39,8 @@ from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits import DerivedCircuits
 from zkml_ray.cluster.pool import Assigned, Completed, WorkerPool
-from zkml_ray.cost import predicted_makespan_s
+from zkml_ray.cost.model import CostModel
+from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import StageError, ZkmlRayError
 from zkml_ray.events import ChunkMoved, Listener, PlanReady, StageStarted, Warned
 from zkml_ray.journal import Journal
@@ -108,6 +109,7 @@ class Coordinator:
         workers: int,
         threads: int,
         upload_keys: bool,
+        list_keys: bool,
         listener: Listener,
     ) -> None:
         """Take up a run that was begun.
@@ -124,6 +126,7 @@ class Coordinator:
             workers: How many there are, for predictions.
             threads: Prover threads of each, for predictions.
             upload_keys: Store proving keys too.
+            list_keys: Let the manifest refer to keys; without, only the model's owner can verify.
             listener: Told of every event.
         """
         self._request = request
@@ -137,6 +140,7 @@ class Coordinator:
         self._workers = workers
         self._threads = threads
         self._upload_keys = upload_keys
+        self._list_keys = list_keys
         self._listener = listener
         self._stages: list[StageRecord] = []
         self._warnings: list[str] = []
@@ -242,7 +246,7 @@ class Coordinator:
         manifest = manifest.model_copy(
             update={
                 "stages": tuple(self._stages),
-                "artifacts": self._journal.listed(private=keep_private),
+                "artifacts": self._journal.listed(private=keep_private, keys=self._list_keys),
             }
         )
         self._journal.complete(manifest)
@@ -292,7 +296,9 @@ class Coordinator:
                 seed = self._request.input_source.seed
                 self._warn(f"no input was given: the input is random, from seed {seed}")
             revealed_names(circuits.plan, self._request)
-        predicted_s = predicted_makespan_s(circuits.plan, self._workers, self._threads)
+        forecast = CostModel(profile=load_profile(), threads=self._threads).forecast(circuits)
+        self._journal.keep_forecast(forecast)
+        predicted_s = forecast.makespan_s(self._workers)
         chunks = tuple((chunk.id, " ".join(chunk.operators)) for chunk in circuits.plan.chunks)
         self._listener(PlanReady(chunks=chunks, predicted_s=predicted_s))
         return circuits

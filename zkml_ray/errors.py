@@ -197,7 +197,7 @@ class StatementError(VerificationError):
 class TrustRootError(VerificationError):
     """The plan is not the one that the verifier's trust root names."""
 
-    default_code = "trust-root"
+    default_code = "plan-digest"
 
 
 class InsecureSrsError(VerificationError):

@@ -47,19 +47,6 @@ def checked_threads(workers: int, threads: int | None) -> int:
     return threads or max(1, (os.cpu_count() or 1) // workers)
 
 
-def check_store_keys(store_keys: StoreKeys) -> None:
-    """Refuse what no verifier could work with.
-
-    Raises:
-        ConfigError: No keys are to be stored.
-    """
-    if store_keys is StoreKeys.NONE:
-        raise ConfigError(
-            "storing no keys is not possible yet: the verifier reads the verifying keys from the "
-            "store, even when it re-builds them from the model; use verifying or all"
-        )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
     """A run whose request is stored, with what was read from it."""
@@ -169,6 +156,7 @@ def coordinating(
         workers=workers,
         threads=threads,
         upload_keys=store_keys is StoreKeys.ALL,
+        list_keys=store_keys is not StoreKeys.NONE,
         listener=listener,
     )
 

@@ -27,6 +27,7 @@ from zkml_ray.keyindex import KeyIndex, find_keys
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.document import MAX_DOCUMENT_BYTES, Document
+from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.manifest import ChunkRecord, Manifest
 from zkml_ray.schema.plan import ChunkPlan, Plan, SealedPlan
 from zkml_ray.schema.proof import ChunkProof
@@ -149,6 +150,10 @@ class Journal:
             self.share(names.settings(chunk_id), "circuits", files.settings)
         self.store.put(self.layout.run_key(names.PLAN), circuits.plan.to_bytes())
 
+    def keep_forecast(self, forecast: Forecast) -> None:
+        """Store what the plan is expected to cost, for people; nothing reads it back."""
+        self.store.put(self.layout.run_key(names.FORECAST), forecast.to_bytes())
+
     def circuits(self) -> DerivedCircuits | None:
         """The stored plan and its circuits, or None where any of them is missing or damaged."""
         plan = self._document(Plan, names.PLAN)
@@ -231,12 +236,16 @@ class Journal:
         self.artifacts[names.proving_key(chunk.id)] = index.pk
         return index
 
-    def listed(self, *, private: bool) -> dict[str, ArtifactRef]:
-        """What the manifest lists, with or without what is secret to the prover."""
+    def listed(self, *, private: bool, keys: bool) -> dict[str, ArtifactRef]:
+        """What the manifest lists, with or without what is secret to the prover and chunks' keys.
+
+        Keys that are not listed lie in the store until `gc` finds that no run refers to them.
+        """
         return {
             name: ref
             for name, ref in self.artifacts.items()
-            if private or not name.startswith(names.PRIVATE)
+            if (private or not name.startswith(names.PRIVATE))
+            and (keys or not name.startswith(names.CHUNK_KEYS))
         }
 
     def seal(self, sealed: SealedPlan) -> str:

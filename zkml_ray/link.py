@@ -15,6 +15,38 @@ from zkml_ray.errors import BoundaryMismatchError, VerificationError
 from zkml_ray.schema.plan import Plan
 
 
+def check_instance_layout(plan: Plan, instances: Mapping[str, Sequence[int]]) -> None:
+    """Every chunk of the plan, no other, each with one instance per leaf that it touches.
+
+    Args:
+        plan: The topology.
+        instances: Per chunk id, the public instances of its proof.
+
+    Raises:
+        VerificationError: Code "plan-topology" or "instance-count".
+    """
+    expected = {chunk.id for chunk in plan.chunks}
+    if set(instances) != expected:
+        missing = ", ".join(sorted(expected - set(instances))) or "none"
+        extra = ", ".join(sorted(set(instances) - expected)) or "none"
+        raise VerificationError(
+            f"the proofs are not those of the plan's chunks: missing {missing}, unknown {extra}",
+            code="plan-topology",
+        )
+    leaf_counts = {boundary.name: boundary.layout.leaf_count for boundary in plan.boundaries}
+    for chunk in plan.chunks:
+        count = sum(leaf_counts[name] for name in chunk.touched())
+        if len(instances[chunk.id]) != count:
+            raise VerificationError(
+                f"{chunk.id}: its proof has {len(instances[chunk.id])} public instances, the plan "
+                f"expects {count}",
+                expected=str(count),
+                got=str(len(instances[chunk.id])),
+                subject=chunk.id,
+                code="instance-count",
+            )
+
+
 def boundary_leaves(
     plan: Plan, instances: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[int, ...]]:
@@ -29,29 +61,17 @@ def boundary_leaves(
 
     Raises:
         BoundaryMismatchError: Two chunks show different leaves for one boundary.
-        VerificationError: A chunk is missing or unknown, or has another number of instances.
+        VerificationError: As for `check_instance_layout`.
     """
-    expected = {chunk.id for chunk in plan.chunks}
-    if set(instances) != expected:
-        missing = ", ".join(sorted(expected - set(instances))) or "none"
-        extra = ", ".join(sorted(set(instances) - expected)) or "none"
-        raise VerificationError(
-            f"the proofs are not those of the plan's chunks: missing {missing}, unknown {extra}"
-        )
+    check_instance_layout(plan, instances)
+    leaf_counts = {boundary.name: boundary.layout.leaf_count for boundary in plan.boundaries}
     shown: dict[str, tuple[str, tuple[int, ...]]] = {}
     for chunk in plan.chunks:
         values = instances[chunk.id]
-        if len(values) != plan.instance_count(chunk):
-            raise VerificationError(
-                f"{chunk.id}: its proof has {len(values)} public instances, the plan expects "
-                f"{plan.instance_count(chunk)}",
-                subject=chunk.id,
-            )
         start = 0
         for name in chunk.touched():
-            count = plan.boundary(name).layout.leaf_count
-            leaves = tuple(values[start : start + count])
-            start += count
+            leaves = tuple(values[start : start + leaf_counts[name]])
+            start += leaf_counts[name]
             first, known = shown.setdefault(name, (chunk.id, leaves))
             for index, (a, b) in enumerate(zip(known, leaves, strict=True)):
                 if a != b:

@@ -9,10 +9,14 @@ MODEL: Final = "models/original.onnx"
 NORMALISED: Final = "models/normalised.onnx"
 REQUEST: Final = "request.json"
 PLAN: Final = "plan.json"
+FORECAST: Final = "forecast.json"
 SRS: Final = "srs.json"
 INPUT: Final = "private/input.json"
 PRIVATE: Final = "private/"
 """What begins with this is secret to the prover and never needed by a verifier."""
+
+CHUNK_KEYS: Final = "keys/chunk-"
+"""What begins with this is a chunk's key or says where its keys lie."""
 
 
 def chunk_model(chunk_id: str) -> str:

@@ -21,19 +21,17 @@ from zkml_ray.commitments.opening import (
 )
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import (
-    ArtifactNotFoundError,
     ConfigError,
     FieldRangeError,
     ManifestError,
     OpeningError,
 )
+from zkml_ray.reader import MAX_MANIFEST_BYTES, manifest_bytes
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import SealedPlan
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
-
-MAX_MANIFEST_BYTES = 64 << 20
 
 
 def read_manifest(store: ArtifactStore, layout: RunLayout) -> Manifest:
@@ -43,13 +41,7 @@ def read_manifest(store: ArtifactStore, layout: RunLayout) -> Manifest:
         ConfigError: There is no such run.
         ManifestError: The manifest is not valid.
     """
-    try:
-        data = store.get(layout.manifest, max_bytes=MAX_MANIFEST_BYTES)
-    except ArtifactNotFoundError:
-        raise ConfigError(
-            f"no run {layout.run_id} in project {layout.project} of {store.url}; "
-            "list them with: zkml-ray runs"
-        ) from None
+    data = manifest_bytes(store, layout)
     return Manifest.parse(data, what="manifest", max_bytes=MAX_MANIFEST_BYTES)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -15,8 +14,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from zkml_ray.cost import predicted_makespan_s, predicted_prove_s
 from zkml_ray.events import ChunkMoved, Event, PlanReady, StageStarted, Warned
+from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.plan import Plan
 from zkml_ray.verifier import Verdict
 
@@ -31,6 +30,9 @@ _STATES = {
 }
 CLASSIFIER_MIN_OUTPUTS = 2
 MIB = 1 << 20
+
+PLANNED_WORKERS: Final = (1, 2, 4, 8, 16)
+"""Numbers of workers that a plan's makespan is shown for."""
 
 
 class Progress:
@@ -173,24 +175,25 @@ def srs_line(trust: str) -> str:
     return "SRS: INSECURE, generated locally for testing; whoever generated it can forge proofs."
 
 
-def plan_table(plan: Plan, threads: int) -> Table:
-    """One row per chunk of a plan."""
+def plan_table(plan: Plan, forecast: Forecast) -> Table:
+    """One row per chunk of a plan; what it reads and makes stands in the boundaries' table."""
     table = Table(title=f"plan of model {plan.model_sha256[:16]}...", box=SIMPLE_HEAD, padding=0)
     table.add_column("chunk", no_wrap=True)
-    for column in ("operators", "reads", "produces"):
-        table.add_column(column, overflow="fold")
-    for column in ("logrows", "rows", "hash rows", "predicted s"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("operators", overflow="fold")
+    for column in ("log rows", "columns", "rows", "hash rows", "prove s", "setup s", "MiB"):
+        table.add_column(column, justify="right")
     for chunk in plan.chunks:
+        expected = forecast.of(chunk.id)
         table.add_row(
             chunk.id,
             " ".join(chunk.operators),
-            escape(", ".join(chunk.inputs)),
-            escape(", ".join(chunk.outputs)),
             str(chunk.arguments.logrows),
+            f"{expected.column_blocks} x {chunk.arguments.num_inner_cols}",
             f"{chunk.num_rows:,}",
             f"{chunk.poseidon_rows:,}",
-            f"{predicted_prove_s(chunk, threads):.1f}",
+            f"{expected.prove_s:.1f}",
+            f"{expected.setup_s:.1f}",
+            f"{expected.peak_bytes / MIB:,.0f}",
         )
     return table
 
@@ -215,10 +218,57 @@ def boundary_table(plan: Plan) -> Table:
     return table
 
 
-def makespans(plan: Plan, threads: int, workers: Sequence[int] = (1, 2, 4, 8, 16)) -> str:
-    """Predicted proving time for several numbers of workers."""
-    shown = ", ".join(f"{n}: {predicted_makespan_s(plan, n, threads):.1f} s" for n in workers)
-    return f"Predicted proving time by workers (keys cached, {threads} threads each): {shown}"
+def forecast_lines(forecast: Forecast) -> list[str]:
+    """Predicted totals of a plan, a line each."""
+    shown = ", ".join(f"{n}: {forecast.makespan_s(n):.1f} s" for n in PLANNED_WORKERS)
+    largest = max(forecast.chunks, key=lambda chunk: chunk.peak_bytes)
+    proofs = sum(chunk.proof_bytes for chunk in forecast.chunks)
+    return [
+        f"Predicted proving time by workers (keys cached, {forecast.threads} threads each): "
+        f"{shown}",
+        f"Most memory: {largest.chunk}, about {largest.peak_bytes / MIB:,.0f} MiB. "
+        f"Proofs: about {proofs:,} bytes.",
+    ]
+
+
+def plan_document(plan: Plan, forecast: Forecast) -> dict[str, Any]:
+    """A plan and its forecast as one JSON object."""
+    return {
+        "unsealed_digest": plan.digest(),
+        "plan": plan.model_dump(mode="json"),
+        "forecast": forecast.model_dump(mode="json"),
+        "makespan_s": {str(n): round(forecast.makespan_s(n), 3) for n in PLANNED_WORKERS},
+        "proof_bytes": sum(chunk.proof_bytes for chunk in forecast.chunks),
+    }
+
+
+def dot_graph(plan: Plan, forecast: Forecast) -> str:
+    """The chunk graph in Graphviz's language: chunks are boxes, boundaries their edges."""
+    lines = ["digraph plan {", "  rankdir=LR;", "  node [shape=box, fontsize=10];"]
+    for name in plan.model_inputs:
+        lines.append(f"  {_quoted('input ' + name)} [shape=ellipse];")
+    for chunk in plan.chunks:
+        expected = forecast.of(chunk.id)
+        label = (
+            f"{chunk.id}\n{' '.join(chunk.operators)}\nlogrows {chunk.arguments.logrows}, "
+            f"{expected.prove_s:.1f} s, {expected.peak_bytes / MIB:,.0f} MiB"
+        )
+        lines.append(f"  {_quoted(chunk.id)} [label={_quoted(label)}];")
+    for boundary in plan.boundaries:
+        source = boundary.producer or f"input {boundary.name}"
+        shape = "x".join(map(str, boundary.shape)) or "scalar"
+        label = _quoted(f"{boundary.name}\n{shape}, {boundary.layout.leaf_count} leaves")
+        targets = list(boundary.consumers)
+        if boundary.name in plan.model_outputs:
+            target = f"output {boundary.name}"
+            lines.append(f"  {_quoted(target)} [shape=ellipse];")
+            targets.append(target)
+        lines += [f"  {_quoted(source)} -> {_quoted(t)} [label={label}];" for t in targets]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
@@ -230,6 +280,9 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         shown = ", ".join(f"{value:.4g}" for value in values[:12])
         more = f", ... ({len(values)} values)" if len(values) > 12 else ""
         lines.append(f"Revealed {name}: {shown}{more}")
+    if verdict.hidden:
+        lines.append(f"Committed, not shown: {', '.join(verdict.hidden)}")
+    lines.append(f"Quantised: {verdict.quantisation}")
     lines.append(f"Plan digest {verdict.plan_digest}")
     lines.append(srs_line(verdict.srs_trust))
     lines.append("Not claimed: " + "; ".join(verdict.not_claimed) + ".")

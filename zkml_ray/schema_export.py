@@ -16,16 +16,20 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from zkml_ray.commitments.opening import Opening
+from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import Plan, SealedPlan
+from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.schema.request import RunRequest
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: Final[dict[str, type[BaseModel]]] = {
+    "forecast": Forecast,
     "manifest": Manifest,
     "opening": Opening,
     "plan": Plan,
+    "profile": Profile,
     "proof": ChunkProof,
     "request": RunRequest,
     "sealed-plan": SealedPlan,

@@ -105,9 +105,9 @@ def ensure_srs(logrows: int, *, folder: Path | None = None) -> SrsFile:
     folder = folder or srs_dir()
     if folder is not None:
         return _ceremony(logrows, folder)
-    root = cache_dir() / "srs"
+    path = _insecure_path(logrows)
+    root = path.parent
     root.mkdir(parents=True, exist_ok=True)
-    path = root / f"insecure-kzg{logrows}.srs"
     with FileLock(str(path) + ".lock"):
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=root) as temporary:
@@ -115,6 +115,21 @@ def ensure_srs(logrows: int, *, folder: Path | None = None) -> SrsFile:
                 backend.generate_insecure_srs(made, logrows)
                 made.replace(path)
     return SrsFile(logrows=logrows, path=path, sha256=file_sha256(path), trust="insecure")
+
+
+def own_srs(pin: SrsPin) -> Path | None:
+    """This machine's SRS file of a pinned digest, or None; generates nothing."""
+    folder = srs_dir()
+    candidates = [] if folder is None else [folder / f"kzg{pin.logrows}.srs"]
+    candidates.append(_insecure_path(pin.logrows))
+    for path in candidates:
+        if path.is_file() and file_sha256(path) == pin.sha256:
+            return path
+    return None
+
+
+def _insecure_path(logrows: int) -> Path:
+    return cache_dir() / "srs" / f"insecure-kzg{logrows}.srs"
 
 
 def _ceremony(logrows: int, folder: Path) -> SrsFile:

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from zkml_ray.errors import ExitCode, VerificationError, ZkmlRayError
+from zkml_ray.extras import named_if_missing
 
 stderr = Console(stderr=True)
 stdout = Console()
@@ -31,7 +32,21 @@ Scale = Annotated[
     int, typer.Option("--scale", help="Fixed-point bits after the point, inputs and weights.")
 ]
 LayersPerChunk = Annotated[
-    int, typer.Option("--layers-per-chunk", help="Weighted operators per chunk.")
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--layers-per-chunk", help="Weighted operators per chunk [default: cuts are searched]."
+    ),
+]
+Memory = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--memory", help="Most memory of a worker, such as 2GiB or 900MiB [any]."),
+]
+ProfileOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--profile",
+        help="Prices for predictions: a file, or `shipped` [ZKML_RAY_PROFILE, this machine's].",
+    ),
 ]
 Dim = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -53,7 +68,9 @@ Workers = Annotated[int, typer.Option("--workers", "-w", help="Ray workers that 
 StoreKeysOption = Annotated[
     str,
     typer.Option(
-        "--store-keys", help="all: proving keys too, so that other machines need not make them."
+        "--store-keys",
+        help="all: proving keys too, so that other machines need not make them; verifying; "
+        "none: whoever verifies needs the model.",
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="Id of the run.", show_default=False)]
@@ -62,7 +79,8 @@ RunArgument = Annotated[str, typer.Argument(help="Id of the run.", show_default=
 def run_app(app: typer.Typer, name: str) -> None:
     """Run a command line; every failure is one line on stderr and an exit code."""
     try:
-        code = app(prog_name=name, standalone_mode=False)
+        with named_if_missing():
+            code = app(prog_name=name, standalone_mode=False)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
     except VerificationError as error:

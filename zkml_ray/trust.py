@@ -17,6 +17,7 @@ hashed outputs, weights in the key, and range checks on.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from zkml_ray.commitments.packing import PACKED_BITS, PackingSpec
 from zkml_ray.errors import (
     ConfigError,
     FieldRangeError,
+    StageError,
     TrustRootError,
     VerificationError,
     ZkmlRayError,
@@ -53,6 +55,8 @@ MAX_LOOKUP: Final = 1 << 26
 MAX_ELEMENTS: Final = 1 << 24
 """Elements of all boundaries of a plan together."""
 
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustRoot:
@@ -72,6 +76,11 @@ class TrustRoot:
                 "verify needs exactly one trust root: the model file (--model) or the digest of a "
                 "plan re-built from it (--plan-digest); a run cannot vouch for itself"
             )
+        if self.plan_digest is not None and not _DIGEST.fullmatch(self.plan_digest):
+            raise ConfigError(
+                f"{self.plan_digest[:100]!r} is no plan digest: 64 lowercase hexadecimal digits "
+                "were expected (zkml-ray plan --verify-keys prints one)"
+            )
 
     @property
     def name(self) -> str:
@@ -86,11 +95,10 @@ def check_named(trust: TrustRoot, sealed: SealedPlan, digest: str) -> None:
         TrustRootError: It is another one.
     """
     if trust.model is None:
-        trusted = (trust.plan_digest or "").lower()
-        if digest != trusted:
+        if digest != trust.plan_digest:
             raise TrustRootError(
                 "the run's plan is not the trusted one",
-                expected=trusted,
+                expected=str(trust.plan_digest),
                 got=digest,
                 code="plan-digest",
             )
@@ -169,7 +177,7 @@ def check_topology(plan: Plan) -> None:
             raise _topology(f"boundary {name}: producer or consumers are not the chunks'", name)
         if (name in plan.model_inputs) != (boundary.producer is None):
             raise _topology(f"boundary {name} needs a producer, or is an input of the model", name)
-        if not boundary.consumers and name not in plan.model_outputs:
+        if not boundary.consumers and (boundary.producer is None or name not in plan.model_outputs):
             raise _topology(f"boundary {name} leads nowhere", name)
         made = -1 if boundary.producer is None else position[boundary.producer]
         if any(position[reader] <= made for reader in boundary.consumers):
@@ -210,7 +218,9 @@ def check_pins(sealed: SealedPlan) -> None:
             )
 
 
-def check_rebuilt(model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int, Path]) -> None:
+def check_rebuilt(
+    model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int, Path]
+) -> dict[str, Path]:
     """The dear half of the trust root "model": everything made again.
 
     Args:
@@ -218,12 +228,15 @@ def check_rebuilt(model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int
         sealed: The plan to check.
         srs_paths: Per logrows, the whole SRS file, its digest checked.
 
+    Returns:
+        Per chunk id, the verifying key that was made.
+
     Raises:
         TrustRootError: Code "model-circuits" or "model-keys".
     """
     # Imported here: the trust root "plan digest" needs neither onnx nor any chunking.
     from zkml_ray.circuits import rederive_circuits
-    from zkml_ray.keycache import KeyCache
+    from zkml_ray.sealing import make_keys
 
     plan = sealed.plan
     try:
@@ -239,12 +252,19 @@ def check_rebuilt(model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int
             got=plan.digest(),
             code="model-circuits",
         )
-    cache = KeyCache()
     srs_pins = {pin.logrows: pin.sha256 for pin in sealed.srs}
+    keys: dict[str, Path] = {}
     for chunk, pin in zip(plan.chunks, sealed.verifying_keys, strict=True):
-        files, logrows = rebuilt.files[chunk.id], chunk.arguments.logrows
-        circuit = cache.circuit(files.onnx, files.settings)
-        made = cache.keys(circuit, srs_paths[logrows], srs_pins[logrows])
+        logrows = chunk.arguments.logrows
+        try:
+            made = make_keys(rebuilt.files[chunk.id], srs_paths[logrows], srs_pins[logrows])
+        except StageError as error:
+            raise TrustRootError(
+                f"{chunk.id}: the plan's arguments give no verifying key: {error}",
+                expected=pin.sha256,
+                subject=chunk.id,
+                code="model-keys",
+            ) from None
         if made.vk_sha256 != pin.sha256:
             raise TrustRootError(
                 f"{chunk.id}: its verifying key is not the one that the model gives",
@@ -253,6 +273,8 @@ def check_rebuilt(model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int
                 subject=chunk.id,
                 code="model-keys",
             )
+        keys[chunk.id] = made.vk
+    return keys
 
 
 def _require_ezkl(plan: Plan) -> None:

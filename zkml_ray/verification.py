@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zkml_ray.chunking.load import load_model
+from zkml_ray.bundle import open_run
 from zkml_ray.config import default_store_url
 from zkml_ray.stores import ArtifactStore, open_store
 from zkml_ray.stores.layout import RunLayout
@@ -15,7 +15,7 @@ DEFAULT_PROJECT = "default"
 
 
 def verify(
-    run_id: str,
+    run: str | Path,
     *,
     store: str | Path | ArtifactStore | None = None,
     project: str = DEFAULT_PROJECT,
@@ -26,8 +26,9 @@ def verify(
     """Verify a stored run, trusting only the model file or a plan digest.
 
     Args:
-        run_id: The run.
+        run: Its id, or the path of its bundle.
         store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
+            Not with a bundle.
         project: Project in the store.
         model: Your copy of the ONNX file: circuits and verifying keys are re-built from it.
         plan_digest: Digest of a sealed plan that someone you trust re-built.
@@ -41,14 +42,18 @@ def verify(
         ConfigError: There is no such run, or not exactly one trust root is given.
         StoreError: The store cannot be read.
     """
-    layout = RunLayout(project, run_id)
-    loaded = load_model(Path(model)) if model is not None else None
-    return verify_run(
-        opened_store(store),
-        layout,
-        TrustRoot(model=loaded, plan_digest=plan_digest),
-        allow_insecure_srs=allow_insecure_srs,
-    )
+    loaded = None
+    if model is not None:
+        from zkml_ray.chunking.load import load_model  # onnx; a plan digest does without
+
+        loaded = load_model(Path(model))
+    trust = TrustRoot(model=loaded, plan_digest=plan_digest)
+    if isinstance(store, ArtifactStore):
+        opened, layout = store, RunLayout(project, str(run))
+    else:
+        named = None if store is None else str(store)
+        opened, layout = open_run(str(run), store=named, project=project)
+    return verify_run(opened, layout, trust, allow_insecure_srs=allow_insecure_srs)
 
 
 def opened_store(store: str | Path | ArtifactStore | None) -> ArtifactStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -144,18 +145,37 @@ def test_wheel_unpacked_can_be_imported_without_the_checkout(wheel: Path, tmp_pa
     assert int(done.stdout) > len(PARTS)
 
 
-def test_wheel_names_the_command_and_the_pinned_backend(wheel: Path) -> None:
+def read_info(wheel: Path) -> dict[str, str]:
+    """The wheel's metadata files, by name."""
     with zipfile.ZipFile(wheel) as archive:
-        read = {
+        return {
             name.rpartition("/")[2]: archive.read(name).decode()
             for name in archive.namelist()
             if ".dist-info/" in name and "licenses" not in name
         }
+
+
+def test_wheel_names_the_command_and_the_pinned_backend(wheel: Path) -> None:
+    read = read_info(wheel)
     assert "zkml-ray = zkml_ray.cli:main" in read["entry_points.txt"]
     metadata = read["METADATA"].splitlines()
     assert "Requires-Dist: ezkl==23.0.5" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.10" in metadata
+
+
+def test_wheel_requires_ray_onnxruntime_and_boto3_by_extras_alone(wheel: Path) -> None:
+    lines = read_info(wheel)["METADATA"].splitlines()
+    required = [line.removeprefix("Requires-Dist: ") for line in lines if "Requires-Dist" in line]
+    base = {re.split(r"[\[<>=; ]", line)[0] for line in required if "extra ==" not in line}
+    by_extra = {
+        extra: {re.split(r"[\[<>=; ]", line)[0] for line in required if f"'{extra}'" in line}
+        for extra in ("verify", "prove", "s3")
+    }
+    assert base >= {"ezkl", "onnx", "pydantic", "rfc8785"}
+    assert by_extra == {"verify": set(), "prove": {"ray", "onnxruntime"}, "s3": {"boto3"}}
+    assert not base & {"ray", "onnxruntime", "boto3"}
+    assert {"Provides-Extra: verify", "Provides-Extra: prove", "Provides-Extra: s3"} <= {*lines}
 
 
 def test_sdist_holds_no_tests_links_or_caches(sdist: Path) -> None:

@@ -18,8 +18,9 @@ from tests.integration.command import run_here
 from zkml_ray import prove_distributed, resume, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import file_sha256
-from zkml_ray.errors import ConfigError, DigestMismatchError, ManifestError
-from zkml_ray.housekeeping import collect, fetch_run, find_garbage, list_runs, remove_run
+from zkml_ray.errors import ConfigError, DigestMismatchError, ManifestError, VerificationError
+from zkml_ray.fetch import fetch_run
+from zkml_ray.housekeeping import collect, find_garbage, list_runs, remove_run
 from zkml_ray.stages.setup import StoreKeys
 from zkml_ray.stores import LocalStore
 from zkml_ray.stores.layout import RunLayout
@@ -363,3 +364,20 @@ def test_doctor_of_an_unusable_folder_exits_3(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     found = run_here("doctor", "--store", tmp_path / "file", "--json")
     assert (found.code, found.json["usable"]) == (3, False)
+
+
+def test_run_that_lists_no_keys_is_verified_by_the_model_and_gc_takes_its_keys(
+    ray_cluster: None, model: Path, tmp_path: Path
+) -> None:
+    run = prove_distributed(
+        model, 1, store=tmp_path, run_id="keyless", threads=1, store_keys=StoreKeys.NONE
+    )
+    assert not [name for name in run.manifest.artifacts if name.endswith(".key")]
+    store = LocalStore(tmp_path)
+    garbage = find_garbage(store, PROJECT, older_than=NO_TIME)
+    collect(store, PROJECT, garbage, older_than=NO_TIME)
+    assert [key.split("/")[3] for key in garbage.objects] == ["keys"]
+    assert holds("keyless", tmp_path, model)
+    with pytest.raises(VerificationError, match="--model") as refused:
+        verify("keyless", store=tmp_path, plan_digest=run.plan_digest, allow_insecure_srs=True)
+    assert refused.value.code == "artifact-missing"

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from examples.simple_distributed import build_mlp
 from tests.s3.server import BUCKET, KEY_ID, SECRET, rclone_server, running
 from zkml_ray import resume, verify
 from zkml_ray.api import advance, prepare
-from zkml_ray.errors import ConfigError
 from zkml_ray.housekeeping import describe_run
 from zkml_ray.keyindex import KeyIndex
 from zkml_ray.stages.plan import PlanOptions
@@ -28,7 +28,7 @@ from zkml_ray.stages.setup import StoreKeys
 from zkml_ray.stores import LocalStore
 from zkml_ray.stores.layout import RunLayout
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.s3]
 
 STAGES = ["prepare", "compile", "setup", "witness", "prove"]
 RUN = "staged"
@@ -69,20 +69,58 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Staged:
+    """A run made stage by stage on an S3 server.
+
+    Attributes:
+        copies: Per stage, a copy of the store as that stage left it; "verify": the complete run.
+        outputs: What the stages said.
+        logs: Ray's folder.
+        bucket: The bucket's folder.
+        refused: A run from another process that has no credentials: how it failed.
+        seen: The verification from an empty cache.
+    """
+
+    copies: dict[str, Path]
+    outputs: list[str]
+    logs: Path
+    bucket: Path
+    refused: Done
+    seen: Done
+
+
 @pytest.fixture(scope="module")
-def staged(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Per stage, a copy of the store as that stage left it; "verify" is the complete run."""
+def on_s3(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staged]:
     folder = tmp_path_factory.mktemp("staged")
-    store = folder / "store"
-    copies = {}
-    for stage in [*STAGES, "verify"]:
-        arguments: list[object] = [stage, "--run", RUN, "--store", store, "--json"]
-        if stage == "prepare":
-            arguments.insert(1, model)
-        done = command("runner", *arguments, cache=folder / f"cache-{stage}")
-        assert done.code == 0, done.stderr
-        copies[stage] = shutil.copytree(store, folder / f"after-{stage}")
-    return copies
+    bucket = folder / "server" / BUCKET
+    bucket.mkdir(parents=True)
+    copies, outputs = {}, []
+    where = ["--store", f"s3://{BUCKET}/runs", "--json"]
+    with running(rclone_server(bucket.parent)) as server, tempfile.TemporaryDirectory() as logs:
+        open_ = {"AWS_ENDPOINT_URL_S3": server.endpoint, "AWS_EC2_METADATA_DISABLED": "true"}
+        keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "RAY_TMPDIR": logs}
+        for stage in [*STAGES, "verify"]:
+            given = [model] if stage == "prepare" else []
+            cache = folder / f"cache-{stage}"
+            done = command(
+                "runner", stage, *given, "--run", RUN, *where, cache=cache, **open_, **keys
+            )
+            assert done.code == 0, done.stderr
+            outputs.append(done.stdout + done.stderr)
+            copies[stage] = shutil.copytree(bucket / "runs", folder / f"after-{stage}")
+        trust = ["--model", model, "--allow-insecure-srs"]
+        seen = command("cli", "verify", RUN, *trust, *where, cache=folder / "v", **open_, **keys)
+        wrong = {**keys, "AWS_SECRET_ACCESS_KEY": SECRET[::-1]}
+        refused = command(
+            "cli", "verify", RUN, *trust, *where, cache=folder / "w", **open_, **wrong
+        )
+        yield Staged(copies, outputs, Path(logs), bucket, refused, seen)
+
+
+@pytest.fixture
+def staged(on_s3: Staged) -> dict[str, Path]:
+    return on_s3.copies
 
 
 @pytest.fixture
@@ -140,6 +178,8 @@ def test_resume_after_losing_everything_local_goes_on_from_each_stage(
     before = digests(store)
     run = resume(RUN, store=store, workers=1, threads=1)
     assert run.verified
+    # Fetched keys stay out of the cache that verify trusts.
+    assert (empty_cache / "keys").exists() == (stage in ("prepare", "compile"))
     assert accepted(store, model)
     assert before.items() <= digests(store).items()
     assert run.resumed == (("chunk-000",) if stage == "prove" else ())
@@ -171,15 +211,11 @@ def test_stages_of_a_complete_run_say_so_and_verify_asks_for_a_trust_root(
     store = shutil.copytree(staged["verify"], tmp_path / "store")
     before = digests(store)
     where = ["--run", RUN, "--store", store, "--json"]
-    for stage in ("compile", "resume"):
-        done = command("runner", stage, *where, cache=tmp_path / "cache")
-        assert (done.code, done.json["state"]) == (0, "complete")
+    done = command("runner", "resume", *where, cache=tmp_path / "cache")
+    assert (done.code, done.json["state"]) == (0, "complete")
     refused = command("runner", "verify", *where, cache=tmp_path / "cache")
     assert refused.code == 2
     assert "trust root" in refused.stderr
-    trusted = [*where, "--model", model, "--allow-insecure-srs"]
-    done = command("runner", "verify", *trusted, cache=tmp_path / "cache")
-    assert (done.code, done.json["ok"]) == (0, True)
     assert command("runner", "verify", *where, "--model", model, cache=tmp_path / "cache").code == 1
     assert digests(store) == before
 
@@ -194,14 +230,6 @@ def test_stage_of_an_unknown_run_exits_2(tmp_path: Path) -> None:
 def key_index(store: Path) -> Path:
     (path,) = (store / "projects" / "default" / "artifacts" / "key-indexes").iterdir()
     return path
-
-
-def test_fetched_keys_stay_out_of_the_cache_that_verify_trusts(
-    ray_cluster: None, staged: dict[str, Path], tmp_path: Path, empty_cache: Path
-) -> None:
-    store = shutil.copytree(staged["witness"], tmp_path / "store")
-    resume(RUN, store=store, workers=1, threads=1)
-    assert not (empty_cache / "keys").exists()
 
 
 @pytest.mark.parametrize("damage", ["flipped", "deleted"])
@@ -248,41 +276,17 @@ def test_index_that_points_to_another_circuits_keys_leads_to_a_refused_proof_and
     assert accepted(store, model)
 
 
-def test_storing_no_keys_is_refused_before_anything_is_stored(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="storing no keys"):
-        advance(RUN, "setup", store=tmp_path / "store", store_keys=StoreKeys.NONE)
-    assert not (tmp_path / "store").exists()
-
-
-@pytest.mark.s3
-def test_run_on_s3_is_proved_resumed_and_verified_from_empty_caches_and_leaks_no_secret(
-    model: Path, tmp_path: Path
+def test_run_on_s3_is_verified_from_an_empty_cache_with_the_right_secret_alone(
+    on_s3: Staged,
 ) -> None:
-    bucket = tmp_path / "server" / BUCKET
-    bucket.mkdir(parents=True)
-    with running(rclone_server(bucket.parent)) as server, tempfile.TemporaryDirectory() as logs:
-        s3 = {
-            "AWS_ENDPOINT_URL_S3": server.endpoint,
-            "AWS_ACCESS_KEY_ID": KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "RAY_TMPDIR": logs,
-        }
-        where = ["--store", f"s3://{BUCKET}/runs", "--json"]
-        begun = command(
-            "runner", "prepare", model, "--run", RUN, *where, cache=tmp_path / "a", **s3
-        )
-        assert begun.code == 0, begun.stderr
-        proved = command("runner", "prove", "--run", RUN, *where, cache=tmp_path / "b", **s3)
-        assert (proved.code, proved.json["proofs"]) == (0, 1), proved.stderr
-        done = command("cli", "resume", RUN, *where, cache=tmp_path / "c", **s3)
-        assert (done.code, done.json["resumed"]) == (0, ["chunk-000"]), done.stderr
-        trust = ["--model", model, "--allow-insecure-srs"]
-        seen = command("cli", "verify", RUN, *trust, *where, cache=tmp_path / "d", **s3)
-        assert (seen.code, seen.json["ok"]) == (0, True), seen.stderr
-        logged = [path for path in Path(logs).rglob("*") if path.is_file()]
-        assert any(path.name.startswith("worker") for path in logged)
-        outputs = [d.stdout + d.stderr for d in (begun, proved, done, seen)]
-        written = [path.read_bytes() for path in [*logged, *bucket.rglob("*")] if path.is_file()]
-        assert not any(SECRET in text for text in outputs)
-        assert not any(SECRET.encode() in data for data in written)
+    assert (on_s3.seen.code, on_s3.seen.json["ok"]) == (0, True), on_s3.seen.stderr
+    assert on_s3.refused.code == 3
+    assert SECRET[::-1] not in on_s3.refused.stderr
+
+
+def test_workers_get_credentials_and_no_log_or_object_holds_the_secret(on_s3: Staged) -> None:
+    logged = [path for path in on_s3.logs.rglob("*") if path.is_file()]
+    assert any(path.name.startswith("worker") for path in logged)
+    stored = [path for path in on_s3.bucket.rglob("*") if path.is_file()]
+    assert not any(SECRET in text for text in on_s3.outputs)
+    assert not any(SECRET.encode() in path.read_bytes() for path in [*logged, *stored])

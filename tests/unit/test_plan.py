@@ -75,7 +75,7 @@ def test_plan_read_back_from_its_bytes_is_the_same(models: Path) -> None:
     "options",
     [
         PlanOptions(scale=9),
-        PlanOptions(layers_per_chunk=2),
+        PlanOptions(layers_per_chunk=1),
         PlanOptions(salted=False),
         PlanOptions(max_leaf_slots=64),
     ],

@@ -79,12 +79,14 @@ class Document(BaseModel):
     def parse_canonical(
         cls: type[DocumentT], data: bytes, *, what: str, max_bytes: int = MAX_DOCUMENT_BYTES
     ) -> DocumentT:
-        """`parse`, and refuse bytes that are not canonical JSON.
+        """`parse`, and refuse bytes that are not canonical JSON or do not name their format.
 
         Raises:
             ManifestError: As for `parse`, or the bytes are another spelling of the document.
         """
         parsed = cls.parse(data, what=what, max_bytes=max_bytes)
+        if "format" in cls.model_fields and "format" not in parsed.model_fields_set:
+            raise ManifestError(f"{what} does not say which format it has")
         try:
             canonical = canonical_json(json.loads(data)) == data
         except (ValueError, RecursionError):

@@ -178,6 +178,14 @@ class CommitmentArguments(Document):
     salted: bool = True
 
 
+class RewriteStep(Document):
+    """One change of the normalised graph (see `zkml_ray.chunking.rewrite.Rewrite`)."""
+
+    name: Name
+    node: Name
+    parameter: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+
+
 class Plan(Document):
     """Everything about a model's circuits that does not need a key.
 
@@ -185,8 +193,10 @@ class Plan(Document):
         format: Version of this schema.
         ezkl_version: The proving backend's exact version.
         model_sha256: Digest of the ONNX file as the user gave it.
-        normalised_sha256: Digest of the normalised model that the chunks are cut from.
+        normalised_sha256: Digest of the normalised and rewritten model that the chunks are cut
+            from.
         dimensions: Values given to symbolic dimensions, sorted by name.
+        rewrites: Changes made to the normalised model, in order.
         input_scale: log2 of the fixed-point denominator of the model's inputs.
         commitment: How boundaries are committed to.
         chunks: In topological order.
@@ -200,6 +210,7 @@ class Plan(Document):
     model_sha256: Sha256
     normalised_sha256: Sha256
     dimensions: Annotated[tuple[tuple[Name, Dimension], ...], Field(max_length=100)]
+    rewrites: Annotated[tuple[RewriteStep, ...], Field(max_length=100_000)] = ()
     input_scale: Scale
     commitment: CommitmentArguments
     chunks: Annotated[tuple[ChunkPlan, ...], Field(min_length=1, max_length=10_000)]

@@ -20,7 +20,9 @@ class PlanChoices(Document):
     """A user's choices about a plan (see `zkml_ray.stages.plan.PlanOptions`)."""
 
     scale: Scale
-    layers_per_chunk: Annotated[int, Field(ge=1)]
+    layers_per_chunk: Annotated[int, Field(ge=1)] | None
+    workers: Annotated[int, Field(ge=1)]
+    memory_bytes: Annotated[int, Field(ge=1, le=1 << 53)] | None
     dimensions: tuple[tuple[Text, Dimension], ...]
     salted: bool
     max_leaf_slots: Annotated[int, Field(ge=8, le=1 << 16)]

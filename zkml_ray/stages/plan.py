@@ -1,7 +1,8 @@
 """Stage plan: choose the cuts and every circuit's arguments.
 
 The chosen arguments are recorded in the plan, so that a verifier can derive the same circuits
-without repeating the choice.
+without repeating the choice. The choice uses a machine's prices (a profile), so another profile
+may give another plan; the same model, options and profile give the same plan anywhere.
 """
 
 from __future__ import annotations
@@ -9,28 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from zkml_ray import backend
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.circuits import DerivedCircuits, derive_circuits, normalised_graph
+from zkml_ray.cost.load import geometry_of
+from zkml_ray.cost.model import CostModel
+from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import ChunkingError, ConfigError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.request import PlanChoices
+from zkml_ray.stages.search import Budget, search_circuits
+from zkml_ray.stages.size import choose_arguments
 
-MIN_LOGROWS = 10
-"""Below this, one Poseidon hash region of a useful leaf does not fit."""
-
-MAX_LOGROWS = 24
-
-MAX_COLUMN_BLOCKS = 8
-"""The main region is split over at most this many column blocks before logrows grows. A short
-circuit with many blocks proves faster than a long one with few: the digits model's first chunk
-takes 3.6 s of CPU at logrows 10 and 7 blocks, 4.6 s at logrows 13 and one (docs/adr/0004)."""
-
-INNER_COLUMNS = 5
-"""Poseidon's S-box sets the degree of every committed circuit, so up to 7 columns cost no larger
-extended domain; 5 to 7 prove up to half as long again faster than 2 or 3 (docs/adr/0004)."""
+MIN_MEMORY_BYTES: Final = 64 << 20
+"""Below this not even Python fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +36,18 @@ class PlanOptions:
 
     Attributes:
         scale: log2 of the fixed-point denominator of inputs and weights.
-        layers_per_chunk: Weighted operators per chunk.
+        layers_per_chunk: Weighted operators per chunk; None: the cuts are searched.
+        workers: Workers that the search cuts for.
+        memory_bytes: Most memory of one worker, by prediction; None: any.
         dimensions: Value of each symbolic dimension.
         salted: Whether boundary leaves carry salts.
         max_leaf_slots: Upper bound of a leaf's slots.
     """
 
     scale: int = 10
-    layers_per_chunk: int = 1
+    layers_per_chunk: int | None = None
+    workers: int = 2
+    memory_bytes: int | None = None
     dimensions: Mapping[str, int] = field(default_factory=dict)
     salted: bool = True
     max_leaf_slots: int = 128
@@ -54,14 +55,23 @@ class PlanOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= 20:
             raise ConfigError(f"scale must lie in 1..20 (bits after the point), not {self.scale}")
-        if self.layers_per_chunk < 1:
+        if self.layers_per_chunk is not None and self.layers_per_chunk < 1:
             raise ConfigError(f"layers per chunk must be at least 1, not {self.layers_per_chunk}")
+        if self.workers < 1:
+            raise ConfigError(f"workers must be at least 1, not {self.workers}")
+        if self.memory_bytes is not None and self.memory_bytes < MIN_MEMORY_BYTES:
+            raise ConfigError(
+                f"memory must be at least {MIN_MEMORY_BYTES >> 20} MiB, not "
+                f"{self.memory_bytes} bytes"
+            )
 
     def choices(self) -> PlanChoices:
         """The document form."""
         return PlanChoices(
             scale=self.scale,
             layers_per_chunk=self.layers_per_chunk,
+            workers=self.workers,
+            memory_bytes=self.memory_bytes,
             dimensions=tuple(sorted(self.dimensions.items())),
             salted=self.salted,
             max_leaf_slots=self.max_leaf_slots,
@@ -73,30 +83,50 @@ class PlanOptions:
         return cls(
             scale=choices.scale,
             layers_per_chunk=choices.layers_per_chunk,
+            workers=choices.workers,
+            memory_bytes=choices.memory_bytes,
             dimensions=dict(choices.dimensions),
             salted=choices.salted,
             max_leaf_slots=choices.max_leaf_slots,
         )
 
 
-def plan(model: LoadedModel, options: PlanOptions) -> DerivedCircuits:
+def plan(
+    model: LoadedModel, options: PlanOptions, profile: Profile | None = None
+) -> DerivedCircuits:
     """Plan a model.
 
     Args:
         model: The user's model.
         options: The user's choices.
+        profile: Prices of seconds and memory; default: `load_profile`'s.
 
     Raises:
         ZkmlRayError: The model cannot be planned; the message says why.
     """
     backend.check_version()
-    graph = normalised_graph(model, options.dimensions)
     commitment = CommitmentArguments(salted=options.salted, max_slots=options.max_leaf_slots)
+    # One thread: more of them change every chunk's time by one factor, so no choice.
+    prices = CostModel(profile=profile or load_profile(), threads=1)
 
     def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
-        return choose_arguments(chunk_id, path, input_scale, options.scale, commitment)
+        return choose_arguments(
+            chunk_id, path, input_scale, options.scale, commitment, prices, options.memory_bytes
+        )
 
-    return derive_circuits(
+    if options.layers_per_chunk is None:
+        return search_circuits(
+            model,
+            (),
+            dimensions=dict(options.dimensions),
+            input_scale=options.scale,
+            commitment=commitment,
+            prices=prices,
+            budget=Budget(workers=options.workers, memory_bytes=options.memory_bytes),
+            arguments=choose,
+        )
+    graph = normalised_graph(model, options.dimensions)
+    circuits = derive_circuits(
         model,
         graph,
         dimensions=options.dimensions,
@@ -105,42 +135,15 @@ def plan(model: LoadedModel, options: PlanOptions) -> DerivedCircuits:
         commitment=commitment,
         arguments=choose,
     )
+    _check_memory(circuits, prices, options.memory_bytes)
+    return circuits
 
 
-def choose_arguments(
-    chunk_id: str, path: Path, input_scale: int, param_scale: int, commitment: CommitmentArguments
-) -> CircuitArguments:
-    """Choose a circuit's arguments: the smallest logrows that everything fits into.
-
-    Args:
-        chunk_id: For error messages.
-        path: The chunk model.
-        input_scale: Scale of its inputs.
-        param_scale: Scale of its weights.
-        commitment: Gives the decomposition.
-    """
-
-    def arguments(logrows: int) -> CircuitArguments:
-        return CircuitArguments(
-            input_scale=input_scale,
-            param_scale=param_scale,
-            decomp_base=commitment.decomp_base,
-            decomp_legs=commitment.decomp_legs,
-            num_inner_cols=INNER_COLUMNS,
-            logrows=logrows,
-            lookup_range=(-(8 << input_scale), 8 << input_scale),
-        )
-
-    settings = backend.derive_settings(path, arguments(MAX_LOGROWS))
-    needed = max(
-        settings.poseidon_rows,
-        -(-settings.num_rows // MAX_COLUMN_BLOCKS),
-        max(settings.range_widths, default=0),
-        (16 << input_scale) + 1 if settings.has_lookups else 0,
-    )
-    for logrows in range(MIN_LOGROWS, MAX_LOGROWS + 1):
-        if needed + backend.BLINDING_ROWS <= 1 << logrows:
-            return arguments(logrows)
-    raise ChunkingError(
-        f"{chunk_id} needs {needed} rows, more than 2^{MAX_LOGROWS}; use fewer layers per chunk"
-    )
+def _check_memory(circuits: DerivedCircuits, prices: CostModel, memory_bytes: int | None) -> None:
+    for chunk in circuits.plan.chunks:
+        peak = prices.peak_bytes(geometry_of(circuits.files[chunk.id].settings))
+        if memory_bytes is not None and peak > memory_bytes:
+            raise ChunkingError(
+                f"{chunk.id} ({', '.join(chunk.operators)}) needs about {peak >> 20:,} MiB, more "
+                f"than the {memory_bytes >> 20:,} MiB of --memory; leave --layers-per-chunk out"
+            )

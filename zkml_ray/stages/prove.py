@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from zkml_ray import backend
 from zkml_ray.errors import StageError
+from zkml_ray.resident import peak_rss, reset_peak_rss
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.manifest import Span
@@ -127,28 +127,6 @@ def prove_chunk(job: ProveJob, store: ArtifactStore) -> ChunkResult:
         node=socket.gethostname(),
         threads=int(os.environ.get("RAYON_NUM_THREADS") or os.cpu_count() or 1),
     )
-
-
-def reset_peak_rss() -> None:
-    """Start a new peak of this process's resident set, where the kernel can (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def peak_rss() -> int:
-    """Largest resident set of this process since the last reset, in bytes."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _prove(chunk_id: str, witness_path: Path, ready: ReadyChunk) -> ChunkProof:

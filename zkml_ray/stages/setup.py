@@ -28,7 +28,8 @@ class StoreKeys(str, Enum):
     Attributes:
         ALL: Proving keys too, so that other machines fetch them instead of making them.
         VERIFYING: Verifying keys alone: what a verifier needs.
-        NONE: No keys: only whoever has the model can verify, by making the keys again.
+        NONE: The manifest lists no keys: only whoever has the model can verify, by making them
+            again. Verifying keys lie in the store while the run is under way, and until `gc`.
     """
 
     ALL = "all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zkml_ray.errors import ConfigError
+from zkml_ray.extras import named_if_missing
 from zkml_ray.stores.base import ArtifactStore, ObjectInfo, UnfinishedUpload
 from zkml_ray.stores.local import LocalStore
 
@@ -17,12 +18,14 @@ def open_store(url: str) -> ArtifactStore:
             credentials from the environment, see `zkml_ray.stores.s3config`).
 
     Raises:
-        ConfigError: The scheme is not known, or the environment lacks what the store needs.
+        ConfigError: The scheme is not known, the environment lacks what the store needs, or boto3
+            is not installed.
     """
     if url.startswith("file://"):
         return LocalStore(url.removeprefix("file://"))
     if url.startswith("s3://"):
-        from zkml_ray.stores.s3 import S3Store  # boto3 is loaded only when it is needed
+        with named_if_missing():
+            from zkml_ray.stores.s3 import S3Store  # boto3 is loaded only when it is needed
 
         return S3Store(url)
     if "://" in url:

@@ -129,7 +129,8 @@ class LocalStore(ArtifactStore):
     def _reading(self, key: str, max_bytes: int | None) -> Iterator[BinaryIO]:
         path = self._path(key)
         try:
-            with path.open("rb") as source:
+            # A pipe that somebody left there must not be waited for.
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as source:
                 size_bytes = os.fstat(source.fileno()).st_size
                 if max_bytes is not None and size_bytes > max_bytes:
                     raise ObjectTooLargeError(

@@ -159,7 +159,8 @@ def test_crossings_tensor_of_integers_across_a_cut_is_refused() -> None:
         {"y": [1, 4]},
     )
     with pytest.raises(ChunkingError, match="float32"):
-        indexed(proto).crossings([["cast"], ["back"]])
+        graph = ModelGraph(onnx.shape_inference.infer_shapes(proto))
+        graph.crossings([["cast"], ["back"]])
 
 
 def test_crossings_input_that_no_node_reads_is_refused() -> None:

@@ -1,0 +1,481 @@
+"""Every field of every document that a verifier reads, damaged.
+
+The fields come from the schemas: one that no table here knows fails the suite. A table says with
+which code a change of a field is refused when everything else is made to agree with it. `ACCOUNT`
+lists the fields that prove nothing, and why; for those the verdict must not change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from zkml_ray import names
+from zkml_ray.canonical import canonical_json, sha256_hex
+from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.commitments.opening import Opening
+from zkml_ray.errors import ManifestError, OpeningError
+from zkml_ray.openings import check_opening, open_activation
+from zkml_ray.schema.manifest import Manifest
+from zkml_ray.schema.plan import SealedPlan
+from zkml_ray.schema.proof import ChunkProof
+from zkml_ray.trust import TrustRoot
+from zkml_ray.verifier import Verdict
+
+from .attacker import Attacker, Json
+from .fields import Place, changed, look, malformed, places, rearranged, set_at, walk
+from .tally import TALLY
+
+pytestmark = pytest.mark.ray
+
+TIMES = "how long it took: nobody can prove a time to another"
+TOLD = "the prover's account of the machine and the command"
+PEOPLE = "for people"
+
+ACCOUNT: Mapping[str, str] = {
+    "created_at": TIMES,
+    "model_file": PEOPLE,
+    "chunks.[].worker": TOLD,
+    "chunks.[].pid": TOLD,
+    "chunks.[].node": TOLD,
+    "chunks.[].threads": TOLD,
+    "chunks.[].attempts": TOLD,
+    "chunks.[].keys_made": TOLD,
+    "chunks.[].setup.started_s": TIMES,
+    "chunks.[].setup.ended_s": TIMES,
+    "chunks.[].witness.started_s": TIMES,
+    "chunks.[].witness.ended_s": TIMES,
+    "chunks.[].prove.started_s": TIMES,
+    "chunks.[].prove.ended_s": TIMES,
+    "chunks.[].verify_s": TIMES,
+    "chunks.[].peak_rss_bytes": TOLD,
+    "chunks.[].proof_bytes": "the proof itself is measured, not this",
+    "stages.[].stage": TIMES,
+    "stages.[].span.started_s": TIMES,
+    "stages.[].span.ended_s": TIMES,
+    "input_source.kind": "where an input came from; its values are what the statement shows",
+    "input_source.seed": "as input_source.kind",
+    "accuracy.max_abs_error": "the float model is not part of the statement",
+    "accuracy.mean_abs_error": "the float model is not part of the statement",
+    "versions.{}": TOLD,
+    "command.[]": TOLD,
+    "warnings.[]": "the verifier has its own",
+}
+
+ACCOUNT_CONTAINERS = {"stages", "versions", "command", "warnings"}
+
+MANIFEST: Mapping[str, str] = {
+    "format": "manifest-schema",
+    "project": "run-identity",
+    "run_id": "run-identity",
+    "model_sha256": "manifest-claims",
+    "plan_sha256": "statement-plan",
+    "srs_trust": "manifest-claims",
+    "statement.plan_sha256": "statement-plan",
+    "statement.commitments.[].boundary": "statement-commitments",
+    "statement.commitments.[].commitment": "statement-commitments",
+    "statement.revealed.[].boundary": "statement-revealed",
+    "statement.revealed.[].values.[]": "statement-values",
+    "statement.revealed.[].salts.[]": "statement-values",
+    "boundaries.[].boundary": "manifest-commitments",
+    "boundaries.[].commitment": "manifest-commitments",
+    "artifacts.{}.key": "artifact-missing",
+    "artifacts.{}.sha256": "artifact-pin",
+    "artifacts.{}.size_bytes": "artifact-size",
+    "chunks.[].chunk": "manifest-claims",
+}
+
+MANIFEST_CONTAINERS: Mapping[str, tuple[str, ...]] = {
+    "statement.commitments": ("statement-commitments",),
+    "statement.revealed": ("statement-revealed",),
+    "statement.revealed.[].values": ("statement-range", "statement-values"),
+    "statement.revealed.[].salts": ("statement-range", "statement-values"),
+    "boundaries": ("manifest-commitments",),
+    "artifacts": ("artifact-missing",),
+    "chunks": ("manifest-claims",),
+}
+
+LAYOUT = ("plan-layout",)
+GRAPH = ("plan-topology",)
+REBUILT = ("model-circuits",)
+
+# With the model as trust root: each layer's own reason. With a plan digest all are "plan-digest".
+PLAN: Mapping[str, tuple[str, ...]] = {
+    "format": ("plan-schema",),
+    "plan.format": ("plan-schema",),
+    "plan.ezkl_version": ("ezkl-version",),
+    "plan.model_sha256": ("model-digest",),
+    "plan.normalised_sha256": REBUILT,
+    "plan.dimensions.[].[]": REBUILT,
+    "plan.rewrites.[].name": REBUILT,
+    "plan.rewrites.[].node": REBUILT,
+    "plan.rewrites.[].parameter": REBUILT,
+    "plan.input_scale": GRAPH,
+    "plan.commitment.decomp_base": LAYOUT,
+    "plan.commitment.decomp_legs": LAYOUT,
+    "plan.commitment.max_slots": LAYOUT,
+    "plan.commitment.salted": LAYOUT,
+    "plan.chunks.[].id": GRAPH,
+    "plan.chunks.[].nodes.[]": REBUILT,
+    "plan.chunks.[].operators.[]": REBUILT,
+    "plan.chunks.[].inputs.[]": GRAPH,
+    "plan.chunks.[].outputs.[]": GRAPH,
+    "plan.chunks.[].arguments.input_scale": GRAPH,
+    "plan.chunks.[].arguments.param_scale": REBUILT,
+    "plan.chunks.[].arguments.scale_rebase_multiplier": REBUILT,
+    "plan.chunks.[].arguments.decomp_base": ("plan-arguments",),
+    "plan.chunks.[].arguments.decomp_legs": ("plan-arguments",),
+    "plan.chunks.[].arguments.num_inner_cols": REBUILT,
+    "plan.chunks.[].arguments.logrows": ("plan-pins",),
+    "plan.chunks.[].arguments.lookup_range.[]": REBUILT,
+    "plan.chunks.[].onnx_sha256": REBUILT,
+    "plan.chunks.[].settings_sha256": REBUILT,
+    "plan.chunks.[].num_rows": REBUILT,
+    "plan.chunks.[].poseidon_rows": REBUILT,
+    "plan.boundaries.[].name": GRAPH,
+    "plan.boundaries.[].shape.[]": LAYOUT,
+    "plan.boundaries.[].scale": GRAPH,
+    "plan.boundaries.[].producer": GRAPH,
+    "plan.boundaries.[].consumers.[]": GRAPH,
+    "plan.boundaries.[].layout.element_count": LAYOUT,
+    "plan.boundaries.[].layout.leaf_count": LAYOUT,
+    "plan.boundaries.[].layout.leaf_size": LAYOUT,
+    "plan.boundaries.[].layout.salts_per_leaf": LAYOUT,
+    "plan.boundaries.[].layout.slots": LAYOUT,
+    "plan.boundaries.[].layout.decomp_base": LAYOUT,
+    "plan.boundaries.[].layout.decomp_legs": LAYOUT,
+    "plan.boundaries.[].layout.stride_bits": LAYOUT,
+    "plan.boundaries.[].layout.inner": LAYOUT,
+    "plan.boundaries.[].layout.outer": LAYOUT,
+    "plan.model_inputs.[]": GRAPH,
+    "plan.model_outputs.[]": GRAPH,
+    "srs.[].logrows": ("plan-pins",),
+    "srs.[].sha256": ("artifact-digest",),
+    "srs.[].verifier_sha256": ("srs-file",),
+    "srs.[].trust": ("srs-trust",),
+    "verifying_keys.[].chunk": ("plan-pins",),
+    "verifying_keys.[].sha256": ("model-keys",),
+}
+
+
+def rewritten(**fields: object) -> tuple[Place, Any]:
+    """A plan that claims a rewrite, where the honest one has none."""
+    return ("plan", "rewrites"), [{"name": "other", "node": "x", "parameter": 0, **fields}]
+
+
+# What to write where the honest run has nothing to change, or where one more is not yet wrong.
+EDITS: Mapping[str, tuple[Place, Any]] = {
+    "plan.dimensions.[].[]": (("plan", "dimensions"), [["n", 1]]),
+    "plan.rewrites.[].name": rewritten(name="fold"),
+    "plan.rewrites.[].node": rewritten(node="fc0"),
+    "plan.rewrites.[].parameter": rewritten(parameter=2),
+    "plan.commitment.max_slots": (("plan", "commitment", "max_slots"), 8),
+    "plan.boundaries.[].producer": (("plan", "boundaries", 1, "producer"), "chunk-001"),
+}
+
+PLAN_CONTAINERS: Mapping[str, tuple[str, ...]] = {
+    "plan.dimensions": REBUILT,
+    "plan.dimensions.[]": ("plan-schema",),
+    "plan.rewrites": REBUILT,
+    "plan.chunks": ("plan-topology",),
+    "plan.chunks.[].nodes": ("plan-topology", "model-circuits"),
+    "plan.chunks.[].operators": REBUILT,
+    "plan.chunks.[].inputs": GRAPH,
+    "plan.chunks.[].outputs": GRAPH,
+    "plan.chunks.[].arguments.lookup_range": ("plan-schema", "plan-arguments"),
+    "plan.boundaries": ("plan-topology", "model-circuits"),
+    "plan.boundaries.[].shape": ("plan-layout", "model-circuits"),
+    "plan.boundaries.[].consumers": GRAPH,
+    "plan.model_inputs": ("plan-schema", "plan-topology"),
+    "plan.model_outputs": ("plan-schema", "plan-topology"),
+    "srs": ("plan-pins",),
+    "verifying_keys": ("plan-pins",),
+}
+
+PROOF: Mapping[str, str] = {
+    "format": "proof-schema",
+    "instances.[]": "proof-rejected",
+    "proof": "proof-rejected",
+}
+
+
+def unlike(verdict: Verdict, other: Verdict) -> dict[str, Any]:
+    """Fields in which two verdicts differ, times left out."""
+    mine, theirs = dataclasses.asdict(verdict), dataclasses.asdict(other)
+    for document in (mine, theirs):
+        document["steps"] = [step["name"] for step in document["steps"]]
+    return {key: value for key, value in mine.items() if theirs[key] != value}
+
+
+def parses(sealed: Json) -> bool:
+    """Whether a damaged sealed plan is still of its schema."""
+    try:
+        SealedPlan.parse_canonical(canonical_json(sealed), what="sealed plan")
+    except ManifestError:
+        return False
+    return True
+
+
+def is_read(name: str) -> bool:
+    """Whether a verifier reads the artifact of this logical name."""
+    return name == names.SEALED_PLAN or (
+        name.startswith(("proofs/", "keys/", "circuits/"))
+        and name.endswith((".srs", "vk.key", "settings.json", ".json"))
+        and not name.endswith("index.json")
+    )
+
+
+def is_pinned(name: str) -> bool:
+    """Whether the plan pins the digest of the artifact of this logical name."""
+    return name.startswith(("models/", "circuits/", "keys/", "plans/")) and not name.endswith(
+        ("index.json", "pk.key")
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "known", "known_containers"),
+    [
+        (Manifest, {*MANIFEST, *ACCOUNT}, {*MANIFEST_CONTAINERS, *ACCOUNT_CONTAINERS}),
+        (SealedPlan, set(PLAN), set(PLAN_CONTAINERS)),
+        (ChunkProof, set(PROOF), {"instances"}),
+    ],
+)
+def test_every_field_of_the_schemas_has_a_case(
+    schema: type[Any], known: set[str], known_containers: set[str]
+) -> None:
+    values, containers = walk(schema)
+    assert values == known
+    assert containers == known_containers
+
+
+def test_every_field_of_the_manifest_is_refused_or_changes_no_claim(attacker: Attacker) -> None:
+    honest = attacker.verify()
+    manifest = attacker.manifest
+    for path in sorted(walk(Manifest)[0]):
+        found = places(manifest, path)
+        assert found or path in ("command.[]", "warnings.[]"), f"{path} does not occur in the run"
+        for place in found:
+            where = ".".join(map(str, place))
+            attacker.manifest = set_at(manifest, place, changed(look(manifest, place)))
+            code = MANIFEST.get(path)
+            if path.startswith("artifacts.") and code is not None:
+                code = _artifact_code(str(place[1]), str(place[2]))
+            if code is None:
+                assert not unlike(attacker.verify(), honest), where
+            else:
+                TALLY.refused_with(attacker.verify, code, case=f"changed {where}")
+            for damage in malformed(manifest, place):
+                attacker.manifest = damage.document
+                TALLY.refused_with(attacker.verify, "manifest-schema", case=damage.how)
+
+
+def _artifact_code(name: str, field: str) -> str | None:
+    if field == "sha256" and is_pinned(name):
+        # The plan's own reference is what finds the plan: a wrong one is met first.
+        return "artifact-pin"
+    if not is_read(name):
+        return None
+    return {
+        "key": "artifact-missing",
+        "sha256": "artifact-digest",
+        "size_bytes": "artifact-size",
+    }[field]
+
+
+def test_every_array_of_the_manifest_is_refused_rearranged(attacker: Attacker) -> None:
+    honest = attacker.verify()
+    manifest = attacker.manifest
+    for path in sorted(walk(Manifest)[1]):
+        for place in places(manifest, path):
+            for damage in rearranged(manifest, place):
+                attacker.manifest = damage.document
+                if path in ACCOUNT_CONTAINERS:
+                    assert not unlike(attacker.verify(), honest), damage.how
+                elif path == "artifacts":
+                    name = damage.how.removeprefix("drop ").removesuffix(" of artifacts")
+                    if is_read(name):
+                        TALLY.refused_with(attacker.verify, "artifact-missing", case=damage.how)
+                    else:
+                        assert not unlike(attacker.verify(), honest), damage.how
+                elif path == "statement.revealed" and damage.how.startswith("drop"):
+                    # Saying less is no lie: the boundary is then reported as not shown.
+                    assert set(unlike(attacker.verify(), honest)) == {
+                        "statement",
+                        "revealed",
+                        "hidden",
+                    }
+                else:
+                    TALLY.refused_with(attacker.verify, *MANIFEST_CONTAINERS[path], case=damage.how)
+
+
+def test_every_field_of_the_sealed_plan_is_refused_by_the_plan_digest(attacker: Attacker) -> None:
+    sealed = attacker.document(names.SEALED_PLAN)
+    honest_manifest = attacker.manifest
+    values, containers = walk(SealedPlan)
+    damaged = [
+        (f"changed {place}", set_at(sealed, place, changed(look(sealed, place))))
+        for path in sorted(values)
+        for place in places(sealed, path)
+    ]
+    damaged += [
+        (damage.how, damage.document)
+        for path in sorted(values)
+        for place in places(sealed, path)
+        for damage in malformed(sealed, place)
+    ]
+    damaged += [
+        (damage.how, damage.document)
+        for path in sorted(containers)
+        for place in places(sealed, path)
+        for damage in rearranged(sealed, place)
+    ]
+    for how, document in damaged:
+        # In the store alone: the reference no longer fits.
+        data = canonical_json(document)
+        attacker.change_bytes(names.SEALED_PLAN, data)
+        TALLY.refused_with(attacker.verify, "artifact-digest", "artifact-size", case=how)
+        # The reference too: the plan is not the one that the statement names.
+        attacker.reset()
+        attacker.replace(names.SEALED_PLAN, data)
+        TALLY.refused_with(attacker.verify, "artifact-pin", case=how)
+        # Everything: the trust root knows better.
+        attacker.manifest = json.loads(json.dumps(honest_manifest))
+        attacker.replace_plan(document)
+        code = "plan-digest" if parses(document) else "plan-schema"
+        TALLY.refused_with(attacker.verify, code, case=how)
+        attacker.reset()
+
+
+def test_every_field_of_the_sealed_plan_is_refused_by_the_model(
+    attacker: Attacker, mlp_model: LoadedModel
+) -> None:
+    sealed = attacker.document(names.SEALED_PLAN)
+    trust = TrustRoot(model=mlp_model)
+    for path, codes in PLAN.items():
+        if path in EDITS:
+            place, value = EDITS[path]
+        else:
+            place, *_ = places(sealed, path)
+            value = changed(look(sealed, place))
+        attacker.replace_plan(set_at(sealed, place, value))
+        TALLY.refused_with(lambda: attacker.verify(trust), *codes, case=f"{path} by the model")
+        attacker.reset()
+
+
+def test_every_array_of_the_sealed_plan_is_refused_rearranged_by_the_model(
+    attacker: Attacker, mlp_model: LoadedModel
+) -> None:
+    sealed = attacker.document(names.SEALED_PLAN)
+    trust = TrustRoot(model=mlp_model)
+    for path, codes in PLAN_CONTAINERS.items():
+        for place in places(sealed, path)[:1]:
+            for damage in rearranged(sealed, place):
+                attacker.replace_plan(damage.document)
+                expected = codes if parses(damage.document) else ("plan-schema",)
+                TALLY.refused_with(lambda: attacker.verify(trust), *expected, case=damage.how)
+                attacker.reset()
+
+
+def test_every_value_of_every_settings_file_is_refused(attacker: Attacker) -> None:
+    for chunk in attacker.run.plan.chunks:
+        name = names.settings(chunk.id)
+        settings = attacker.document(name)
+        for place in _leaves(settings):
+            case = f"{name} {'.'.join(map(str, place))}"
+            data = canonical_json(set_at(settings, place, changed(look(settings, place))))
+            attacker.change_bytes(name, data)
+            TALLY.refused_with(attacker.verify, "artifact-digest", "artifact-size", case=case)
+            attacker.reset()
+            attacker.replace(name, data)
+            TALLY.refused_with(attacker.verify, "artifact-pin", case=case)
+            attacker.reset()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ignore_range_check_inputs_outputs", True),
+        ("input_visibility", "Public"),
+        ("output_visibility", "Private"),
+        ("param_visibility", "Private"),
+        ("rebase_frac_zero_constants", False),
+        ("decomp_legs", 8),
+    ],
+)
+def test_settings_that_would_weaken_a_circuit_are_refused_by_the_model(
+    attacker: Attacker, mlp_model: LoadedModel, field: str, value: object
+) -> None:
+    """The plan pins the weakened file, and all else agrees: only re-building tells."""
+    name = names.settings("chunk-000")
+    settings = attacker.document(name)
+    settings["run_args"][field] = value
+    sealed = attacker.document(names.SEALED_PLAN)
+    sealed["plan"]["chunks"][0]["settings_sha256"] = sha256_hex(canonical_json(settings))
+    attacker.replace_plan(sealed)
+    attacker.replace(name, canonical_json(settings))
+    TALLY.refused_with(
+        lambda: attacker.verify(TrustRoot(model=mlp_model)), "model-circuits", case=field
+    )
+
+
+def test_every_field_of_every_proof_is_refused(attacker: Attacker) -> None:
+    for chunk in attacker.run.plan.chunks:
+        name = names.proof(chunk.id)
+        proof = attacker.document(name)
+        for path, code in PROOF.items():
+            for place in places(proof, path):
+                attacker.replace_document(name, set_at(proof, place, changed(look(proof, place))))
+                TALLY.refused_with(attacker.verify, code, case=f"{name} {place}")
+                for damage in malformed(proof, place):
+                    attacker.replace_document(name, damage.document)
+                    TALLY.refused_with(attacker.verify, "proof-schema", case=damage.how)
+        for damage in rearranged(proof, ("instances",)):
+            attacker.replace_document(name, damage.document)
+            TALLY.refused_with(attacker.verify, "instance-count", "proof-rejected", case=damage.how)
+        attacker.reset()
+
+
+def test_every_field_of_an_opening_is_refused(attacker: Attacker) -> None:
+    run = attacker.run
+    opening = open_activation(attacker.store, attacker.layout, boundary="h0", index=2)
+    document: Json = json.loads(opening.model_dump_json())
+    assert check_opening(canonical_json(document), run.manifest).elements
+    values, containers = walk(Opening)
+    damaged = [
+        (str(place), set_at(document, place, changed(look(document, place))))
+        for path in sorted(values)
+        for place in places(document, path)
+    ]
+    damaged += [
+        (damage.how, damage.document)
+        for path in sorted(values)
+        for place in places(document, path)
+        for damage in malformed(document, place)
+    ]
+    damaged += [
+        (damage.how, damage.document)
+        for path in sorted(containers)
+        for place in places(document, path)
+        for damage in rearranged(document, place)
+    ]
+    assert {path for path in values if not places(document, path)} <= {"siblings.[]"}
+    for how, changed_document in damaged:
+        TALLY.refused_with(
+            lambda document=changed_document: check_opening(
+                json.dumps(document).encode(), run.manifest
+            ),
+            OpeningError.default_code,
+            case=f"opening {how}",
+        )
+
+
+def _leaves(document: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    if isinstance(document, dict):
+        return [p for key, value in document.items() for p in _leaves(value, (*place, key))]
+    if isinstance(document, list):
+        return [p for i, value in enumerate(document) for p in _leaves(value, (*place, i))]
+    return [place]

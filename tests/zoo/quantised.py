@@ -1,0 +1,72 @@
+"""A model's integers: as one uncut circuit, and chunk by chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from zkml_ray import backend
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.load import parse_model
+from zkml_ray.circuits import DerivedCircuits, normalised_graph
+from zkml_ray.commitments.field import to_signed
+from zkml_ray.commitments.packing import PackingSpec
+from zkml_ray.keycache import KeyCache
+from zkml_ray.schema.plan import CircuitArguments
+from zkml_ray.stages.accuracy import quantised_boundaries
+from zkml_ray.stages.inputs import Arrays, quantise
+from zkml_ray.stages.plan import PlanOptions, plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integers:
+    """A tensor's quantised elements, and the scale that gives them their meaning."""
+
+    scale: int
+    values: list[int]
+
+
+def planned(proto: onnx.ModelProto, options: PlanOptions) -> tuple[ModelGraph, DerivedCircuits]:
+    """A model's normalised graph and its plan."""
+    model = parse_model(proto.SerializeToString(), "zoo.onnx")
+    return normalised_graph(model, {}), plan(model, options)
+
+
+def whole(
+    graph: ModelGraph, arguments: CircuitArguments, arrays: Arrays, folder: Path
+) -> dict[str, Integers]:
+    """The outputs of the uncut model as one circuit, without commitments."""
+    path = folder / "whole.onnx"
+    onnx.save(graph.proto, path)
+    settings = backend.derive_settings(path, arguments)
+    (folder / "settings.json").write_bytes(settings.data)
+    backend.compile_circuit(path, folder / "settings.json", folder / "circuit.ezkl")
+    packing = PackingSpec.for_decomposition(arguments.decomp_base, arguments.decomp_legs)
+    witness = backend.generate_witness(
+        "whole",
+        [quantise(n, arrays[n], arguments.input_scale, packing) for n in graph.inputs],
+        folder / "circuit.ezkl",
+        folder / "witness.json",
+    )
+    return {
+        name: Integers(scale=scale, values=[to_signed(value) for value in values])
+        for name, scale, values in zip(
+            graph.outputs, settings.output_scales, witness.outputs, strict=True
+        )
+    }
+
+
+def chained(circuits: DerivedCircuits, arrays: Arrays, folder: Path) -> dict[str, Integers]:
+    """Every boundary of a plan, chunk by chunk, commitments included."""
+    cache = KeyCache(folder / "cache")
+    compiled = {
+        chunk_id: cache.circuit(files.onnx, files.settings)
+        for chunk_id, files in circuits.files.items()
+    }
+    found = quantised_boundaries(circuits.plan, compiled.__getitem__, arrays)
+    return {
+        boundary.name: Integers(scale=boundary.scale, values=found[boundary.name])
+        for boundary in circuits.plan.boundaries
+    }

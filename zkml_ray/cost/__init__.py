@@ -1,0 +1,1 @@
+"""What circuits cost: columns from settings, seconds and bytes from columns, fitted on machines."""

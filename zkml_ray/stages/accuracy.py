@@ -1,0 +1,337 @@
+"""Accuracy of a plan: its quantised chunks against the float model, boundary by boundary.
+
+The chunks' circuits are run as the witness stage runs them, so what is measured is what would be
+proved. onnxruntime gives the float values of the same tensors. Nothing is proved and no key is
+made; the salts are of no consequence and drawn from a fixed seed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.commitments.leaves import draw_salts
+from zkml_ray.errors import ChunkingError, ConfigError, InputError, RangeExceededError
+from zkml_ray.keycache import CachedCircuit, KeyCache
+from zkml_ray.reference import float_tensors
+from zkml_ray.schema.plan import BoundaryPlan, Plan
+from zkml_ray.stages.inputs import Arrays, quantise, read_inputs
+from zkml_ray.stages.witness import BoundaryValues, forward
+
+RANDOM_SAMPLES: Final = 4
+"""Seeded random inputs that stand in where no calibration data is given."""
+
+AUTO_SCALES: Final = (6, 7, 8, 9, 10, 11, 12, 13)
+"""Scales that are tried. Above 13 a product of two numbers near 2 leaves the default range."""
+
+_SALT_SEED: Final = b"zkml_ray/accuracy"
+
+Reals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorAccuracy:
+    """Difference of one boundary from the float model, over all samples.
+
+    Attributes:
+        name: The boundary.
+        max_abs_error: Largest absolute difference of an element.
+        mean_abs_error: Mean absolute difference.
+        max_abs_value: Largest magnitude in the float model, to compare with.
+    """
+
+    name: str
+    max_abs_error: float
+    mean_abs_error: float
+    max_abs_value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyReport:
+    """What calibration data says about a plan.
+
+    Attributes:
+        input_scale: The plan's scale.
+        samples: Number of inputs.
+        random: Whether these were seeded random numbers instead of data.
+        boundaries: Every boundary, in plan order.
+        outputs: Names of those that are the model's outputs.
+        top1_agreement: Share of samples whose largest output is the float model's; None where the
+            model does not give one vector.
+    """
+
+    input_scale: int
+    samples: int
+    random: bool
+    boundaries: tuple[TensorAccuracy, ...]
+    outputs: tuple[str, ...]
+    top1_agreement: float | None
+
+    @property
+    def max_abs_error(self) -> float:
+        """Largest absolute difference of an output."""
+        return max(entry.max_abs_error for entry in self.boundaries if entry.name in self.outputs)
+
+    def document(self) -> dict[str, Any]:
+        """The form for --json."""
+        return {
+            "input_scale": self.input_scale,
+            "samples": self.samples,
+            "random": self.random,
+            "max_abs_error": self.max_abs_error,
+            "top1_agreement": self.top1_agreement,
+            "boundaries": [
+                {
+                    "name": entry.name,
+                    "max_abs_error": entry.max_abs_error,
+                    "mean_abs_error": entry.mean_abs_error,
+                    "max_abs_value": entry.max_abs_value,
+                }
+                for entry in self.boundaries
+            ],
+        }
+
+    def lines(self) -> list[str]:
+        """The form for people."""
+        what = "random inputs" if self.random else "calibration inputs"
+        found = [f"accuracy on {self.samples} {what} at scale {self.input_scale}:"]
+        for entry in self.boundaries:
+            mark = " (output)" if entry.name in self.outputs else ""
+            found.append(
+                f"  {entry.name}{mark}: max error {entry.max_abs_error:.3g}, mean "
+                f"{entry.mean_abs_error:.3g}, values up to {entry.max_abs_value:.3g}"
+            )
+        if self.top1_agreement is not None:
+            found.append(f"  top-1 agreement {self.top1_agreement:.1%}")
+        return found
+
+
+def read_samples(graph: ModelGraph, files: Sequence[Path], *, seed: int) -> list[Arrays]:
+    """Calibration inputs.
+
+    Args:
+        graph: The model.
+        files: Inputs as `read_inputs` takes them; .npy and .npz may hold several along an
+            additional first axis. None at all: seeded random inputs.
+        seed: Seed of the random inputs.
+
+    Raises:
+        InputError: A file is not an input of the model.
+    """
+    if not files:
+        return [
+            read_inputs(graph, None, seed=seed + offset).arrays for offset in range(RANDOM_SAMPLES)
+        ]
+    samples: list[Arrays] = []
+    for path in files:
+        stacked = _stacked(graph, path)
+        if stacked is None:
+            samples.append(read_inputs(graph, path).arrays)
+        else:
+            samples += [read_inputs(graph, entry).arrays for entry in stacked]
+    return samples
+
+
+def measure_accuracy(
+    graph: ModelGraph,
+    circuits: DerivedCircuits,
+    samples: Sequence[Arrays],
+    *,
+    random: bool = False,
+) -> AccuracyReport:
+    """Compare a plan's quantised chunks with the float model.
+
+    Args:
+        graph: The normalised model that the chunks were cut from.
+        circuits: The plan and its circuits.
+        samples: Inputs, at least one.
+        random: Whether they are random numbers; only reported.
+
+    Raises:
+        RangeExceededError: A sample leaves the range of a circuit.
+        InputError: A sample is outside the quantised range.
+        ConfigError: There is no sample.
+    """
+    if not samples:
+        raise ConfigError("accuracy needs at least one sample")
+    plan = circuits.plan
+    names = [boundary.name for boundary in plan.boundaries]
+    errors: dict[str, list[Reals]] = {name: [] for name in names}
+    largest = dict.fromkeys(names, 0.0)
+    vector = _class_vector(plan)
+    agreed = 0
+    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
+        compiled = _compiled(circuits, Path(folder))
+        for arrays in samples:
+            quantised = quantised_boundaries(plan, compiled.__getitem__, arrays)
+            exact = float_tensors(graph, arrays, names)
+            for boundary in plan.boundaries:
+                got = real_values(boundary, quantised[boundary.name])
+                wanted = exact[boundary.name].astype(np.float64)
+                errors[boundary.name].append(np.abs(got - wanted).ravel())
+                largest[boundary.name] = max(largest[boundary.name], float(np.abs(wanted).max()))
+                if boundary.name == vector:
+                    agreed += int(np.argmax(got)) == int(np.argmax(wanted))
+    return AccuracyReport(
+        input_scale=plan.input_scale,
+        samples=len(samples),
+        random=random,
+        boundaries=tuple(
+            TensorAccuracy(
+                name=name,
+                max_abs_error=float(np.concatenate(errors[name]).max()),
+                mean_abs_error=float(np.concatenate(errors[name]).mean()),
+                max_abs_value=largest[name],
+            )
+            for name in names
+        ),
+        outputs=plan.model_outputs,
+        top1_agreement=None if vector is None else agreed / len(samples),
+    )
+
+
+def choose_scale(
+    planned: Callable[[int], tuple[ModelGraph, DerivedCircuits]],
+    samples: Sequence[Arrays],
+    *,
+    random: bool,
+    max_error: float | None,
+) -> tuple[DerivedCircuits, AccuracyReport]:
+    """Try scales: the smallest that meets the aim, or without an aim the most accurate.
+
+    Args:
+        planned: Plans the model at a scale.
+        samples: Inputs to measure with.
+        random: Whether they are random numbers.
+        max_error: The aim: largest absolute error of an output.
+
+    Raises:
+        ChunkingError: No scale meets the aim, or none can express the samples.
+    """
+    tried: list[tuple[DerivedCircuits, AccuracyReport]] = []
+    for scale in AUTO_SCALES:
+        try:
+            graph, circuits = planned(scale)
+            report = measure_accuracy(graph, circuits, samples, random=random)
+        except (RangeExceededError, InputError):
+            continue
+        tried.append((circuits, report))
+        if max_error is not None and report.max_abs_error <= max_error:
+            return circuits, report
+    if not tried:
+        raise ChunkingError(
+            f"at no scale of {AUTO_SCALES[0]} to {AUTO_SCALES[-1]} do the calibration inputs stay "
+            "within the range of the circuits; scale the model's inputs or weights down"
+        )
+    best = min(tried, key=lambda pair: pair[1].max_abs_error)
+    if max_error is not None:
+        require_accuracy(best[1], max_error)
+    return best
+
+
+def require_accuracy(report: AccuracyReport, max_error: float) -> None:
+    """Refuse a plan whose outputs are too far from the float model's.
+
+    Raises:
+        ChunkingError: The largest error is above `max_error`.
+    """
+    if report.max_abs_error > max_error:
+        raise ChunkingError(
+            f"the outputs differ from the float model's by up to {report.max_abs_error:.3g} at "
+            f"scale {report.input_scale}, more than --max-error {max_error:g}; try --scale auto or "
+            "a larger error"
+        )
+
+
+def quantised_boundaries(
+    plan: Plan, circuit_of: Callable[[str], CachedCircuit], arrays: Arrays
+) -> dict[str, list[int]]:
+    """Run a plan's chunks on an input, in field elements.
+
+    Args:
+        plan: The plan.
+        circuit_of: Gives a chunk's compiled circuit by its id.
+        arrays: The model's input, by name.
+
+    Returns:
+        Per boundary, its quantised elements, flat and row-major.
+
+    Raises:
+        RangeExceededError: A value left the range of a circuit.
+        InputError: The input is outside the quantised range.
+    """
+    boundaries = {boundary.name: boundary for boundary in plan.boundaries}
+
+    def salts(name: str) -> list[int]:
+        return draw_salts(boundaries[name].layout.layout(), seed=_SALT_SEED, label=name)
+
+    known = {}
+    for name in plan.model_inputs:
+        packing = boundaries[name].layout.layout().packing
+        values = quantise(name, arrays[name], boundaries[name].scale, packing)
+        known[name] = BoundaryValues(values=values, salts=salts(name))
+    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
+        for chunk in plan.chunks:
+            made = forward(
+                chunk,
+                boundaries,
+                circuit_of(chunk.id),
+                {name: known[name] for name in chunk.inputs},
+                {name: salts(name) for name in chunk.outputs},
+                Path(folder) / "witness.json",
+            )
+            known.update(made.outgoing)
+    return {name: list(found.values) for name, found in known.items()}
+
+
+def real_values(boundary: BoundaryPlan, values: Sequence[int]) -> Reals:
+    """A boundary's quantised elements as real numbers, in its shape."""
+    integers = np.array(values, dtype=np.float64)
+    return (integers / (1 << boundary.scale)).reshape(boundary.shape)
+
+
+def _compiled(circuits: DerivedCircuits, folder: Path) -> Mapping[str, CachedCircuit]:
+    """Compiled for this measurement alone: most plans that are measured are never proved."""
+    cache = KeyCache(folder)
+    return {
+        chunk_id: cache.circuit(files.onnx, files.settings)
+        for chunk_id, files in circuits.files.items()
+    }
+
+
+def _class_vector(plan: Plan) -> str | None:
+    """The output that holds one score per class, if there is exactly one output and it is such."""
+    if len(plan.model_outputs) != 1:
+        return None
+    name = plan.model_outputs[0]
+    shape = plan.boundary(name).shape
+    count = int(np.prod(shape))
+    return name if count >= 2 and shape[-1] == count else None
+
+
+def _stacked(graph: ModelGraph, path: Path) -> list[dict[str, Any]] | None:
+    """Several inputs along an additional first axis, or None if the file holds a single one."""
+    if path.suffix.lower() not in (".npy", ".npz") or not path.is_file():
+        return None
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        named = {graph.inputs[0]: loaded} if path.suffix.lower() == ".npy" else dict(loaded)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path.name} cannot be read: {error}") from None
+    shapes = {name: graph.tensor(name).shape for name in graph.inputs}
+    if set(named) != set(shapes) or any(
+        array.shape[1:] != shapes[name] for name, array in named.items()
+    ):
+        return None
+    counts = {array.shape[0] for array in named.values()}
+    if len(counts) != 1:
+        raise InputError(f"{path.name}: its inputs have different numbers of samples: {counts}")
+    return [{name: array[i] for name, array in named.items()} for i in range(counts.pop())]

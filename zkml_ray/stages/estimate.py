@@ -1,0 +1,337 @@
+"""What any segment of a model would cost as a chunk, from few probes.
+
+A chunk's cells are those of its operators plus those of the boundaries it touches, and both add
+up. So every unit is probed once, alone, with its boundaries; every boundary size once, in a chunk
+without operators; and the cost of each of the n(n+1)/2 segments is a sum. Only differences between
+one whole circuit and the sum of its parts are lost (some cells at the ends of columns).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from zkml_ray import backend
+from zkml_ray.chunking.cuts import (
+    SegmentCost,
+    branch_order,
+    forbidden_positions,
+    readers_of,
+    units_of,
+)
+from zkml_ray.chunking.extract import CommittedTensor, extract_chunk, is_range_checked
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.commitments.leaves import LeafLayout
+from zkml_ray.commitments.packing import PackingSpec
+from zkml_ray.cost.load import MAX_LOGROWS, Load
+from zkml_ray.cost.model import CostModel
+from zkml_ray.cost.sizing import best_size
+from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
+from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.stages.probe import each, probe, probed_or_reason
+
+PROBE_COLUMNS: Final = 5
+"""Inner columns of the estimates; a chunk's own are searched when it is chosen."""
+
+_PRICED_ELEMENTS: Final = 96
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Nodes that stay together.
+
+    Attributes:
+        nodes: Their names, in order.
+        load: What they take in a circuit, boundaries not counted.
+        lookups: The functions they look up.
+        reads: Tensors they read that are made elsewhere.
+        makes: Tensors they make that are read elsewhere, or leave the model.
+    """
+
+    nodes: tuple[str, ...]
+    load: Load
+    lookups: frozenset[str]
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+
+
+class Estimator:
+    """Costs of the segments of one model."""
+
+    def __init__(
+        self, graph: ModelGraph, *, input_scale: int, commitment: CommitmentArguments
+    ) -> None:
+        """Probe a model.
+
+        Args:
+            graph: The normalised and rewritten model.
+            input_scale: Scale of its inputs, its weights and every tensor that is cut at.
+            commitment: How boundaries are committed to.
+
+        Raises:
+            UnsupportedOperatorError: ezkl cannot express a part of it.
+        """
+        self._graph = graph
+        self._scale = input_scale
+        self._commitment = commitment
+        self._packing = PackingSpec.for_decomposition(
+            commitment.decomp_base, commitment.decomp_legs
+        )
+        self._readers = readers_of(graph)
+        self._checked = _checked_tensors(graph)
+        self._boundaries: dict[int, Load] = {}
+        self._check_cells, self._guard_cells = self._element_cells()
+        self.units = self._settled_units()
+
+    def costs(
+        self, model: CostModel, memory_bytes: int | None
+    ) -> dict[tuple[int, int], SegmentCost]:
+        """What every segment of units would cost as a chunk.
+
+        Args:
+            model: Prices.
+            memory_bytes: Circuits are sized to keep within it where they can.
+        """
+        found = {}
+        for start in range(len(self.units)):
+            for end, load in self._loads_from(start):
+                sized = best_size(load, model, memory_bytes)
+                if sized is not None:
+                    found[start, end] = SegmentCost(
+                        seconds=sized.seconds, peak_bytes=sized.peak_bytes
+                    )
+        return found
+
+    def nodes(self, start: int, end: int) -> tuple[str, ...]:
+        """The nodes of a segment, in the model's own order."""
+        chosen = {name for unit in self.units[start:end] for name in unit.nodes}
+        return tuple(name for name in self._graph.nodes if name in chosen)
+
+    def _loads_from(self, start: int) -> list[tuple[int, Load]]:
+        """(end, load) of every segment that begins at a unit."""
+        last_reader = {
+            value: index for index, unit in enumerate(self.units) for value in unit.reads
+        }
+        total = replace(
+            self.units[start].load,
+            cells=0,
+            einsum_cells=0,
+            shuffle_cells=0,
+            hash_rows=0,
+            instances=0,
+        )
+        lookups: frozenset[str] = frozenset()
+        made: set[str] = set()
+        reads: set[str] = set()
+        leaving: dict[str, Load] = {}
+        result = []
+        for index in range(start, len(self.units)):
+            unit = self.units[index]
+            total = _plus(total, unit.load)
+            lookups |= unit.lookups
+            for value in unit.reads:
+                if value not in made and value not in reads:
+                    reads.add(value)
+                    total = _plus(total, self._incoming(value))
+            for value in [v for v in leaving if last_reader.get(v) == index]:
+                if value not in self._graph.outputs:
+                    del leaving[value]
+            for value in unit.makes:
+                made.add(value)
+                leaving[value] = self._outgoing(value)
+            load = total
+            for boundary in leaving.values():
+                load = _plus(load, boundary)
+            result.append((index + 1, replace(load, tables=len(lookups))))
+        return result
+
+    def _settled_units(self) -> list[Unit]:
+        """Units between which every tensor has the inputs' scale, so that any may be cut."""
+        order = branch_order(self._graph)
+        fixed: set[str] = set()
+        joined: set[int] = set()
+        while True:
+            groups = units_of(order, forbidden_positions(self._graph, order, fixed) | joined)
+            probed = each(self._probed, groups)
+            starts = [sum(map(len, groups[:index])) for index in range(len(groups) + 1)]
+            found_fixed = {
+                name
+                for result in probed
+                if not isinstance(result, str)
+                for name, scale in result[1].items()
+                if scale != self._scale and self._readers.get(name)
+            } - fixed
+            failed = [index for index, result in enumerate(probed) if isinstance(result, str)]
+            if not found_fixed and not failed:
+                return [result[0] for result in probed if not isinstance(result, str)]
+            if failed and len(groups) == 1:
+                raise UnsupportedOperatorError(f"the model cannot be made a circuit: {probed[0]}")
+            for index in failed:
+                joined.add(starts[index + 1] if index + 1 < len(groups) else starts[index])
+            fixed |= found_fixed
+
+    def _probed(self, nodes: tuple[str, ...]) -> tuple[Unit, dict[str, int]] | str:
+        """A unit and the scales of what it makes, or why it is no circuit alone."""
+        graph = self._graph
+        inside = set(nodes)
+        made = {value for name in nodes for value in graph.nodes[name].output if value}
+        reads = sorted(
+            {value for name in nodes for value in graph.nodes[name].input}
+            - made
+            - graph.initializers.keys()
+            - {""}
+        )
+        makes = sorted(
+            value
+            for value in made
+            if value in graph.outputs
+            or any(reader not in inside for reader in self._readers.get(value, ()))
+        )
+        if not reads:
+            return "it reads no tensor: fold it away"
+        ordered = [name for name in graph.nodes if name in inside]
+        try:
+            incoming = [self._tensor(value) for value in reads]
+            outgoing = [self._tensor(value) for value in makes]
+        except ChunkingError as error:
+            return error.message
+        data = extract_chunk(graph, ordered, incoming, outgoing)
+        settings = probed_or_reason(data, self._arguments())
+        if isinstance(settings, str):
+            return settings
+        load = Load.of(settings.data)
+        for value in reads:
+            load = _plus(load, self._incoming(value), sign=-1)
+        for value in makes:
+            load = _plus(load, self._outgoing(value), sign=-1)
+        leaves = [t.layout.leaf_count for t in (*incoming, *outgoing)]
+        scales, position = {}, sum(leaves[: len(incoming)])
+        for tensor in outgoing:
+            scales[tensor.info.name] = settings.output_scales[position]
+            position += tensor.layout.leaf_count
+        raw = json.loads(settings.data)
+        unit = Unit(
+            nodes=nodes,
+            load=load,
+            lookups=frozenset(
+                json.dumps(each_, sort_keys=True) for each_ in raw["required_lookups"]
+            ),
+            reads=tuple(reads),
+            makes=tuple(makes),
+        )
+        return unit, scales
+
+    def _incoming(self, value: str) -> Load:
+        size = int(np.prod(self._graph.tensor(value).shape))
+        if size not in self._boundaries:
+            self._boundaries[size] = self._packed(size)
+        return self._boundaries[size]
+
+    def _outgoing(self, value: str) -> Load:
+        incoming = self._incoming(value)
+        size = int(np.prod(self._graph.tensor(value).shape))
+        per_element = -self._check_cells
+        if value not in self._checked:
+            per_element += self._guard_cells
+        return replace(incoming, cells=incoming.cells + round(per_element * size))
+
+    def _packed(self, size: int) -> Load:
+        """What a chunk takes that only reads a tensor and commits to it."""
+        graph = _vector(size, [])
+        return Load.of(self._probe_vector(graph, outgoing=False).data)
+
+    def _element_cells(self) -> tuple[float, float]:
+        """Cells an element of an input's range check, and of the guard of an unchecked tensor."""
+        bare, relu, relus, neg, negs = each(
+            lambda operators: self._vector_cells(operators),
+            [(), ("Relu",), ("Relu", "Relu"), ("Neg",), ("Neg", "Neg")],
+        )
+        packing = relu - bare - (relus - relu)
+        guard = neg - bare - (negs - neg) - packing
+        return (bare - packing) / _PRICED_ELEMENTS, guard / _PRICED_ELEMENTS
+
+    def _vector_cells(self, operators: Sequence[str]) -> int:
+        graph = _vector(_PRICED_ELEMENTS, operators)
+        return Load.of(self._probe_vector(graph, outgoing=bool(operators)).data).cells
+
+    def _probe_vector(self, graph: ModelGraph, *, outgoing: bool) -> backend.Settings:
+        source = [self._tensor("x", graph)]
+        target = [self._tensor("y", graph)] if outgoing else []
+        return probe(
+            extract_chunk(graph, list(graph.nodes) if outgoing else [], source, target),
+            self._arguments(),
+        )
+
+    def _tensor(self, value: str, graph: ModelGraph | None = None) -> CommittedTensor:
+        info = (graph or self._graph).tensor(value)
+        return CommittedTensor(
+            info=info,
+            layout=LeafLayout.plan(
+                int(np.prod(info.shape)),
+                self._packing,
+                max_slots=self._commitment.max_slots,
+                salts_per_leaf=None if self._commitment.salted else 0,
+            ),
+        )
+
+    def _arguments(self) -> CircuitArguments:
+        return probe_arguments(self._scale, self._scale, self._commitment, PROBE_COLUMNS)
+
+
+def probe_arguments(
+    input_scale: int, param_scale: int, commitment: CommitmentArguments, columns: int
+) -> CircuitArguments:
+    """Arguments of a probe: rows enough for anything."""
+    return CircuitArguments(
+        input_scale=input_scale,
+        param_scale=param_scale,
+        decomp_base=commitment.decomp_base,
+        decomp_legs=commitment.decomp_legs,
+        num_inner_cols=columns,
+        logrows=MAX_LOGROWS,
+        lookup_range=(-(8 << input_scale), 8 << input_scale),
+    )
+
+
+def _plus(load: Load, other: Load, sign: int = 1) -> Load:
+    return replace(
+        load,
+        cells=max(0, load.cells + sign * other.cells),
+        einsum_cells=max(0, load.einsum_cells + sign * other.einsum_cells),
+        shuffle_cells=max(0, load.shuffle_cells + sign * other.shuffle_cells),
+        hash_rows=max(0, load.hash_rows + sign * other.hash_rows),
+        instances=max(0, load.instances + sign * other.instances),
+        table_rows=max(load.table_rows, other.table_rows),
+        range_checks=max(load.range_checks, other.range_checks),
+    )
+
+
+def _checked_tensors(graph: ModelGraph) -> set[str]:
+    checked = set(graph.inputs)
+    for node in graph.proto.graph.node:
+        if is_range_checked(node, checked):
+            checked.update(node.output)
+    return checked
+
+
+def _vector(size: int, operators: Sequence[str]) -> ModelGraph:
+    """A vector of some size, passed through operators one after the other."""
+    names = ["x", *(f"a{index}" for index in range(1, len(operators))), "y"]
+    nodes = [
+        helper.make_node(operator, [names[index]], [names[index + 1]], f"n{index}")
+        for index, operator in enumerate(operators)
+    ] or [helper.make_node("Identity", ["x"], ["y"], "n")]
+    made = helper.make_graph(
+        nodes,
+        "vector",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, size])],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return ModelGraph(onnx.shape_inference.infer_shapes(model))

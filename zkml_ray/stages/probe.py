@@ -1,0 +1,75 @@
+"""Settings as an oracle: what ezkl would make of a piece of the model, remembered on this machine.
+
+A probe's settings are used to choose, never to prove: the circuits that are proved, and those that
+a verifier re-builds, have settings that were derived anew.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from zkml_ray import backend
+from zkml_ray.canonical import document_digest, sha256_hex
+from zkml_ray.config import cache_dir
+from zkml_ray.errors import StageError
+from zkml_ray.schema.plan import CircuitArguments
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+def probe(onnx: bytes, arguments: CircuitArguments) -> backend.Settings:
+    """The settings of a chunk model.
+
+    Args:
+        onnx: The model.
+        arguments: Its circuit arguments.
+
+    Raises:
+        StageError: ezkl cannot express it.
+    """
+    name = document_digest(
+        {
+            "ezkl": backend.EZKL_VERSION,
+            "onnx": sha256_hex(onnx),
+            "arguments": arguments.model_dump(mode="json"),
+        }
+    )
+    path = cache_dir() / "probes" / f"{name}.json"
+    try:
+        return backend.Settings.read(path.read_bytes())
+    except (OSError, ValueError, KeyError):
+        pass
+    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
+        model = Path(folder) / "piece.onnx"
+        model.write_bytes(onnx)
+        settings = backend.derive_settings(model, arguments)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as made:
+        made.write(settings.data)
+    Path(made.name).replace(path)
+    return settings
+
+
+def each(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+    """Results of independent probes, in order, several at a time.
+
+    Every probe waits for a process of its own, so threads are enough.
+    """
+    if len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as threads:
+        return list(threads.map(work, items))
+
+
+def probed_or_reason(onnx: bytes, arguments: CircuitArguments) -> backend.Settings | str:
+    """The settings, or why there are none."""
+    try:
+        return probe(onnx, arguments)
+    except StageError as error:
+        return error.message

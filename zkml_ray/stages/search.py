@@ -1,0 +1,193 @@
+"""Cutting a model within a memory budget for the earliest last proof.
+
+Estimates decide, exact settings check: the chunks that the estimates propose are derived, and
+where a circuit turns out to need more memory than it may, no segment that holds it is proposed
+again. An operator that alone needs too much is split by its output (`split-output`), into more
+parts until they fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from zkml_ray.chunking.cuts import best_cuts
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.chunking.passes.split_output import MAX_PARTS, SplitOutput, splittable
+from zkml_ray.chunking.rewrite import Rewrite
+from zkml_ray.circuits import ArgumentRule, DerivedCircuits, derive_circuits, normalised_graph
+from zkml_ray.cost.load import geometry_of
+from zkml_ray.cost.model import CostModel
+from zkml_ray.errors import ChunkingError
+from zkml_ray.schema.plan import CommitmentArguments
+from zkml_ray.stages.estimate import Estimator
+
+MAX_ROUNDS: Final = 12
+MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What chunks are cut for.
+
+    Attributes:
+        workers: Workers that prove.
+        memory_bytes: Most memory of one worker; None: any.
+    """
+
+    workers: int
+    memory_bytes: int | None
+
+
+def search_circuits(
+    model: LoadedModel,
+    rewrites: Sequence[Rewrite],
+    *,
+    dimensions: dict[str, int],
+    input_scale: int,
+    commitment: CommitmentArguments,
+    prices: CostModel,
+    budget: Budget,
+    arguments: ArgumentRule,
+) -> DerivedCircuits:
+    """Find the cuts, splitting operators where that is needed, and derive the circuits.
+
+    Args:
+        model: The user's model.
+        rewrites: Changes already chosen; splits are added behind them.
+        dimensions: Values of symbolic dimensions.
+        input_scale: Scale of the model's inputs and weights.
+        commitment: How boundaries are committed to.
+        prices: Predicts seconds and memory.
+        budget: What to cut for.
+        arguments: Chooses each circuit's arguments.
+
+    Raises:
+        ChunkingError: An operator needs more memory than there is and cannot be split.
+        UnsupportedOperatorError: ezkl cannot express the model.
+    """
+    parts_of: dict[str, int] = {}
+    while True:
+        splits = [
+            Rewrite(name=SplitOutput.name, node=node, parameter=parts)
+            for node, parts in parts_of.items()
+        ]
+        applied = [*rewrites, *splits]
+        graph = normalised_graph(model, dimensions, applied)
+        estimator = Estimator(graph, input_scale=input_scale, commitment=commitment)
+        found = _cut(
+            model,
+            graph,
+            estimator,
+            applied,
+            dimensions,
+            input_scale,
+            commitment,
+            prices,
+            budget,
+            arguments,
+        )
+        if isinstance(found, DerivedCircuits):
+            return found
+        _split_more(graph, found, parts_of, budget)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TooLarge:
+    """A unit that does not fit: its nodes and the memory it would need."""
+
+    nodes: tuple[str, ...]
+    peak_bytes: int
+
+
+def _cut(
+    model: LoadedModel,
+    graph: ModelGraph,
+    estimator: Estimator,
+    rewrites: Sequence[Rewrite],
+    dimensions: dict[str, int],
+    input_scale: int,
+    commitment: CommitmentArguments,
+    prices: CostModel,
+    budget: Budget,
+    arguments: ArgumentRule,
+) -> DerivedCircuits | _TooLarge:
+    count = len(estimator.units)
+    costs = estimator.costs(prices, budget.memory_bytes)
+    for _ in range(MAX_ROUNDS):
+        alone = [(costs[i, i + 1].peak_bytes, i) for i in range(count) if (i, i + 1) in costs]
+        peak_bytes, worst = max(alone, default=(0, 0))
+        if budget.memory_bytes is not None and peak_bytes > budget.memory_bytes:
+            return _TooLarge(nodes=estimator.units[worst].nodes, peak_bytes=peak_bytes)
+        segments = best_cuts(
+            count,
+            costs,
+            workers=budget.workers,
+            memory_bytes=budget.memory_bytes,
+            chunk_s=prices.profile.chunk_s,
+        )
+        circuits = derive_circuits(
+            model,
+            graph,
+            dimensions=dimensions,
+            rewrites=rewrites,
+            parts=[estimator.nodes(start, end) for start, end in segments],
+            input_scale=input_scale,
+            commitment=commitment,
+            arguments=arguments,
+        )
+        over = {
+            segment: peak
+            for segment, peak in zip(segments, _peaks(circuits, prices), strict=True)
+            if budget.memory_bytes is not None and peak > budget.memory_bytes
+        }
+        if not over:
+            return circuits
+        for (start, end), peak in over.items():
+            if end - start == 1:
+                return _TooLarge(nodes=estimator.units[start].nodes, peak_bytes=peak)
+            costs = {
+                (first, last): cost
+                for (first, last), cost in costs.items()
+                if first > start or last < end
+            }
+    raise ChunkingError(
+        f"no cuts were found within {MAX_ROUNDS} rounds that keep every chunk within the memory; "
+        "raise --memory a little"
+    )
+
+
+def _peaks(circuits: DerivedCircuits, prices: CostModel) -> list[int]:
+    return [
+        prices.peak_bytes(geometry_of(circuits.files[chunk.id].settings))
+        for chunk in circuits.plan.chunks
+    ]
+
+
+def _split_more(
+    graph: ModelGraph, large: _TooLarge, parts_of: dict[str, int], budget: Budget
+) -> None:
+    """Have the heaviest splittable operator of a unit split into more parts."""
+    limit = budget.memory_bytes or 0
+    need = f"about {large.peak_bytes // MIB:,} MiB, more than the {limit // MIB:,} MiB of --memory"
+    shown = ", ".join(f"{graph.nodes[name].op_type} {name}" for name in large.nodes[:4])
+    limits = splittable(graph.proto)
+    again = [node for node in parts_of if any(n.startswith(f"{node}/") for n in large.nodes)]
+    if again:
+        node = again[0]
+        # A part is split anew from the whole: splits are applied to the unsplit operator.
+        width = sum(limits.get(f"{node}/part{i}", 1) for i in range(parts_of[node]))
+        if parts_of[node] >= min(MAX_PARTS, width):
+            raise ChunkingError(f"{shown} needs {need}, although split into {parts_of[node]} parts")
+        parts_of[node] = min(2 * parts_of[node], MAX_PARTS, width)
+        return
+    heavy = [name for name in large.nodes if name in limits]
+    if not heavy:
+        raise ChunkingError(
+            f"{shown} alone needs {need}, and cannot be split: that is done to MatMul and Gemm "
+            "with constant weights and to Conv without groups"
+        )
+    # What the boundaries of a part need anyway is not known yet; doubling finds it.
+    parts_of[heavy[0]] = min(max(2, -(-large.peak_bytes // limit)), limits[heavy[0]])

@@ -1,0 +1,180 @@
+"""What a verification that held says, and what it does not say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from zkml_ray.errors import VerificationError
+from zkml_ray.schema.manifest import Manifest
+from zkml_ray.schema.plan import Plan, SealedPlan
+
+NOT_CLAIMED: Final = (
+    "the float model's exact output: what is proved is the quantised model, each rounding to one "
+    "of the two neighbouring integers",
+    "that the model is accurate or fit for a purpose",
+    "when, where or by whom the run was made, and all else that the manifest tells of its making",
+)
+
+UNSALTED: Final = (
+    "that hidden values stay hidden: leaves carry no salts, so guesses can be tested against them"
+)
+
+INSECURE: Final = "anything against the maker of the SRS: it was generated, and he can forge proofs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step of the verification that held.
+
+    Attributes:
+        name: What was checked.
+        seconds: How long it took.
+    """
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The result of a verification that held (a failed one raises).
+
+    Attributes:
+        ok: True.
+        run_id: The run.
+        project: Its project.
+        plan_digest: Digest of the sealed plan, usable as a trust root from now on.
+        trust_root: What was trusted: "model" or "plan digest".
+        statement: What was proved, in one sentence.
+        quantisation: The fixed-point arithmetic that was proved, in one line.
+        revealed: Per revealed boundary, its real values, flat, row-major.
+        hidden: Boundaries that are committed to and not shown.
+        srs_trust: "ceremony", or "insecure": whoever generated the SRS can forge.
+        not_claimed: What the proof does not say.
+        steps: What was checked.
+    """
+
+    ok: bool
+    run_id: str
+    project: str
+    plan_digest: str
+    trust_root: str
+    statement: str
+    quantisation: str
+    revealed: Mapping[str, tuple[float, ...]]
+    hidden: tuple[str, ...]
+    srs_trust: str
+    not_claimed: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The verdict as the command line's JSON object."""
+        return {
+            "ok": self.ok,
+            "run_id": self.run_id,
+            "project": self.project,
+            "plan_digest": self.plan_digest,
+            "trust_root": self.trust_root,
+            "statement": self.statement,
+            "quantisation": self.quantisation,
+            "revealed": {name: list(values) for name, values in self.revealed.items()},
+            "hidden": list(self.hidden),
+            "srs_trust": self.srs_trust,
+            "not_claimed": list(self.not_claimed),
+            "steps": [{"name": step.name, "seconds": step.seconds} for step in self.steps],
+        }
+
+
+class Clock:
+    """Times the steps of one verification."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._last = time.monotonic()
+
+    def step(self, name: str) -> None:
+        """Record that a step held, and the time since the one before."""
+        now = time.monotonic()
+        self.steps.append(Step(name=name, seconds=now - self._last))
+        self._last = now
+
+
+def describe(
+    manifest: Manifest,
+    sealed: SealedPlan,
+    trust_root: str,
+    revealed: Mapping[str, tuple[float, ...]],
+    steps: tuple[Step, ...],
+) -> Verdict:
+    """The verdict of a verification whose every step held.
+
+    Args:
+        manifest: The run.
+        sealed: Its plan.
+        trust_root: What was trusted.
+        revealed: Per revealed boundary, its real values.
+        steps: What was checked.
+    """
+    plan, trust = sealed.plan, sealed.srs_trust()
+    return Verdict(
+        ok=True,
+        run_id=manifest.run_id,
+        project=manifest.project,
+        plan_digest=manifest.plan_sha256,
+        trust_root=trust_root,
+        statement=_sentence(manifest, plan, revealed),
+        quantisation=_quantisation(plan),
+        revealed=revealed,
+        hidden=tuple(b.name for b in plan.boundaries if b.name not in revealed),
+        srs_trust=trust,
+        not_claimed=(
+            *NOT_CLAIMED,
+            *([] if plan.commitment.salted else [UNSALTED]),
+            *([] if trust == "ceremony" else [INSECURE]),
+        ),
+        steps=steps,
+    )
+
+
+def refusal(run: str, error: VerificationError) -> dict[str, Any]:
+    """A refusal as the command line's JSON object.
+
+    Args:
+        run: What was to be verified.
+        error: Why it was refused.
+    """
+    return {
+        "ok": False,
+        "run_id": run,
+        "error": type(error).__name__,
+        "code": error.code,
+        "message": error.message,
+        "subject": error.subject,
+        "expected": error.expected,
+        "got": error.got,
+    }
+
+
+def _sentence(manifest: Manifest, plan: Plan, revealed: Mapping[str, Sequence[float]]) -> str:
+    def end(names: Sequence[str]) -> str:
+        hidden = [name for name in names if name not in revealed]
+        return f"{', '.join(names)} ({'committed, not shown' if hidden else 'revealed'})"
+
+    return (
+        f"The model with SHA-256 {plan.model_sha256[:16]}..., quantised as plan "
+        f"{manifest.plan_sha256[:16]}... says, maps {end(plan.model_inputs)} to "
+        f"{end(plan.model_outputs)}."
+    )
+
+
+def _quantisation(plan: Plan) -> str:
+    weights = sorted({chunk.arguments.param_scale for chunk in plan.chunks})
+    outputs = sorted({plan.boundary(name).scale for name in plan.model_outputs})
+    return (
+        f"inputs in steps of 2^-{plan.input_scale}, weights of "
+        f"{', '.join(f'2^-{scale}' for scale in weights)}, outputs of "
+        f"{', '.join(f'2^-{scale}' for scale in outputs)}"
+    )
