@@ -163,8 +163,8 @@ def verifying_line(result: Mapping[str, Any]) -> list[str]:
     peak_mib = max(run["peak_rss_bytes"] for run in result["runs"]) / (1 << 20)
     size = f"{result['bundle_bytes'] / 1000:.0f} kB"
     return [
-        f"Verifying LeNet-5 from its bundle ({size}): {wall_s:.1f} s and {peak_mib:.0f} MiB, the start",
-        "of the process included (`benchmarks/verify_cost.py`).",
+        f"Verifying LeNet-5 from its bundle ({size}): {wall_s:.1f} s and {peak_mib:.0f} MiB, the",
+        "start of the process included (`benchmarks/verify_cost.py`).",
     ]
 
 
