@@ -26,9 +26,12 @@ os.environ.pop("ZKML_RAY_STORE", None)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 from tests import zoo  # noqa: E402
-from zkml_ray import prove_distributed  # noqa: E402
+from zkml_ray import PlanOptions, prove_distributed  # noqa: E402
 from zkml_ray.api import Run  # noqa: E402
 from zkml_ray.cluster.session import ray_session  # noqa: E402
+
+# Tests name chunks: where the search would cut is not their matter.
+BY_LAYER = PlanOptions(layers_per_chunk=1)
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +69,12 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mlp_run(ray_cluster: None, models: Path, shared_store: Path) -> Run:
     """A small perceptron's run, 3 chunks, input and output revealed."""
     return prove_distributed(
-        models / "mlp.onnx", workers=2, store=shared_store, project="shared", run_id="mlp"
+        models / "mlp.onnx",
+        workers=2,
+        store=shared_store,
+        project="shared",
+        run_id="mlp",
+        options=BY_LAYER,
     )
 
 
@@ -74,7 +82,12 @@ def mlp_run(ray_cluster: None, models: Path, shared_store: Path) -> Run:
 def residual_run(ray_cluster: None, models: Path, shared_store: Path) -> Run:
     """A run whose model has a residual connection that crosses cuts."""
     return prove_distributed(
-        models / "residual.onnx", workers=2, store=shared_store, project="shared", run_id="residual"
+        models / "residual.onnx",
+        workers=2,
+        store=shared_store,
+        project="shared",
+        run_id="residual",
+        options=BY_LAYER,
     )
 
 
@@ -88,4 +101,5 @@ def digits_run(ray_cluster: None, digits: Path, shared_store: Path) -> Run:
         store=shared_store,
         project="shared",
         run_id="digits",
+        options=BY_LAYER,
     )

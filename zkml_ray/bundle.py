@@ -35,8 +35,7 @@ from zkml_ray.errors import (
 from zkml_ray.reader import MAX_MANIFEST_BYTES, MAX_PLAN_BYTES, manifest_bytes
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.manifest import Manifest
-from zkml_ray.schema.plan import SealedPlan, SrsPin
-from zkml_ray.srs import VERIFIER_SRS_BYTES, verifier_srs
+from zkml_ray.schema.plan import SealedPlan
 from zkml_ray.stores import open_store
 from zkml_ray.stores.base import ArtifactStore, ObjectInfo, UnfinishedUpload, checked_key
 from zkml_ray.stores.layout import RunLayout
@@ -85,20 +84,16 @@ def write_bundle(
         # A run that stores no keys (--store-keys none) is for verifiers who have the model.
         vk = manifest.artifacts.get(names.verifying_key(chunk.id))
         wanted += [] if vk is None else [vk]
-    small = {layout.manifest: data}
     for pin in sealed.srs:
-        ref = _listed(manifest, names.srs(pin.logrows))
-        wanted += [ref] if whole_srs else []
-        small[layout.artifact_key("srs", pin.verifier_sha256)] = _verifier_part(
-            store, layout, ref, pin
-        )
+        wanted.append(_listed(manifest, names.verifier_srs(pin.logrows)))
+        wanted += [_listed(manifest, names.srs(pin.logrows))] if whole_srs else []
     objects = {ref.key: ref for ref in wanted}
     try:
         with tempfile.TemporaryDirectory(prefix=".zkml-ray-", dir=out.parent) as folder:
             part = Path(folder) / out.name
             with zipfile.ZipFile(part, "w", allowZip64=False) as archive:
-                for key in sorted({*objects, *small}):
-                    content = store.read_verified(objects[key]) if key in objects else small[key]
+                for key in sorted({*objects, layout.manifest}):
+                    content = store.read_verified(objects[key]) if key in objects else data
                     info = zipfile.ZipInfo(key, date_time=_TIMESTAMP)
                     info.compress_type = zipfile.ZIP_DEFLATED
                     archive.writestr(info, content, compresslevel=9)
@@ -279,18 +274,6 @@ def _check_end(path: Path, file: BinaryIO) -> None:
     if total > MAX_ENTRIES or directory_bytes > MAX_DIRECTORY_BYTES:
         _malformed(path, f"{total} entries in {directory_bytes} bytes are too many")
     file.seek(0)
-
-
-def _verifier_part(store: ArtifactStore, layout: RunLayout, ref: ArtifactRef, pin: SrsPin) -> bytes:
-    """The 388 bytes of an SRS that a verifier needs: the run's own are a bundle's, or are cut."""
-    key = layout.artifact_key("srs", pin.verifier_sha256)
-    if store.size(key) == VERIFIER_SRS_BYTES:
-        part = ArtifactRef(key=key, sha256=pin.verifier_sha256, size_bytes=VERIFIER_SRS_BYTES)
-        return store.read_verified(part)
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        whole = Path(folder) / "srs"
-        store.fetch_verified(ref, whole)
-        return verifier_srs(whole, pin.logrows)
 
 
 def _listed(manifest: Manifest, name: str) -> ArtifactRef:

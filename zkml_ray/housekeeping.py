@@ -248,9 +248,11 @@ def _references(
     yield request.input.key
     srs: dict[int, str] = {}
     if (key := layout.run_key(names.SRS)) in keys:
-        srs = {pin.logrows: pin.sha256 for pin in _read(store, ChosenSrs, key).pins}
-        for sha256 in srs.values():
-            yield layout.artifact_key("srs", sha256)
+        pins = _read(store, ChosenSrs, key).pins
+        srs = {pin.logrows: pin.sha256 for pin in pins}
+        for pin in pins:
+            yield layout.artifact_key("srs", pin.sha256)
+            yield layout.artifact_key("srs", pin.verifier_sha256)
     if (key := layout.run_key(names.PLAN)) in keys:
         plan = _read(store, Plan, key)
         yield layout.artifact_key("models", plan.normalised_sha256)

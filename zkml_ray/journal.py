@@ -32,7 +32,7 @@ from zkml_ray.schema.manifest import ChunkRecord, Manifest
 from zkml_ray.schema.plan import ChunkPlan, Plan, SealedPlan
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.schema.request import ChosenSrs, FinishedChunk, RunRequest
-from zkml_ray.srs import SrsFile, trust_of
+from zkml_ray.srs import SrsFile, trust_of, verifier_srs
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.objectcache import ObjectCache
@@ -116,6 +116,7 @@ class Journal:
             self.artifacts[names.srs(file.logrows)] = self.store.store_shared_file(
                 key, file.path, file.sha256
             )
+            self._share_verifier_srs(file)
             pins.append(file.pin())
         document = ChosenSrs(pins=tuple(pins))
         self.store.put(self.layout.run_key(names.SRS), document.to_bytes())
@@ -140,6 +141,7 @@ class Journal:
                 sha256=pin.sha256,
                 trust=trust_of(logrows, pin.sha256),
             )
+            self._share_verifier_srs(files[logrows])
         return files
 
     def keep_circuits(self, circuits: DerivedCircuits) -> None:
@@ -260,6 +262,10 @@ class Journal:
     def complete(self, manifest: Manifest) -> None:
         """Write the manifest: the run exists."""
         self.store.put(self.layout.manifest, manifest.to_bytes())
+
+    def _share_verifier_srs(self, file: SrsFile) -> None:
+        part = verifier_srs(file.path, file.logrows)
+        self.share(names.verifier_srs(file.logrows), "srs", part)
 
     def _shared(self, name: str, kind: str, sha256: str) -> bytes:
         key = self.layout.artifact_key(kind, sha256)

@@ -49,6 +49,11 @@ def srs(logrows: int) -> str:
     return f"keys/srs/kzg{logrows}.srs"
 
 
+def verifier_srs(logrows: int) -> str:
+    """The part of an SRS that checking a proof takes; an SRS file itself."""
+    return f"keys/srs/kzg{logrows}.verifier.srs"
+
+
 def proof(chunk_id: str) -> str:
     """A chunk's proof, in canonical form."""
     return f"proofs/{chunk_id}.json"

@@ -67,7 +67,6 @@ class PinnedReader:
             folder: Receives those that are needed as files.
         """
         self._artifacts = manifest.artifacts
-        self._layout = RunLayout(manifest.project, manifest.run_id)
         self._store = store
         self._folder = folder
 
@@ -138,35 +137,37 @@ class PinnedReader:
         Raises:
             VerificationError: It is not there, not the one pinned, or its verifier's part is not.
         """
+        name = names.srs(pin.logrows)
         try:
-            path = self._stored_srs(pin)
+            path = self.file(name, max_bytes=srs_bytes(pin.logrows), pinned=pin.sha256)
         except VerificationError as error:
             own = own_srs(pin) if error.code == "artifact-missing" else None
             if own is None:
                 raise
             path = own
-        self._keep_part(pin, path)
+        try:
+            part = sha256_hex(verifier_srs(path, pin.logrows))
+        except ConfigError as error:
+            raise VerificationError(str(error), subject=name, code="srs-file") from None
+        if part != pin.verifier_sha256:
+            raise VerificationError(
+                f"the SRS of logrows {pin.logrows}: the part that proofs are checked with is "
+                "another than the plan pins",
+                expected=part,
+                got=pin.verifier_sha256,
+                subject=name,
+                code="srs-file",
+            )
         return path
 
     def srs(self, pin: SrsPin) -> Path:
         """The part of one size's SRS that checking proofs takes, as a file.
 
-        A bundle holds the part alone, under its own digest; elsewhere it is cut from the whole.
-
         Raises:
-            VerificationError: Neither is there, or it is not the one pinned.
+            VerificationError: It is not listed, not there, or not the one pinned.
         """
-        key = self._layout.artifact_key("srs", pin.verifier_sha256)
-        part_path = self._part_path(pin)
-        if part_path.exists():
-            return part_path
-        if self._store.size(key) is None:
-            self._keep_part(pin, self._stored_srs(pin))
-            return part_path
-        ref = ArtifactRef(key=key, sha256=pin.verifier_sha256, size_bytes=VERIFIER_SRS_BYTES)
-        with _refused(names.srs(pin.logrows)):
-            part_path.write_bytes(self._store.read_verified(ref, max_bytes=VERIFIER_SRS_BYTES))
-        return part_path
+        name = names.verifier_srs(pin.logrows)
+        return self.file(name, max_bytes=VERIFIER_SRS_BYTES, pinned=pin.verifier_sha256)
 
     def check_pins(self, pinned: dict[str, str]) -> None:
         """What the manifest lists under a name that the plan pins is what the plan pins.
@@ -178,30 +179,6 @@ class PinnedReader:
             ref = self._artifacts.get(name)
             if ref is not None and ref.sha256 != sha256:
                 raise _not_pinned(name, sha256, ref.sha256)
-
-    def _part_path(self, pin: SrsPin) -> Path:
-        return self._folder / f"verifier-{pin.logrows}.srs"
-
-    def _stored_srs(self, pin: SrsPin) -> Path:
-        name = names.srs(pin.logrows)
-        return self.file(name, max_bytes=srs_bytes(pin.logrows), pinned=pin.sha256)
-
-    def _keep_part(self, pin: SrsPin, whole: Path) -> None:
-        name = names.srs(pin.logrows)
-        try:
-            part = verifier_srs(whole, pin.logrows)
-        except ConfigError as error:
-            raise VerificationError(str(error), subject=name, code="srs-file") from None
-        if sha256_hex(part) != pin.verifier_sha256:
-            raise VerificationError(
-                f"the SRS of logrows {pin.logrows}: the part that a verifier needs is not the one "
-                "that the plan pins",
-                expected=pin.verifier_sha256,
-                got=sha256_hex(part),
-                subject=name,
-                code="srs-file",
-            )
-        self._part_path(pin).write_bytes(part)
 
     def _ref(self, name: str, max_bytes: int, pinned: str | None) -> ArtifactRef:
         ref = self._artifacts.get(name)

@@ -201,6 +201,7 @@ def _pinned(sealed: SealedPlan) -> dict[str, str]:
     plan = sealed.plan
     pins = {names.MODEL: plan.model_sha256, names.NORMALISED: plan.normalised_sha256}
     pins |= {names.srs(pin.logrows): pin.sha256 for pin in sealed.srs}
+    pins |= {names.verifier_srs(pin.logrows): pin.verifier_sha256 for pin in sealed.srs}
     pins |= {names.verifying_key(pin.chunk): pin.sha256 for pin in sealed.verifying_keys}
     for chunk in plan.chunks:
         pins[names.chunk_model(chunk.id)] = chunk.onnx_sha256

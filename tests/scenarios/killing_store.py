@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from zkml_ray import prove_distributed
+from zkml_ray import PlanOptions, prove_distributed
 from zkml_ray.stores.local import LocalStore
 
 
@@ -48,7 +48,13 @@ def main() -> None:
     model, root, run_id, write, moment, address = sys.argv[1:]
     store = KillingStore(root, int(write), moment)
     run = prove_distributed(
-        model, workers=2, threads=1, store=store, run_id=run_id, address=address or None
+        model,
+        workers=2,
+        threads=1,
+        store=store,
+        run_id=run_id,
+        options=PlanOptions(layers_per_chunk=1),
+        address=address or None,
     )
     print(f"{store.writes} writes, verified {run.verified}")
 

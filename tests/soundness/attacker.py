@@ -212,6 +212,9 @@ class Attacker:
             pins = {names.MODEL: plan["model_sha256"], names.NORMALISED: plan["normalised_sha256"]}
             pins |= {names.srs(pin["logrows"]): pin["sha256"] for pin in sealed["srs"]}
             pins |= {
+                names.verifier_srs(pin["logrows"]): pin["verifier_sha256"] for pin in sealed["srs"]
+            }
+            pins |= {
                 names.verifying_key(pin["chunk"]): pin["sha256"] for pin in sealed["verifying_keys"]
             }
             for chunk in plan["chunks"]:

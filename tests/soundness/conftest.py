@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from zkml_ray import prove_distributed
+from zkml_ray import PlanOptions, prove_distributed
 from zkml_ray.api import Run
 from zkml_ray.chunking.load import LoadedModel, load_model
 
@@ -51,6 +51,7 @@ def other_run(ray_cluster: None, models: Path, shared_store: Path) -> Run:
         store=shared_store,
         project="shared",
         run_id="mlp-other",
+        options=PlanOptions(layers_per_chunk=1),
     )
 
 
@@ -67,5 +68,10 @@ def forged_run(
     path = tmp_path_factory.mktemp("forged") / "mlp.onnx"
     onnx.save(model, path)
     return prove_distributed(
-        path, workers=2, store=shared_store, project="shared", run_id="mlp-forged"
+        path,
+        workers=2,
+        store=shared_store,
+        project="shared",
+        run_id="mlp-forged",
+        options=PlanOptions(layers_per_chunk=1),
     )

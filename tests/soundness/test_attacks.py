@@ -356,15 +356,14 @@ def test_srs_of_another_secret_is_refused(attacker: Attacker, mlp_model: LoadedM
     """Who knows the secret of the part that proofs are checked with can forge every proof."""
     sealed = attacker.document(names.SEALED_PLAN)
     pin = sealed["srs"][0]
-    whole = attacker.read(names.srs(pin["logrows"]))
-    own = bytearray(whole[:4] + whole[4:68] * 2 + whole[-256:])
-    own[:4] = bytes(4)
+    name = names.verifier_srs(pin["logrows"])
+    own = bytearray(attacker.read(name))
     own[-1] ^= 1
-    key = attacker.layout.artifact_key("srs", pin["verifier_sha256"])
-    attacker.store.put(key, bytes(own))
+    attacker.change_bytes(name, bytes(own))
     refused(attacker, "artifact-digest")
+    attacker.replace(name, bytes(own))
+    refused(attacker, "artifact-pin")
     pin["verifier_sha256"] = sha256_hex(bytes(own))
-    attacker.store.put(attacker.layout.artifact_key("srs", sha256_hex(bytes(own))), bytes(own))
     attacker.replace_plan(sealed)
     refused(attacker, "plan-digest")
     refused(attacker, "srs-file", trust=TrustRoot(model=mlp_model))
@@ -468,7 +467,7 @@ def test_missing_objects_are_refused(attacker: Attacker) -> None:
         names.settings("chunk-001"),
         names.verifying_key("chunk-001"),
         names.proof("chunk-001"),
-        names.srs(attacker.run.plan.chunks[0].arguments.logrows),
+        names.verifier_srs(attacker.run.plan.chunks[0].arguments.logrows),
     ):
         attacker.store.delete(attacker.key(name))
         refused(attacker, "artifact-missing")

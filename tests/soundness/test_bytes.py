@@ -8,6 +8,7 @@ import pytest
 
 from zkml_ray import names
 from zkml_ray.canonical import sha256_hex
+from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.errors import ProofRejectedError
 from zkml_ray.trust import TrustRoot
 
@@ -37,7 +38,7 @@ def read_names(attacker: Attacker) -> list[str]:
             names.settings(chunk.id),
             names.verifying_key(chunk.id),
             names.proof(chunk.id),
-            names.srs(chunk.arguments.logrows),
+            names.verifier_srs(chunk.arguments.logrows),
         ]
     return sorted(set(found))
 
@@ -49,6 +50,21 @@ def test_bytes_flipped_in_the_store_are_refused(attacker: Attacker) -> None:
             attacker.change_bytes(name, flipped(data, position))
             TALLY.refused_with(attacker.verify, "artifact-digest", case=f"{name} at {position}")
         attacker.reset()
+
+
+def test_bytes_of_the_whole_srs_flipped_are_refused_by_the_model(
+    attacker: Attacker, mlp_model: LoadedModel
+) -> None:
+    (pin,) = attacker.document(names.SEALED_PLAN)["srs"]
+    name = names.srs(pin["logrows"])
+    data = attacker.read(name)
+    for position in positions(data, PER_OBJECT):
+        attacker.change_bytes(name, flipped(data, position))
+        TALLY.refused_with(
+            lambda: attacker.verify(TrustRoot(model=mlp_model)),
+            "artifact-digest",
+            case=f"{name} at {position}",
+        )
 
 
 @pytest.mark.parametrize("change", ["appended", "cut"])

@@ -224,7 +224,7 @@ def is_read(name: str) -> bool:
     """Whether a verifier reads the artifact of this logical name."""
     return name == names.SEALED_PLAN or (
         name.startswith(("proofs/", "keys/", "circuits/"))
-        and name.endswith((".srs", "vk.key", "settings.json", ".json"))
+        and name.endswith((".verifier.srs", "vk.key", "settings.json", ".json"))
         and not name.endswith("index.json")
     )
 
@@ -403,6 +403,7 @@ def test_every_value_of_every_settings_file_is_refused(attacker: Attacker) -> No
         ("output_visibility", "Private"),
         ("param_visibility", "Private"),
         ("rebase_frac_zero_constants", False),
+        ("disable_freivalds", None),
         ("decomp_legs", 8),
     ],
 )
@@ -412,7 +413,7 @@ def test_settings_that_would_weaken_a_circuit_are_refused_by_the_model(
     """The plan pins the weakened file, and all else agrees: only re-building tells."""
     name = names.settings("chunk-000")
     settings = attacker.document(name)
-    settings["run_args"][field] = value
+    settings["run_args"][field] = not settings["run_args"][field] if value is None else value
     sealed = attacker.document(names.SEALED_PLAN)
     sealed["plan"]["chunks"][0]["settings_sha256"] = sha256_hex(canonical_json(settings))
     attacker.replace_plan(sealed)

@@ -23,6 +23,7 @@ from zkml_ray.api import Run
 from zkml_ray.bundle import BundleStore, write_bundle
 from zkml_ray.canonical import canonical_json, sha256_hex
 from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.chunking.rewrite import PASSES
 from zkml_ray.commitments.opening import parse_opening
 from zkml_ray.errors import ManifestError, OpeningError, VerificationError
 from zkml_ray.openings import check_opening, open_activation
@@ -165,11 +166,41 @@ def test_fuzzed_sealed_plan_is_only_ever_refused(attacker: Attacker, effort: set
     check()
 
 
-@pytest.mark.parametrize(
+DEAR = pytest.mark.parametrize(
     "effort",
     [settings(FEW, max_examples=25), pytest.param(MANY, marks=pytest.mark.slow)],
     ids=["few", "many"],
 )
+
+
+@DEAR
+def test_rewrites_that_a_stranger_asks_for_are_refused_by_the_model(
+    attacker: Attacker, mlp_model: LoadedModel, effort: settings
+) -> None:
+    """They are applied to the verifier's own model, whatever they are."""
+    sealed = attacker.document(names.SEALED_PLAN)
+    nodes = [node for chunk in sealed["plan"]["chunks"] for node in chunk["nodes"]]
+    step = st.fixed_dictionaries(
+        {
+            "name": st.sampled_from([*PASSES, "nothing"]),
+            "node": st.sampled_from([*nodes, "nowhere"]),
+            "parameter": st.integers(0, 9) | st.integers(0, 1 << 20),
+        }
+    )
+
+    @effort
+    @given(st.lists(step, min_size=1, max_size=3))
+    def check(rewrites: list[dict[str, Any]]) -> None:
+        attacker.reset()
+        attacker.replace_plan(set_at(sealed, ("plan", "rewrites"), rewrites))
+        with pytest.raises(VerificationError) as refused:
+            attacker.verify(TrustRoot(model=mlp_model))
+        assert refused.value.code == "model-circuits"
+
+    check()
+
+
+@DEAR
 def test_fuzzed_sealed_plan_is_refused_by_the_model(
     attacker: Attacker, mlp_model: LoadedModel, effort: settings
 ) -> None:

@@ -59,16 +59,18 @@ def test_trust_roots_agree_and_a_forged_bundle_passes_neither(
     honest_file, forged_file = tmp_path / "honest.onnx", tmp_path / "forged.onnx"
     onnx.save(model, honest_file)
     onnx.save(with_one_weight_changed(model), forged_file)
-    store = tmp_path / "store"
+    store, by_layer = tmp_path / "store", PlanOptions(layers_per_chunk=1)
     honest, forged = (
-        prove_distributed(path, workers=2, store=store, run_id=path.stem, seed=seed)
+        prove_distributed(
+            path, workers=2, store=store, run_id=path.stem, seed=seed, options=by_layer
+        )
         for path in (honest_file, forged_file)
     )
 
     # The verifier has a machine of its own: no key that the prover made is in its cache.
     shutil.copytree(cache_dir() / "srs", tmp_path / "verifier" / "srs")
     monkeypatch.setenv("ZKML_RAY_CACHE", str(tmp_path / "verifier"))
-    published = seal(plan(load_model(honest_file), PlanOptions())).digest()
+    published = seal(plan(load_model(honest_file), by_layer)).digest()
     by_model = verify("honest", store=store, model=honest_file, allow_insecure_srs=True)
     by_digest = verify("honest", store=store, plan_digest=published, allow_insecure_srs=True)
     assert by_model.plan_digest == published == honest.plan_digest

@@ -24,7 +24,7 @@ from zkml_ray.trust import TrustRoot, check_arguments, check_pins, check_topolog
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     path: Path = tmp_path_factory.mktemp("model") / "residual.onnx"
     onnx.save(zoo.residual(), path)
-    return make_plan(load_model(path), PlanOptions()).plan
+    return make_plan(load_model(path), PlanOptions(layers_per_chunk=1)).plan
 
 
 def edited(plan: Plan, edit: Callable[[dict[str, Any]], None]) -> Plan:
