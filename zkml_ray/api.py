@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from zkml_ray.config import checked_threads
 from zkml_ray.coordinator import Until
 from zkml_ray.events import Listener, ignore
 from zkml_ray.execution import (
     Begun,
     begin,
-    checked_threads,
     coordinating,
     take_up,
     worker_pool,

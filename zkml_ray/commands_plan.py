@@ -70,9 +70,9 @@ def plan(
 ) -> None:
     """Show how a model would be cut, and what its circuits need. Proves nothing."""
     from zkml_ray.chunking.load import load_model
+    from zkml_ray.config import checked_threads
     from zkml_ray.cost.model import CostModel
     from zkml_ray.cost.profiles import load_profile
-    from zkml_ray.execution import checked_threads
     from zkml_ray.report import (
         boundary_table,
         dot_graph,

@@ -117,3 +117,16 @@ def checked_name(kind: str, name: str) -> str:
             "beginning with a letter or digit"
         )
     return name
+
+
+def checked_threads(workers: int, threads: int | None) -> int:
+    """Threads of each worker, where none are given: the machine's cores shared evenly.
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {workers}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be at least 1, not {threads}")
+    return threads or max(1, (os.cpu_count() or 1) // workers)

@@ -17,7 +17,6 @@ from zkml_ray.circuits import normalised_graph
 from zkml_ray.cluster.pool import WorkerPool
 from zkml_ray.cluster.session import ray_session
 from zkml_ray.coordinator import Coordinator
-from zkml_ray.errors import ConfigError
 from zkml_ray.events import Listener, Warned
 from zkml_ray.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
@@ -32,19 +31,6 @@ from zkml_ray.verification import opened_store
 def new_run_id() -> str:
     """A run id that sorts by time and does not repeat."""
     return f"run-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-def checked_threads(workers: int, threads: int | None) -> int:
-    """Threads of each worker, where none are given: the machine's cores shared evenly.
-
-    Raises:
-        ConfigError: A number is below 1.
-    """
-    if workers < 1:
-        raise ConfigError(f"workers must be at least 1, not {workers}")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, not {threads}")
-    return threads or max(1, (os.cpu_count() or 1) // workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

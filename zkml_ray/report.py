@@ -15,12 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from zkml_ray.events import ChunkMoved, Event, PlanReady, StageStarted, Warned
-from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.plan import Plan
 from zkml_ray.verifier import Verdict
 
 if TYPE_CHECKING:
+    # A verifier reports without onnx, which forecasts are made with.
     from zkml_ray.api import Run
+    from zkml_ray.schema.forecast import Forecast
 
 _STATES = {
     "waiting": "dim",
