@@ -14,13 +14,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.chunking.test_rejoin import EXACT, random_models, random_partition
-from tests.zoo.quantised import chained, whole
+from tests.zoo.quantised import chained, fixed_arguments, whole
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.circuits import derive_circuits, normalised_graph
 from zkml_ray.errors import RangeExceededError
-from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.schema.plan import CommitmentArguments
 from zkml_ray.stages.accuracy import read_samples
-from zkml_ray.stages.plan import choose_arguments
 
 SCALE = 6
 
@@ -39,9 +38,6 @@ def check_cut_at_random(data: st.DataObject) -> None:
     assume(all(any(i in c.consumers for c in crossings) for i in range(len(parts))))
     commitment = CommitmentArguments(salted=data.draw(st.booleans()))
 
-    def arguments(chunk_id: str, path: Path, scale: int) -> CircuitArguments:
-        return choose_arguments(chunk_id, path, scale, SCALE, commitment)
-
     circuits = derive_circuits(
         model,
         graph,
@@ -49,15 +45,14 @@ def check_cut_at_random(data: st.DataObject) -> None:
         parts=parts,
         input_scale=SCALE,
         commitment=commitment,
-        arguments=arguments,
+        arguments=lambda _chunk_id, _path, scale: fixed_arguments(scale),
     )
     assert sorted(n for chunk in circuits.plan.chunks for n in chunk.nodes) == sorted(graph.nodes)
     (arrays, *_) = read_samples(graph, [], seed=data.draw(st.integers(0, 9)))
-    uncut = circuits.plan.chunks[0].arguments.model_copy(update={"logrows": 18})
     with tempfile.TemporaryDirectory() as folder:
         try:
             got = chained(circuits, arrays, Path(folder))
-            expected = whole(graph, uncut, arrays, Path(folder))
+            expected = whole(graph, fixed_arguments(SCALE), arrays, Path(folder))
         except RangeExceededError:
             assume(False)
         for name in graph.outputs:
