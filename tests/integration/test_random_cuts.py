@@ -36,8 +36,8 @@ class UncutError(Exception):
 def uncut(graph: ModelGraph, arrays: Arrays, folder: Path) -> dict[str, Integers]:
     """The uncut model's integers.
 
-    ezkl refuses a circuit in which two outputs are one tensor for tract (an Identity, a Reshape); in
-    chunks, where leaves are the outputs, that does not occur.
+    Seen where two outputs are one tensor for tract (an Identity). In chunks leaves are the outputs, and
+    that does not occur.
     """
     try:
         return whole(graph, fixed_arguments(SCALE), arrays, folder)
