@@ -36,8 +36,8 @@ class UncutError(Exception):
 def uncut(graph: ModelGraph, arrays: Arrays, folder: Path) -> dict[str, Integers]:
     """The uncut model's integers.
 
-    Seen where two outputs are one tensor for tract (an Identity). A chunk's outputs are leaves, where
-    that does not occur.
+    Seen where two outputs are one tensor for tract (an Identity). A chunk's outputs are leaves,
+    where that does not occur.
     """
     try:
         return whole(graph, fixed_arguments(SCALE), arrays, folder)
