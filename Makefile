@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow lint format bench vectors clean
+.PHONY: install demo test test-slow lint format bench bench-run vectors clean
 
 install: $(STAMP)
 
@@ -34,9 +34,26 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Tables and plots in the documents, from the stored results.
 bench: $(STAMP)
+	$(BIN)/python benchmarks/report.py
+
+# Measures again: hours, on a machine that has nothing else to do. Keys stay in .cache/benchmarks.
+WORKERS := 2
+bench-run: $(STAMP)
+	for model in digits lenet5 resnet_block encoder_block; do \
+	  $(BIN)/python benchmarks/versus_ezkl.py --model $$model --workers $(WORKERS) --replace \
+	    --out benchmarks/results/versus/$$model.json || exit 1; \
+	  $(BIN)/python benchmarks/scaling.py --model $$model \
+	    --out benchmarks/results/scaling/$$model.json || exit 1; \
+	done
+	for model in digits lenet5; do \
+	  $(BIN)/python benchmarks/accuracy.py --model $$model \
+	    --out benchmarks/results/accuracy/$$model.json || exit 1; \
+	done
 	$(BIN)/python benchmarks/commitment_cost.py --out benchmarks/results/commitment_cost.json
 	$(BIN)/python benchmarks/rounding_slack.py --out benchmarks/results/rounding_slack.json
+	$(BIN)/python benchmarks/big.py --workers $(WORKERS) --out benchmarks/results/big.json
 
 # The Poseidon vectors of the independent oracle; its own environment (docs/adr/0002).
 vectors:

@@ -49,6 +49,9 @@ from zkml_ray.stores.layout import RunLayout
 RESULTS = ROOT / "benchmarks" / "results" / "versus"
 FULL_LAYERS = MINI_LM.layers
 
+INTERRUPTED = {"failure": "interrupted", "wall_s": 0.0, "largest_bytes": 0}
+"""What the file says of a session until it ends by itself."""
+
 
 def parse_bytes(text: str) -> int:
     """Bytes of "6GiB", "500 MiB", "2e9".
@@ -248,6 +251,9 @@ def main() -> None:
     result |= {"encoder": asdict(_size(given)), "run": given.run, "memory": given.memory}
     for step in ("size", "prove"):
         if given.only in (None, step):
+            if step == "prove":
+                result["sessions"].append({"at": record.circumstances()["at"], **INTERRUPTED})
+                record.write(given.out, result)
             _step(step, given, result)
             record.write(given.out, result)
     shown = {name: value for name, value in result.items() if name != "sessions"}
@@ -274,7 +280,7 @@ def _step(step: str, given: argparse.Namespace, result: dict[str, Any]) -> None:
         if not found.failure:
             result["one_circuit"] |= predicted_memory(found.facts, RESULTS)
         return
-    result["sessions"].append({**record.circumstances(), **asdict(found)})
+    result["sessions"][-1] = {**record.circumstances(), **asdict(found)}
     if not found.failure:
         result["proved"] = {
             **found.facts,
@@ -284,7 +290,6 @@ def _step(step: str, given: argparse.Namespace, result: dict[str, Any]) -> None:
                 + [session["largest_bytes"] for session in result["sessions"]]
             ),
             "sessions": len(result["sessions"]),
-            "session_wall_s": sum(session["wall_s"] for session in result["sessions"]),
             "verify_all_s": found.phases["verify"]["wall_s"],
         }
         result["extrapolated"] = extrapolated(found.facts, given.layers)

@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -239,25 +240,28 @@ def watch(
     errors = report.with_suffix(".stderr")
     samples: list[Sample] = []
     failure, searched = "", 0.0
-    with errors.open("w") as sink:
+    with errors.open("w") as sink, _termination_as_exit():
         child = subprocess.Popen(
             command, env={**os.environ, **environment}, stdout=sink, stderr=sink if quiet else None
         )
         tree = ProcessTree(child.pid)
-        while child.poll() is None:
-            if time.monotonic() - searched > DISCOVERY_S:
-                tree.discover()
-                searched = time.monotonic()
-            samples.append(tree.sample())
-            if samples[-1].total_bytes > limit_bytes:
-                failure = f"stopped at {samples[-1].total_bytes / (1 << 30):.1f} GiB of memory"
-            elif time.monotonic() - started > limit_s:
-                failure = f"stopped after {limit_s:.0f} s"
-            if failure:
+        try:
+            while child.poll() is None:
+                if time.monotonic() - searched > DISCOVERY_S:
+                    tree.discover()
+                    searched = time.monotonic()
+                samples.append(tree.sample())
+                if samples[-1].total_bytes > limit_bytes:
+                    failure = f"stopped at {samples[-1].total_bytes / (1 << 30):.1f} GiB of memory"
+                elif time.monotonic() - started > limit_s:
+                    failure = f"stopped after {limit_s:.0f} s"
+                if failure:
+                    break
+                time.sleep(SAMPLE_S)
+        finally:
+            if child.poll() is None:  # over a limit, or this process was interrupted
                 tree.discover()
                 tree.kill()
-                break
-            time.sleep(SAMPLE_S)
         status = child.wait()
     wall_s = time.monotonic() - started
     reported: dict[str, Any] = {"facts": {}, "phases": {}}
@@ -275,6 +279,23 @@ def watch(
         facts=reported["facts"],
         phases={name: merge(phase, samples) for name, phase in reported["phases"].items()},
     )
+
+
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that what was started is ended too (main thread only)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def merge(phase: Mapping[str, float], samples: Sequence[Sample]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """(b): the best arguments for one stock circuit, found by search.
 
 Every combination of scales, rebase multiplier, decomposition and columns is sized with
-`ezkl.gen_settings`; `estimated_cost` picks each one's logrows and ranks them. Going down the
+`ezkl.gen_settings`; `estimated_cost` ranks them at every logrows that they fit into. Going down the
 ranking, ezkl's forward pass checks on several inputs that values stay in range and that the output
 is accurate enough, and gives the range of lookup tables (twice what was seen, calibration's own
 margin). The first that pass are the finalists; whoever calls proves them and keeps the fastest.
@@ -151,14 +151,6 @@ def smallest_logrows(settings: Mapping[str, Any], lookup_width: int) -> int:
     return max(10, math.ceil(math.log2(needed + BLINDING_ROWS)))
 
 
-def cheapest_logrows(settings: Mapping[str, Any], columns: int, lookup_width: int) -> int:
-    """The logrows of the least estimated cost; the arguments are the other functions'."""
-    low = min(smallest_logrows(settings, lookup_width), MAX_LOGROWS)
-    return min(
-        range(low, MAX_LOGROWS + 1), key=lambda logrows: estimated_cost(settings, columns, logrows)
-    )
-
-
 def combinations() -> Iterator[Arguments]:
     """All that are tried, logrows aside."""
     for (inputs, params), multiplier, (base, legs), columns in itertools.product(
@@ -175,7 +167,7 @@ def combinations() -> Iterator[Arguments]:
 
 
 def ranked(model: Path, folder: Path, tried: Iterable[Arguments]) -> list[tuple[float, Arguments]]:
-    """Every combination that ezkl accepts, with its best logrows, cheapest first.
+    """Every combination that ezkl accepts at every logrows that it fits into, cheapest first.
 
     Args:
         model: The ONNX file.
@@ -190,11 +182,10 @@ def ranked(model: Path, folder: Path, tried: Iterable[Arguments]) -> list[tuple[
         except RuntimeError:
             continue
         settings = json.loads(target.read_text())
-        logrows = cheapest_logrows(
-            settings, arguments.num_inner_cols, (16 << arguments.input_scale) + 1
-        )
-        cost = estimated_cost(settings, arguments.num_inner_cols, logrows)
-        found.append((cost, replace(arguments, logrows=logrows)))
+        low = smallest_logrows(settings, (16 << arguments.input_scale) + 1)
+        for logrows in range(low, MAX_LOGROWS + 1):
+            cost = estimated_cost(settings, arguments.num_inner_cols, logrows)
+            found.append((cost, replace(arguments, logrows=logrows)))
     return sorted(found, key=lambda item: item[0])
 
 
@@ -203,33 +194,37 @@ def finalists(
 ) -> list[dict[str, Any]]:
     """Search, and write the folders of the best combinations that work.
 
+    The estimate is least sure about logrows: few rows and many columns against the reverse. So each
+    finalist after the first has at least four times the rows of the one before.
+
     Args:
         model: The model.
         folder: Gets `finalist-0`, `finalist-1`, ..., each a baseline of one part.
-        count: How many.
+        count: How many at most.
         max_error: Largest absolute error of an output on the calibration inputs.
 
     Returns:
-        Per finalist its arguments, estimate and error; the last entry says how many were tried.
+        Per finalist its arguments, estimate and error.
     """
     folder.mkdir(parents=True, exist_ok=True)
     order = ranked(model.path, folder, combinations())
-    checked: dict[tuple[int, ...], float | None] = {}
+    refused: set[tuple[int, ...]] = set()
     chosen: list[dict[str, Any]] = []
-    for cost, arguments in order:
-        key = arguments.quantisation()
-        if checked.get(key, 0.0) is None:
-            continue
-        part = folder / f"finalist-{len(chosen)}" / "part-000"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        error = checked[key] = _tried(model, part, arguments)
-        if error is None or error > max_error:
-            checked[key] = None
+    while len(chosen) < count:
+        least = 0 if not chosen else chosen[-1]["arguments"]["logrows"] + 2
+        for cost, arguments in order:
+            if arguments.logrows < least or arguments.quantisation() in refused:
+                continue
+            part = folder / f"finalist-{len(chosen)}" / "part-000"
+            part.mkdir(parents=True)
+            error = _tried(model, part, arguments)
+            if error is not None and error <= max_error:
+                found = {"arguments": asdict(arguments), "estimate": cost, "max_error": error}
+                chosen.append(found)
+                break
+            refused.add(arguments.quantisation())
             shutil.rmtree(part.parent)
-            continue
-        chosen.append({"arguments": asdict(arguments), "estimate": cost, "max_error": error})
-        if len(chosen) == count:
+        else:
             break
     if not chosen:
         raise RuntimeError(f"no arguments keep the error below {max_error:g}")
@@ -238,7 +233,7 @@ def finalists(
             {
                 "finalists": chosen,
                 "sized": len(order),
-                "quantisations_checked": len(checked),
+                "refused": sorted(refused),
                 "cheapest": [[cost, asdict(arguments)] for cost, arguments in order[:20]],
             }
         )
@@ -262,7 +257,7 @@ def _tried(model: BenchmarkModel, part: Path, arguments: Arguments) -> float | N
     if raw["required_lookups"]:
         low, high = min(2 * low, -1), max(2 * high, 1)
         final.lookup_range = (low, high)
-        final.logrows = cheapest_logrows(raw, arguments.num_inner_cols, high - low + 1)
+        final.logrows = max(arguments.logrows, smallest_logrows(raw, high - low + 1))
     ezkl.gen_settings(onnx, str(settings), final)
     return max(t.error for t in tried)
 

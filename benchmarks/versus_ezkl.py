@@ -134,7 +134,7 @@ class Comparison:
             setup = replace(setup, failure=setup.failure or "no finalist could be proved")
         else:
             (best[1] / "part-000").replace(folder / "part-000")
-        for candidate in setups:
+        for candidate in setups:  # keys of gigabytes
             shutil.rmtree(candidate)
         return setup, trials
 

@@ -26,6 +26,10 @@ MAX_CAPS: Final = 48
 """Caps that are tried; of more different segment costs, as many spread evenly."""
 
 
+MOVING: Final = SELECTING - {"MaxPool"}
+"""Operators that move elements and cost next to nothing: no chunk is made of them alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentCost:
     """What a segment costs as one chunk.
@@ -95,7 +99,7 @@ def forbidden_positions(
 
     Position p lies before the p-th node. A cut there is forbidden when a tensor would cross it
     that is not float32, or is in `fixed`, or when it would part an operator that only moves
-    elements from the one that makes them (from the one that reads them, where it reads several).
+    elements from the one that makes them (from what comes next, where several make them).
 
     Args:
         graph: The model.
@@ -111,12 +115,17 @@ def forbidden_positions(
             last = max((place[reader] for reader in readers.get(value, ())), default=index)
             if value and (value in fixed or not graph.tensor(value).is_float):
                 forbidden.update(range(index + 1, last + 1))
-        if node.op_type in SELECTING - {"MaxPool"}:
+        if node.op_type in MOVING:
             makers = {graph.producer_of[v] for v in node.input if v in graph.producer_of}
             if len(makers) == 1 and place[next(iter(makers))] == index - 1:
                 forbidden.add(index)
-            elif any(readers.get(value) for value in node.output):
-                forbidden.add(index + 1)
+    # What is left of them, such as a Concat of branches, goes with what comes next.
+    start = 0
+    for unit in units_of(order, forbidden):
+        end = start + len(unit)
+        if all(graph.nodes[name].op_type in MOVING for name in unit):
+            forbidden.add(end if end < len(order) else start)
+        start = end
     return forbidden - {0, len(order)}
 
 

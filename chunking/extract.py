@@ -7,9 +7,9 @@ Shape of every chunk model (the verifier relies on it):
 - outputs: per touched boundary, in the same order, its packed leaves, one tensor each.
 
 Packing is injective only for elements inside the packing's range. Incoming tensors are
-range-checked by ezkl as circuit inputs. An outgoing tensor is range-checked where the operator
-that makes it does that; any other is passed through `(y + |y|) - |y|`: the absolute value
-decomposes y into digits, which constrains it, and the sum is y again (docs/adr/0003).
+range-checked by ezkl as circuit inputs. An outgoing tensor that the analysis of `bounds` cannot
+hold within it is passed through `(y + |y|) - |y|`: the absolute value decomposes y into digits,
+which constrains it, and the sum is y again (docs/adr/0003).
 
 Scales: ezkl gives every input of a circuit one nominal scale, the plan's input scale. A boundary
 of a larger scale is brought to its own by a product with 2^-k, which ezkl turns into a change of
@@ -26,8 +26,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from zkml_ray.chunking.bounds import value_bounds
 from zkml_ray.chunking.graph import ModelGraph, TensorInfo
-from zkml_ray.chunking.operators import RANGE_CHECKED, SELECTING
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.commitments.leaves import LeafLayout
 
@@ -76,15 +76,14 @@ def extract_chunk(
         for t in incoming
     ]
     outputs: list[onnx.ValueInfoProto] = []
-    checked = {t.info.name for t in incoming}
-    for node in body:
-        if is_range_checked(node, checked):
-            checked.update(node.output)
     touched = [*incoming, *outgoing]
+    read = {t.info.name: t.scale_shift for t in incoming}
+    largest = max(t.layout.packing.element_bound for t in touched)
+    bounds = value_bounds(body, graph.initializers, read, largest)
     for index, tensor in enumerate(touched):
         prefix = f"zkml_ray/boundary_{index}"
         source = tensor.info.name
-        if source not in checked:
+        if source not in bounds or bounds[source] > tensor.layout.packing.injective_bound:
             guarded = f"{prefix}/guarded"
             made += _guard(source, guarded, prefix)
             source = guarded
@@ -114,21 +113,6 @@ def extract_chunk(
     )
     data: bytes = model.SerializeToString(deterministic=True)
     return data
-
-
-def is_range_checked(node: onnx.NodeProto, checked: set[str]) -> bool:
-    """Whether a node's outputs are bounded by the circuit's decomposition range.
-
-    Args:
-        node: The node.
-        checked: Tensors known to be bounded.
-    """
-    if node.op_type in RANGE_CHECKED:
-        return True
-    if node.op_type not in SELECTING:
-        return False
-    data_inputs = node.input if node.op_type == "Concat" else node.input[:1]
-    return all(name in checked for name in data_inputs)
 
 
 def _brought_to_scale(

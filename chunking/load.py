@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
+from zkml_ray.chunking.operators import EXPANDED, FOLDABLE, SUPPORTED
 from zkml_ray.errors import (
     ConfigError,
     DynamicShapeError,
@@ -139,7 +139,7 @@ def _free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 def _check_operators(proto: onnx.ModelProto, file_name: str) -> None:
     for position, node in enumerate(proto.graph.node):
         known = node.domain in ("", "ai.onnx") and (
-            node.op_type in SUPPORTED | FOLDABLE | {"Constant", "Dropout"}
+            node.op_type in SUPPORTED | FOLDABLE | EXPANDED | {"Constant", "Dropout"}
         )
         if not known:
             shown = f"{node.domain}.{node.op_type}" if node.domain else node.op_type

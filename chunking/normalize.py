@@ -6,8 +6,8 @@ Postconditions of `normalise`, each made by a named step:
 - all operators are those of one version, `OPSET` (`normal_form.opset`);
 - constants are initializers, and initializers are no graph inputs; what follows from constants
   alone is one (`normal_form.constants`); large equal ones are one;
-- no Dropout, no BatchNormalization, no unused node or initializer, no Identity but where an
-  output would otherwise be an input, a constant or another output;
+- no Dropout, no BatchNormalization, no Gelu, no unused node or initializer, no Identity but where
+  an output would otherwise be an input, a constant or another output;
 - Conv and pooling nodes carry kernel_shape, strides, dilations, pads (and group) explicitly and
   no auto_pad, because tract refuses some of them when missing;
 - every operator is one of `SUPPORTED`;
@@ -26,12 +26,13 @@ from onnx_ir.passes import InvariantError, PassBase
 from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.load import fix_dimensions
+from zkml_ray.chunking.normal_form.activations import ExpandGelu
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
-from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
+from zkml_ray.chunking.operators import EXPANDED, FOLDABLE, SUPPORTED
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 
 _FOLDING_ROUNDS = 16
@@ -51,8 +52,9 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         ChunkingError: A step found something it cannot bring into this form.
     """
     fixed = _inferred(fix_dimensions(proto, dimensions))
-    converted = convert_opset(fixed)
-    model = ir.from_proto(_inferred(converted) if converted is not fixed else fixed)
+    expanded = _expanded(fixed)
+    converted = convert_opset(expanded)
+    model = ir.from_proto(fixed if converted is fixed else _inferred(converted))
     model = _folded(model)
     _apply(
         model,
@@ -68,6 +70,15 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     model.producer_name = None
     model.producer_version = None
     return _inferred(ir.to_proto(model))
+
+
+def _expanded(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without operators that the common version lacks, or the same one."""
+    if not any(node.op_type in EXPANDED for node in proto.graph.node):
+        return proto
+    model = ir.from_proto(proto)
+    _apply(model, ExpandGelu())
+    return ir.to_proto(model)
 
 
 def _folded(model: ir.Model) -> ir.Model:

@@ -3,13 +3,22 @@
 A layer is a weighted operator (convolution or matrix product) with everything that follows it up
 to the next one, in topological order. Branches need no special case: whatever tensors cross from
 one layer to later ones become boundaries.
+
+Between two weighted operators the cut falls where the fewest elements cross it; of equal places
+where the model's own tensors cross, not those of a rewrite; and of those at the last. So what a
+rewrite puts in front of a product, such as the columns of a convolution, stays with it: they are
+many times the tensor that they are picked from.
 """
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.operators import WEIGHTED
-from zkml_ray.errors import ConfigError
+from zkml_ray.chunking.passes.base import MADE_SUFFIX
+from zkml_ray.errors import ChunkingError, ConfigError
 
 
 def layer_partition(graph: ModelGraph, *, layers_per_chunk: int = 1) -> tuple[tuple[str, ...], ...]:
@@ -27,16 +36,48 @@ def layer_partition(graph: ModelGraph, *, layers_per_chunk: int = 1) -> tuple[tu
     """
     if layers_per_chunk < 1:
         raise ConfigError(f"layers per chunk must be at least 1, not {layers_per_chunk}")
-    parts: list[list[str]] = [[]]
-    weighted = 0
-    for name, node in graph.nodes.items():
-        carries_weight = node.op_type in WEIGHTED and any(
-            value in graph.initializers for value in node.input
-        )
-        if carries_weight:
-            if weighted == layers_per_chunk:
-                parts.append([])
-                weighted = 0
-            weighted += 1
-        parts[-1].append(name)
-    return tuple(tuple(part) for part in parts)
+    names = list(graph.nodes)
+    weighted = [
+        index
+        for index, node in enumerate(graph.nodes.values())
+        if node.op_type in WEIGHTED and any(value in graph.initializers for value in node.input)
+    ]
+    cost = _crossing_costs(graph)
+    cuts = [0]
+    for before, layer in zip(
+        weighted[layers_per_chunk - 1 :: layers_per_chunk],
+        weighted[layers_per_chunk::layers_per_chunk],
+        strict=False,
+    ):
+        places = range(before + 1, layer + 1)
+        cuts.append(min(places, key=lambda place: (*cost[place], -place)))
+    cuts.append(len(names))
+    return tuple(tuple(names[start:end]) for start, end in pairwise(cuts))
+
+
+def _crossing_costs(graph: ModelGraph) -> list[tuple[float, int]]:
+    """Per place in front of a node: elements, and tensors of rewrites, made before and read after.
+
+    Infinite where a tensor may not cross a cut. The model's own inputs are not counted.
+    """
+    nodes = list(graph.nodes.values())
+    last_reader: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        for name in node.input:
+            last_reader[name] = index
+    elements, made = [0.0] * (len(nodes) + 1), [0] * (len(nodes) + 1)
+    for index, node in enumerate(nodes):
+        for name in node.output:
+            if name in last_reader:
+                for place in range(index + 1, last_reader[name] + 1):
+                    elements[place] += _elements(graph, name)
+                    made[place] += name.endswith(MADE_SUFFIX)
+    return list(zip(elements, made, strict=True))
+
+
+def _elements(graph: ModelGraph, name: str) -> float:
+    try:
+        info = graph.tensor(name)
+    except ChunkingError:
+        return math.inf
+    return float(math.prod(info.shape)) if info.is_float else math.inf

@@ -18,7 +18,14 @@ import onnx_ir as ir
 from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
+from zkml_ray.chunking.passes.attention import Attention
 from zkml_ray.chunking.passes.base import Exactness, Rewrite, RewritePass, node_named
+from zkml_ray.chunking.passes.dense import DenseInteger
+from zkml_ray.chunking.passes.gelu_ffn import GeluFfn
+from zkml_ray.chunking.passes.im2col import ConvIm2col
+from zkml_ray.chunking.passes.layer_norm import LayerNorm
+from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
+from zkml_ray.chunking.passes.relu import ReluAbs
 from zkml_ray.chunking.passes.split_output import SplitOutput
 from zkml_ray.errors import ChunkingError
 
@@ -33,7 +40,16 @@ __all__ = [
     "node_named",
 ]
 
-_ALL: Final[tuple[RewritePass, ...]] = (SplitOutput(),)
+_ALL: Final[tuple[RewritePass, ...]] = (
+    Attention(),
+    GeluFfn(),
+    LayerNorm(),
+    ConvIm2col(),
+    DenseInteger(),
+    MaxPoolPairwise(),
+    ReluAbs(),
+    SplitOutput(),
+)
 
 PASSES: Final[Mapping[str, RewritePass]] = MappingProxyType({step.name: step for step in _ALL})
 """Every pass by name, in the order in which the plan stage tries them."""

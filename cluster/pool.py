@@ -8,6 +8,7 @@ accepted only from the attempt that is current for its chunk. A chunk is tried a
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -54,6 +55,7 @@ class _Worker:
     job: SetupJob | None = None
     call: Any = None
     attempt: int = 0
+    overdue_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -61,19 +63,26 @@ class _Queue:
     jobs: deque[SetupJob] = field(default_factory=deque)
     attempts: dict[str, int] = field(default_factory=dict)
     known: dict[str, SetupJob] = field(default_factory=dict)
+    limits_s: dict[str, float] = field(default_factory=dict)
 
 
 class WorkerPool:
     """N actors and a first-in-first-out queue of chunks that are ready to be proved."""
 
-    def __init__(self, *, workers: int, threads: int, store_url: str) -> None:
+    def __init__(
+        self, *, workers: int, threads: int, store_url: str, memory_bytes: int | None = None
+    ) -> None:
         """Start the actors (they come up in the background).
 
         Args:
             workers: How many.
             threads: Prover threads (and reserved CPUs) of each.
             store_url: The store they read from.
+            memory_bytes: Memory that each reserves with Ray, which counts it but does not hold
+                workers to it; None: none. Left out, with a warning, where no node has as much.
         """
+        self._memory_bytes = memory_bytes if _has_memory(memory_bytes, workers) else None
+        self.reserves_memory = memory_bytes is None or self._memory_bytes is not None
         self._threads = threads
         self._store_url = store_url
         self._queue = _Queue()
@@ -81,9 +90,15 @@ class WorkerPool:
             _Worker(name=f"worker-{index}", actor=self._start()) for index in range(workers)
         ]
 
-    def submit(self, job: SetupJob) -> list[Assigned]:
-        """Queue a chunk to be proved (`ProveJob`) or only set up, and hand out what can be."""
+    def submit(self, job: SetupJob, limit_s: float = float("inf")) -> list[Assigned]:
+        """Queue a chunk to be proved (`ProveJob`) or only set up, and hand out what can be.
+
+        Args:
+            job: The chunk.
+            limit_s: Longest time of an attempt; after it the worker is replaced.
+        """
         self._queue.known[job.chunk.id] = job
+        self._queue.limits_s[job.chunk.id] = limit_s
         self._queue.jobs.append(job)
         return self._assign()
 
@@ -110,6 +125,7 @@ class WorkerPool:
                 completed = self._collect(calls[call])
                 if completed is not None:
                     events.append(completed)
+        self._end_overdue()
         events += self._assign()
         return events
 
@@ -131,6 +147,7 @@ class WorkerPool:
         remote = ray.remote(ChunkWorker).options(
             num_cpus=self._threads,
             max_restarts=0,
+            memory=self._memory_bytes,
             runtime_env={"env_vars": self._environment()},
         )
         return remote.remote(self._store_url)
@@ -149,11 +166,24 @@ class WorkerPool:
                 attempt = self._queue.attempts.get(job.chunk.id, 0) + 1
                 self._queue.attempts[job.chunk.id] = attempt
                 worker.job, worker.attempt = job, attempt
+                worker.overdue_at = time.monotonic() + self._queue.limits_s[job.chunk.id]
                 proves = isinstance(job, ProveJob)
                 method = worker.actor.prove if proves else worker.actor.setup
                 worker.call = method.remote(job)
                 events.append(Assigned(worker=worker.name, chunk_id=job.chunk.id, attempt=attempt))
         return events
+
+    def _end_overdue(self) -> None:
+        """Replace workers whose attempt has taken too long."""
+        for worker in self._workers:
+            job = worker.job
+            if job is None or time.monotonic() < worker.overdue_at:
+                continue
+            ray.kill(worker.actor, no_restart=True)
+            worker.job = worker.call = None
+            worker.actor = self._start()
+            limit_s = self._queue.limits_s[job.chunk.id]
+            self._again(job, f"{worker.name} had {job.chunk.id} for more than {limit_s:.0f} s")
 
     def _collect(self, worker: _Worker) -> Completed | None:
         job, call, attempt = worker.job, worker.call, worker.attempt
@@ -189,6 +219,18 @@ class WorkerPool:
             )
         # Keys from the store get one chance: whatever went wrong, the next attempt makes its own.
         self._queue.jobs.appendleft(replace(job, stored_keys=None))
+
+
+def _has_memory(memory_bytes: int | None, workers: int) -> bool:
+    """Whether the cluster can reserve so much for every worker."""
+    if memory_bytes is None:
+        return False
+    rooms = [
+        int(node["Resources"].get("memory", 0)) // memory_bytes
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return sum(rooms) >= workers
 
 
 def _retryable(error: ZkmlRayError) -> bool:

@@ -128,6 +128,11 @@ class PackingSpec:
         return int(self.decomp_base**self.decomp_legs) - 1
 
     @property
+    def injective_bound(self) -> int:
+        """Largest magnitude on which packing is injective: balanced digits of the stride."""
+        return (1 << (self.stride_bits - 1)) - 1
+
+    @property
     def pack(self) -> int:
         """Elements per field element."""
         return self.inner * self.outer

@@ -222,7 +222,9 @@ def advance(
         coordinator = coordinating(begun, None, None, workers, threads, store_keys, listener)
         coordinator.advance(until)
         return
-    with worker_pool(begun.journal, workers, threads, address, listener) as pool:
+    with worker_pool(
+        begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
+    ) as pool:
         coordinator = coordinating(begun, None, pool, workers, threads, store_keys, listener)
         coordinator.advance(until)
 
@@ -271,7 +273,9 @@ def _execute(
     address: str | None,
     listener: Listener,
 ) -> Run:
-    with worker_pool(begun.journal, workers, threads, address, listener) as pool:
+    with worker_pool(
+        begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
+    ) as pool:
         outcome = coordinating(begun, salt_seed, pool, workers, threads, store_keys, listener).run()
     return Run(
         run_id=begun.request.run_id,

@@ -12,7 +12,7 @@ ezkl counts rows in a race (`_gen_settings`).
 
 Fixed here, and not a plan's choice, because soundness depends on it (docs/security.md):
 private inputs, outputs hashed with the hash public, weights fixed in the verifying key, range
-checks of inputs on.
+checks of inputs on, Freivalds' argument off (docs/adr/0013).
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def run_args(arguments: CircuitArguments) -> Any:
     args.ignore_range_check_inputs_outputs = False
     args.rebase_frac_zero_constants = True
     args.bounded_log_lookup = False
-    args.disable_freivalds = False
+    args.disable_freivalds = True
     args.check_mode = "unsafe"
     args.input_scale = arguments.input_scale
     args.param_scale = arguments.param_scale

@@ -235,7 +235,7 @@ def _circuit(
     into = [committed[name] for name in incoming]
     counts = [committed[name].layout.leaf_count for name in (*incoming, *outgoing)]
     shifts = dict.fromkeys(outgoing, 0)
-    for _ in range(2):
+    for _ in range(3):
         out = [replace(committed[name], scale_shift=shifts[name]) for name in outgoing]
         data = extract_chunk(graph, nodes, into, out)
         chosen, settings = _settings(chunk_id, operators, data, input_scale, arguments)
@@ -255,10 +255,10 @@ def _circuit(
         if any(shift < 0 for shift in found.values()):
             break
         shifts = found
-    shown_scales = ", ".join(f"{name} {input_scale + shift}" for name, shift in found.items())
+    settled = ", ".join(f"{name} {input_scale + shift}" for name, shift in found.items())
     raise ChunkingError(
         f"{chunk_id} ({', '.join(operators)}): the scales of its outgoing tensors do not settle "
-        f"(last {shown_scales}); cut elsewhere (--layers-per-chunk)"
+        f"(last {settled}); cut elsewhere (--layers-per-chunk)"
     )
 
 

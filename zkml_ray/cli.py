@@ -3,8 +3,8 @@
 Its commands: demo, plan, calibrate, prove, resume, verify, bundle, export, open, verify-opening,
 runs, fetch, gc, rm, doctor.
 
-The commands lie in `commands_prove`, `commands_verify` and `commands_store`; what they share, exit
-codes among it, in `terminal`.
+The commands lie in `commands_plan`, `commands_prove`, `commands_verify` and `commands_store`; what
+they share, exit codes among it, in `terminal`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from zkml_ray import __version__, commands_prove, commands_store, commands_verify
+from zkml_ray import __version__, commands_plan, commands_prove, commands_store, commands_verify
 from zkml_ray.terminal import run_app, stdout
 
 app = typer.Typer(
@@ -30,9 +30,9 @@ app = typer.Typer(
 )
 
 app.command()(commands_prove.demo)
-app.command()(commands_prove.plan)
+app.command()(commands_plan.plan)
 app.command()(commands_prove.prove)
-app.command()(commands_prove.calibrate)
+app.command()(commands_plan.calibrate)
 app.command()(commands_prove.resume)
 app.command()(commands_verify.verify)
 app.command()(commands_verify.bundle)

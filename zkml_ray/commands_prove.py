@@ -1,4 +1,4 @@
-"""Commands that prove or prepare it: prove, resume, plan, calibrate, demo."""
+"""Commands that prove: prove, resume, demo."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from zkml_ray.commands_plan import plan_options
 from zkml_ray.errors import ConfigError
 from zkml_ray.terminal import (
     Address,
@@ -17,8 +18,9 @@ from zkml_ray.terminal import (
     LayersPerChunk,
     Memory,
     Model,
+    NoPass,
     NoSalt,
-    ProfileOption,
+    Passes,
     Project,
     RunArgument,
     Scale,
@@ -33,7 +35,6 @@ from zkml_ray.terminal import (
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run
-    from zkml_ray.stages.plan import PlanOptions
     from zkml_ray.stages.setup import StoreKeys
 
 
@@ -56,6 +57,8 @@ def prove(
     memory: Memory = None,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    passes: Passes = "all",
+    no_pass: NoPass = None,
     salt_seed: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--salt-seed", help="Draw salts from this text (reproducible, guessable)."),
@@ -90,7 +93,9 @@ def prove(
             project=project,
             run_id=run,
             threads=threads,
-            options=plan_options(scale, layers_per_chunk, dim, no_salt, workers, memory),
+            options=plan_options(
+                scale, layers_per_chunk, dim, no_salt, workers, memory, passes, no_pass
+            ),
             reveal=reveal,
             private_input=private_input,
             salt_seed=None if salt_seed is None else salt_seed.encode(),
@@ -130,94 +135,6 @@ def resume(
             listener=progress,
         )
     show_run(result, json_)
-
-
-def plan(
-    model: Model,
-    scale: Scale = 10,
-    layers_per_chunk: LayersPerChunk = None,
-    workers: Workers = 2,
-    memory: Memory = None,
-    dim: Dim = None,
-    no_salt: NoSalt = False,
-    verify_keys: Annotated[
-        bool,
-        typer.Option(
-            "--verify-keys", help="Make the verifying keys; show the digest for --plan-digest."
-        ),
-    ] = False,
-    threads: Threads = None,
-    profile: ProfileOption = None,
-    dot: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--dot", help="Write the chunk graph to a file, in Graphviz's language."),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Show how a model would be cut, and what its circuits need. Proves nothing."""
-    from zkml_ray.chunking.load import load_model
-    from zkml_ray.config import checked_threads
-    from zkml_ray.cost.model import CostModel
-    from zkml_ray.cost.profiles import load_profile
-    from zkml_ray.report import (
-        boundary_table,
-        dot_graph,
-        forecast_lines,
-        plan_document,
-        plan_table,
-        srs_line,
-    )
-    from zkml_ray.sealing import seal
-    from zkml_ray.stages.plan import plan as make_plan
-
-    options = plan_options(scale, layers_per_chunk, dim, no_salt, workers, memory)
-    prices = CostModel(profile=load_profile(profile), threads=checked_threads(workers, threads))
-    derived = make_plan(load_model(model), options, prices.profile)
-    made, forecast = derived.plan, prices.forecast(derived)
-    sealed = seal(derived) if verify_keys else None
-    if dot is not None:
-        dot.write_text(dot_graph(made, forecast), encoding="utf-8")
-    if json_:
-        document = plan_document(made, forecast)
-        if sealed is not None:
-            document |= {"plan_digest": sealed.digest(), "srs_trust": sealed.srs_trust()}
-        print_json(document)
-        return
-    stdout.print(plan_table(made, forecast))
-    stdout.print(boundary_table(made))
-    for line in forecast_lines(forecast):
-        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
-    stdout.print(f"Unsealed digest {made.digest()}", highlight=False, soft_wrap=True)
-    if sealed is not None:
-        stdout.print(f"Plan digest {sealed.digest()}", highlight=False, soft_wrap=True)
-        stdout.print(srs_line(sealed.srs_trust()), highlight=False, soft_wrap=True)
-
-
-def calibrate(
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--out", help="Where the profile goes [this machine's cache]."),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Measure this machine's prices by proving small circuits; takes some minutes."""
-    from zkml_ray.cluster.session import ray_session
-    from zkml_ray.cluster.worker import idle_worker_bytes
-    from zkml_ray.cost.calibrate import calibrate as measure
-    from zkml_ray.cost.profiles import save_profile
-
-    def tell(line: str) -> None:
-        stderr.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    with ray_session(cpus=1, address="local"):
-        worker_bytes = idle_worker_bytes()
-    tell(f"an idle worker takes {worker_bytes >> 20} MiB")
-    profile, measured = measure(worker_bytes=worker_bytes, tell=tell)
-    path = save_profile(profile, out)
-    if json_:
-        print_json({"path": str(path), "profile": profile.model_dump(mode="json")})
-        return
-    stdout.print(f"{len(measured)} circuits measured; profile saved as {path}", soft_wrap=True)
 
 
 def demo(
@@ -272,38 +189,6 @@ def show_run(result: Run, json_: bool) -> None:
     stdout.print(run_table(result))
     for line in run_summary(result):
         stdout.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def plan_options(
-    scale: int,
-    layers_per_chunk: int | None,
-    dim: list[str] | None,
-    no_salt: bool,
-    workers: int = 2,
-    memory: str | None = None,
-) -> PlanOptions:
-    """The plan options that the command line gives."""
-    from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions
-
-    return PlanOptions(
-        scale=scale,
-        layers_per_chunk=layers_per_chunk,
-        workers=workers,
-        memory_bytes=None if memory is None else parse_size("--memory", memory),
-        dimensions=_dimensions(dim or []),
-        salted=not no_salt,
-    )
-
-
-def _dimensions(pairs: list[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for pair in pairs:
-        name, separator, value = pair.rpartition("=")
-        if not separator or not (value.isascii() and value.isdecimal() and len(value) <= 10):
-            raise ConfigError(f"--dim {pair} must look like NAME=VALUE, such as batch=1")
-        found[name] = int(value)
-    return found
 
 
 def _draw(image: Path) -> None:

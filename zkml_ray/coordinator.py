@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,7 @@ from zkml_ray.errors import StageError, ZkmlRayError
 from zkml_ray.events import ChunkMoved, Listener, PlanReady, StageStarted, Warned
 from zkml_ray.journal import Journal
 from zkml_ray.reference import float_outputs
+from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.manifest import Accuracy, ChunkRecord, Manifest, Span, StageRecord
 from zkml_ray.schema.plan import ChunkPlan, Plan
 from zkml_ray.schema.proof import ChunkProof
@@ -59,6 +60,12 @@ from zkml_ray.verifier import Verdict, verify_manifest
 
 Until: TypeAlias = Literal["plan", "setup", "witness", "prove"]
 """Stages that a run can stop after; the ones behind them make it complete."""
+
+ATTEMPT_FACTOR: Final = 20.0
+"""An attempt may take so many times what is predicted: the profile may be of a faster machine."""
+
+MIN_ATTEMPT_S: Final = 900.0
+"""And no less than this: a worker's start and a slow store are not predicted."""
 
 UNSALTED_WARNING = (
     "boundaries carry no salts: hidden activations can be found by trial from their commitments"
@@ -149,6 +156,7 @@ class Coordinator:
         self._instances: dict[str, Sequence[int]] = {}
         self._vks: dict[str, str] = {}
         self._resumed: list[str] = []
+        self._forecast: Forecast | None = None
         journal.artifacts[names.MODEL] = request.model
         journal.artifacts[names.INPUT] = request.input
 
@@ -193,7 +201,7 @@ class Coordinator:
                 file = srs[chunk.arguments.logrows]
                 if self._journal.stored_keys(chunk, file.sha256) is None:
                     job = SetupJob(**self._setup_fields(chunk, file))
-                    self._handle(self._workers_pool().submit(job), circuits, srs)
+                    self._submit(job, circuits, srs)
             while self._workers_pool().busy:
                 self._handle(self._workers_pool().poll(1.0), circuits, srs)
 
@@ -208,7 +216,7 @@ class Coordinator:
                     self._moved(chunk.id, "witnessed", seconds)
                     if not self._take_finished(chunk, circuits, srs):
                         job = self._prove_job(chunk, circuits.plan, srs, activations)
-                        self._handle(pool.submit(job), circuits, srs)
+                        self._submit(job, circuits, srs)
                     self._handle(pool.poll(0), circuits, srs)
             while pool.busy:
                 self._handle(pool.poll(1.0), circuits, srs)
@@ -298,6 +306,7 @@ class Coordinator:
             revealed_names(circuits.plan, self._request)
         forecast = CostModel(profile=load_profile(), threads=self._threads).forecast(circuits)
         self._journal.keep_forecast(forecast)
+        self._forecast = forecast
         predicted_s = forecast.makespan_s(self._workers)
         chunks = tuple((chunk.id, " ".join(chunk.operators)) for chunk in circuits.plan.chunks)
         self._listener(PlanReady(chunks=chunks, predicted_s=predicted_s))
@@ -342,6 +351,13 @@ class Coordinator:
                 for name, position in activations.positions(chunk).items()
             },
         )
+
+    def _submit(self, job: SetupJob, circuits: DerivedCircuits, srs: Mapping[int, SrsFile]) -> None:
+        limit_s = MIN_ATTEMPT_S
+        if self._forecast is not None:
+            expected = self._forecast.of(job.chunk.id)
+            limit_s = max(limit_s, ATTEMPT_FACTOR * (expected.setup_s + expected.prove_s))
+        self._handle(self._workers_pool().submit(job, limit_s), circuits, srs)
 
     def _handle(
         self,

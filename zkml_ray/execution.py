@@ -149,9 +149,22 @@ def coordinating(
 
 @contextmanager
 def worker_pool(
-    journal: Journal, workers: int, threads: int, address: str | None, listener: Listener
+    journal: Journal,
+    workers: int,
+    threads: int,
+    address: str | None,
+    listener: Listener,
+    memory_bytes: int | None = None,
 ) -> Iterator[WorkerPool]:
     """Ray and workers for the duration of a block.
+
+    Args:
+        journal: The run; its store is the workers'.
+        workers: How many.
+        threads: Prover threads of each.
+        address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
+        listener: Told of what is amiss.
+        memory_bytes: Memory that each worker reserves: the budget that chunks were cut for.
 
     Raises:
         ClusterError: Ray could not be started or joined.
@@ -160,7 +173,14 @@ def worker_pool(
     if workers * threads > cores:
         listener(Warned(message=f"{workers} workers of {threads} threads share {cores} cores"))
     with ray_session(cpus=max(cores, workers * threads), address=address):
-        pool = WorkerPool(workers=workers, threads=threads, store_url=journal.store.url)
+        pool = WorkerPool(
+            workers=workers,
+            threads=threads,
+            store_url=journal.store.url,
+            memory_bytes=memory_bytes,
+        )
+        if not pool.reserves_memory:
+            listener(Warned(message=f"Ray has less memory than {workers} workers of --memory need"))
         try:
             yield pool
         finally:

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from zkml_ray.commands_prove import plan_options, show_run, store_keys_option
+from zkml_ray.commands_plan import plan_options
+from zkml_ray.commands_prove import show_run, store_keys_option
 from zkml_ray.commands_verify import verify as verify_command
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError

@@ -52,6 +52,13 @@ Dim = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--dim", help="Value of a symbolic dimension, NAME=VALUE; may be repeated."),
 ]
+Passes = Annotated[
+    str, typer.Option("--passes", help="Rewrite passes to use: all, none, or names with commas.")
+]
+NoPass = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--no-pass", help="Rewrite pass to leave out; may be repeated."),
+]
 NoSalt = Annotated[
     bool,
     typer.Option("--no-salt", help="Commit without salts: hidden activations can be guessed."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from zkml_ray.errors import ChunkingError
 Exactness = Literal["bit-exact", "exact in reals", "bounded"]
 Array = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 Attributes = Mapping[str, "int | float | str | Sequence[int]"]
+
+MADE_SUFFIX: Final = ":out"
+"""Ends the names of tensors that only a rewrite made; the model's own keep their names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,7 @@ class Builder:
         """
         named = name if name is not None else self._name(op.lower())
         made = ir.node(op, list(inputs), attributes or {}, name=named)
-        made.outputs[0].name = f"{self._prefix}/{op.lower()}_{self._count}:out"
+        made.outputs[0].name = f"{self._prefix}/{op.lower()}_{self._count}{MADE_SUFFIX}"
         self._graph.insert_before(self._anchor, made)
         return made.outputs[0]
 

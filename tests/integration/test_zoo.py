@@ -10,6 +10,7 @@ import pytest
 from tests import zoo
 from tests.zoo.quantised import chained, planned, whole
 from zkml_ray import PlanOptions, prove_distributed, verify
+from zkml_ray.chunking.load import parse_model
 from zkml_ray.reference import float_outputs
 from zkml_ray.stages.accuracy import measure_accuracy, read_samples
 
@@ -45,9 +46,10 @@ def test_quantised_chunk_by_chunk_is_quantised_whole(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", sorted(zoo.MODELS))
 def test_output_is_within_the_reported_error_of_onnxruntime(name: str, tmp_path: Path) -> None:
-    graph, circuits = planned(zoo.MODELS[name](), options(name))
+    model = parse_model(zoo.MODELS[name]().SerializeToString(), name)
+    graph, circuits = planned(model.proto, options(name))
     (arrays, *_) = read_samples(graph, [], seed=5)
-    report = measure_accuracy(graph, circuits, [arrays], random=True)
+    report = measure_accuracy(model, circuits, [arrays], random=True)
     assert report.max_abs_error < (0.05 if name == "transformer" else 0.01)
     reported = {entry.name: entry.max_abs_error for entry in report.boundaries}
     exact = float_outputs(graph, arrays)

@@ -21,7 +21,7 @@ import pytest
 from ray import cloudpickle
 
 from tests.integration.command import run_process
-from zkml_ray import prove_distributed, verify
+from zkml_ray import coordinator, prove_distributed, verify
 from zkml_ray.api import Run
 from zkml_ray.backend import BackendError
 from zkml_ray.cluster import pool
@@ -348,3 +348,12 @@ def test_private_cluster_is_started_where_another_cluster_left_its_address(
         )
     assert found.code == 0, found.stderr
     assert found.json["verified"] is True
+
+
+def test_worker_that_takes_too_long_is_replaced_and_the_chunk_fails_after_three_attempts(
+    ray_cluster: None, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "MIN_ATTEMPT_S", 0.01)
+    monkeypatch.setattr(coordinator, "ATTEMPT_FACTOR", 0.0)
+    with pytest.raises(StageError, match=r"failed 3 times.*for more than 0 s"):
+        prove_distributed(models / "mlp.onnx", workers=1, store=tmp_path, threads=1)

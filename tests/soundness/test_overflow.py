@@ -3,13 +3,18 @@
 What an attacker gains without the guard: packing is sum(e_i * 2^(30 i)), so (2^30, 0) and (0, 1)
 pack to the same field element and have the same leaf hash. A producer whose outgoing tensor is not
 range-checked could compute the first while its consumer reads the second: the commitments agree,
-the activation does not. The first test shows that collision for real, on a circuit whose guard was
-cut out; the others show that every way to the prover refuses it.
+the activation does not. The first tests show that collision for real, on a circuit whose guard was
+cut out and on one whose value bounds were computed wrongly; the others show that every way to the
+prover refuses it.
+
+Where the analysis of `chunking/bounds.py` leaves the guard out for good reason, x + |x|, elements
+reach twice the range check's bound. The last tests show that this is the limit, and that packing is
+still injective there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +23,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from zkml_ray import PlanOptions, backend, prove_distributed
+from zkml_ray.chunking import extract
 from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits import DerivedCircuits
-from zkml_ray.commitments.field import canonical
+from zkml_ray.commitments.field import canonical, to_signed
 from zkml_ray.commitments.leaves import draw_salts, hash_leaves, pack_leaves
 from zkml_ray.errors import RangeExceededError
 from zkml_ray.schema.plan import CircuitArguments
@@ -55,7 +61,7 @@ def overflowing(*, relu: bool) -> onnx.ModelProto:
 def planned(tmp_path: Path, *, relu: bool) -> DerivedCircuits:
     path = tmp_path / "overflowing.onnx"
     onnx.save(overflowing(relu=relu), path)
-    return plan(load_model(path), PlanOptions(scale=SCALE))
+    return plan(load_model(path), PlanOptions(scale=SCALE, passes=()))
 
 
 def without_guard(model: onnx.ModelProto, boundary: int) -> onnx.ModelProto:
@@ -144,3 +150,66 @@ def test_guard_admits_the_largest_value_and_refuses_the_next(tmp_path: Path) -> 
     for value in (256, -256):
         with pytest.raises(RangeExceededError):
             guard_holds(value, circuits, tmp_path)()
+
+
+def test_packing_collides_where_value_bounds_are_claimed_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(
+        nodes: Sequence[onnx.NodeProto], _constants: object, inputs: object, largest: int
+    ) -> dict[str, int]:
+        return {name: largest for node in nodes for name in [*node.input, *node.output]}
+
+    monkeypatch.setattr(extract, "value_bounds", wrong)
+    circuits = planned(tmp_path, relu=False)
+    chunk = circuits.plan.chunks[0]
+    tensors, salts = attack_tensors(circuits)
+    witness = first_chunk_witness(circuits.files[chunk.id].onnx, chunk.arguments, tensors, tmp_path)
+    lie = pack_leaves([0, 1], salts, circuits.plan.boundary("a").layout.layout())
+    assert witness.hashes[1] == hash_leaves(lie)[0]
+
+
+def relu_by_magnitude() -> onnx.ModelProto:
+    """x -> z = [2^20 x0, x1] -> z / 2 + |z| / 2 -> a second layer."""
+    model = overflowing(relu=True)
+    factor = numpy_helper.from_array(np.float32(0.5), "half")
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    position = list(model.graph.node).index(relu)
+    model.graph.node.remove(relu)
+    for offset, node in enumerate(
+        [
+            helper.make_node("Abs", ["a"], ["m"], "abs"),
+            helper.make_node("Mul", ["a", "half"], ["ah"], "left"),
+            helper.make_node("Mul", ["m", "half"], ["mh"], "right"),
+            helper.make_node("Add", ["ah", "mh"], ["h"], "sum"),
+        ]
+    ):
+        model.graph.node.insert(position + offset, node)
+    model.graph.initializer.append(factor)
+    return model
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_sum_with_magnitude_is_unguarded_and_ends_where_packing_is_still_injective(
+    tmp_path: Path, multiplier: int
+) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(relu_by_magnitude(), path)
+    circuits = plan(load_model(path), PlanOptions(scale=SCALE, passes=()))
+    chunk = circuits.plan.chunks[0]
+    data = circuits.files[chunk.id].onnx
+    names = {name for node in onnx.load_model_from_string(data).graph.node for name in node.output}
+    assert "zkml_ray/boundary_1/guarded" not in names
+    arguments = chunk.arguments.model_copy(update={"scale_rebase_multiplier": multiplier})
+    tensors, _ = attack_tensors(circuits)
+    packing = circuits.plan.boundary("h").layout.layout().packing
+    tensors[0] = [255, 0]
+    witness = first_chunk_witness(data, arguments, tensors, tmp_path)
+    # Not rebased (multiplier 2), the sum is 2 z and lies beyond the range check's bound.
+    element = (to_signed(witness.outputs[1][0]) + STRIDE // 2) % STRIDE - STRIDE // 2
+    assert element == 255 * multiplier << 20
+    assert element <= packing.injective_bound
+    assert (element > packing.element_bound) == (multiplier == 2)
+    tensors[0] = [256, 0]
+    with pytest.raises(RangeExceededError):
+        first_chunk_witness(data, arguments, tensors, tmp_path)

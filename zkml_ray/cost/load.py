@@ -31,7 +31,9 @@ class Load:
     Attributes:
         inner_columns: Columns of one variable in one block.
         cells: Cells of the main region.
-        einsum_cells: Cells of Freivalds' columns; 0 without the argument.
+        einsum_cells: Cells of Freivalds' columns, were there any. One equation that uses the
+            argument makes ezkl reserve them for all equations, those of range checks included.
+        freivalds: Whether there are.
         shuffle_cells: Cells of the shuffles' columns; 0 without shuffles.
         tables: Lookup tables.
         range_checks: Tables of range checks.
@@ -43,6 +45,7 @@ class Load:
     inner_columns: int
     cells: int
     einsum_cells: int
+    freivalds: bool
     shuffle_cells: int
     tables: int
     range_checks: int
@@ -62,11 +65,10 @@ class Load:
         return cls(
             inner_columns=raw["run_args"]["num_inner_cols"],
             cells=raw["total_assignments"],
-            einsum_cells=(
-                sum(reduction_length(equation, sizes) for equation, sizes in einsum["equations"])
-                if einsum["total_einsum_col_size"]
-                else 0
+            einsum_cells=sum(
+                reduction_length(equation, sizes) for equation, sizes in einsum["equations"]
             ),
+            freivalds=bool(einsum["total_einsum_col_size"]),
             shuffle_cells=(
                 raw["total_dynamic_col_size"] + raw["total_shuffle_col_size"]
                 if raw["num_dynamic_lookups"] or raw["num_shuffles"]
@@ -86,11 +88,11 @@ class Load:
             logrows=logrows,
             inner_columns=columns,
             blocks=block_count(self.cells, rows, columns),
-            einsum_blocks=block_count(self.einsum_cells, rows, columns) if self.einsum_cells else 0,
+            einsum_blocks=block_count(self.einsum_cells, rows, columns) if self.freivalds else 0,
             shuffle_blocks=block_count(self.shuffle_cells, rows, 1) if self.shuffle_cells else 0,
             tables=self.tables,
             range_checks=self.range_checks,
-            cells=self.cells + self.einsum_cells,
+            cells=self.cells + (self.einsum_cells if self.freivalds else 0),
             instances=self.instances,
         )
 

@@ -109,7 +109,7 @@ class CostModel:
 def proof_bytes(geometry: Geometry) -> int:
     """Length of a circuit's proof, within a tenth: its commitments and evaluations go by columns.
 
-    The same on every machine; fitted to 22 proofs, largest error 7 % (docs/adr/0013).
+    The same on every machine; fitted to 22 proofs, largest error 7 % (docs/adr/0014).
     """
     columns = geometry.blocks * geometry.inner_columns
     return round(

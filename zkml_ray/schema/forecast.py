@@ -1,7 +1,7 @@
 """What a plan is expected to cost on a machine. Stored beside the plan, never part of it.
 
 A plan's digest is a trust root that anyone can re-build; what a machine needs for it is not
-(docs/adr/0013). Nothing here is read by a verifier.
+(docs/adr/0014). Nothing here is read by a verifier.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class PlanChoices(Document):
     dimensions: tuple[tuple[Text, Dimension], ...]
     salted: bool
     max_leaf_slots: Annotated[int, Field(ge=8, le=1 << 16)]
+    passes: tuple[Name, ...] | None = None
 
 
 class RunRequest(Document):

@@ -1,8 +1,9 @@
 """Accuracy of a plan: its quantised chunks against the float model, boundary by boundary.
 
 The chunks' circuits are run as the witness stage runs them, so what is measured is what would be
-proved. onnxruntime gives the float values of the same tensors. Nothing is proved and no key is
-made; the salts are of no consequence and drawn from a fixed seed.
+proved. onnxruntime gives the float values: of the outputs from the user's model as normalised,
+of the tensors in between from the graph that the chunks were cut from, rewrites included. Nothing
+is proved and no key is made; the salts are of no consequence and drawn from a fixed seed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.circuits import DerivedCircuits, normalised_graph
 from zkml_ray.commitments.leaves import draw_salts
 from zkml_ray.errors import ChunkingError, ConfigError, InputError, RangeExceededError
 from zkml_ray.keycache import CachedCircuit, KeyCache
-from zkml_ray.reference import float_tensors
+from zkml_ray.reference import float_outputs, float_tensors
 from zkml_ray.schema.plan import BoundaryPlan, Plan
 from zkml_ray.stages.inputs import Arrays, quantise, read_inputs
 from zkml_ray.stages.witness import BoundaryValues, forward
@@ -141,7 +144,7 @@ def read_samples(graph: ModelGraph, files: Sequence[Path], *, seed: int) -> list
 
 
 def measure_accuracy(
-    graph: ModelGraph,
+    model: LoadedModel,
     circuits: DerivedCircuits,
     samples: Sequence[Arrays],
     *,
@@ -150,8 +153,8 @@ def measure_accuracy(
     """Compare a plan's quantised chunks with the float model.
 
     Args:
-        graph: The normalised model that the chunks were cut from.
-        circuits: The plan and its circuits.
+        model: The user's model.
+        circuits: Its plan and circuits.
         samples: Inputs, at least one.
         random: Whether they are random numbers; only reported.
 
@@ -163,6 +166,8 @@ def measure_accuracy(
     if not samples:
         raise ConfigError("accuracy needs at least one sample")
     plan = circuits.plan
+    graph = normalised_graph(model, dict(plan.dimensions))
+    cut = ModelGraph(onnx.ModelProto.FromString(circuits.normalised))
     names = [boundary.name for boundary in plan.boundaries]
     errors: dict[str, list[Reals]] = {name: [] for name in names}
     largest = dict.fromkeys(names, 0.0)
@@ -172,7 +177,8 @@ def measure_accuracy(
         compiled = _compiled(circuits, Path(folder))
         for arrays in samples:
             quantised = quantised_boundaries(plan, compiled.__getitem__, arrays)
-            exact = float_tensors(graph, arrays, names)
+            exact = float_tensors(cut, arrays, names)
+            exact |= float_outputs(graph, arrays)
             for boundary in plan.boundaries:
                 got = real_values(boundary, quantised[boundary.name])
                 wanted = exact[boundary.name].astype(np.float64)
@@ -198,39 +204,44 @@ def measure_accuracy(
     )
 
 
-def choose_scale(
-    planned: Callable[[int], tuple[ModelGraph, DerivedCircuits]],
+def calibrated(
+    model: LoadedModel,
+    planned: Callable[[int], DerivedCircuits],
+    scales: Sequence[int],
     samples: Sequence[Arrays],
     *,
-    random: bool,
-    max_error: float | None,
+    random: bool = False,
+    max_error: float | None = None,
 ) -> tuple[DerivedCircuits, AccuracyReport]:
-    """Try scales: the smallest that meets the aim, or without an aim the most accurate.
+    """Plan at the smallest scale that meets an aim, or without an aim at the most accurate.
 
     Args:
-        planned: Plans the model at a scale.
+        model: The user's model.
+        planned: Plans it at a scale.
+        scales: What to try, ascending; `AUTO_SCALES` or the user's one scale.
         samples: Inputs to measure with.
         random: Whether they are random numbers.
         max_error: The aim: largest absolute error of an output.
 
     Raises:
-        ChunkingError: No scale meets the aim, or none can express the samples.
+        ChunkingError: No scale meets the aim.
+        RangeExceededError: The samples leave the circuits' range at every scale.
+        InputError: The same.
     """
     tried: list[tuple[DerivedCircuits, AccuracyReport]] = []
-    for scale in AUTO_SCALES:
+    failure: RangeExceededError | InputError | None = None
+    for scale in scales:
         try:
-            graph, circuits = planned(scale)
-            report = measure_accuracy(graph, circuits, samples, random=random)
-        except (RangeExceededError, InputError):
+            circuits = planned(scale)
+            report = measure_accuracy(model, circuits, samples, random=random)
+        except (RangeExceededError, InputError) as error:
+            failure = error
             continue
         tried.append((circuits, report))
         if max_error is not None and report.max_abs_error <= max_error:
             return circuits, report
     if not tried:
-        raise ChunkingError(
-            f"at no scale of {AUTO_SCALES[0]} to {AUTO_SCALES[-1]} do the calibration inputs stay "
-            "within the range of the circuits; scale the model's inputs or weights down"
-        )
+        raise failure or ConfigError("no scale to try")
     best = min(tried, key=lambda pair: pair[1].max_abs_error)
     if max_error is not None:
         require_accuracy(best[1], max_error)
@@ -246,8 +257,8 @@ def require_accuracy(report: AccuracyReport, max_error: float) -> None:
     if report.max_abs_error > max_error:
         raise ChunkingError(
             f"the outputs differ from the float model's by up to {report.max_abs_error:.3g} at "
-            f"scale {report.input_scale}, more than --max-error {max_error:g}; try --scale auto or "
-            "a larger error"
+            f"scale {report.input_scale}, more than --max-error {max_error:g}; try another scale "
+            "(--scale auto tries all)"
         )
 
 

@@ -9,7 +9,7 @@ one whole circuit and the sum of its parts are lost (some cells at the ends of c
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from zkml_ray import backend
+from zkml_ray.chunking.bounds import value_bounds
 from zkml_ray.chunking.cuts import (
     SegmentCost,
     branch_order,
@@ -25,7 +26,7 @@ from zkml_ray.chunking.cuts import (
     readers_of,
     units_of,
 )
-from zkml_ray.chunking.extract import CommittedTensor, extract_chunk, is_range_checked
+from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
@@ -52,6 +53,7 @@ class Unit:
         lookups: The functions they look up.
         reads: Tensors they read that are made elsewhere.
         makes: Tensors they make that are read elsewhere, or leave the model.
+        bounded: Those of them that need no guard.
     """
 
     nodes: tuple[str, ...]
@@ -59,6 +61,7 @@ class Unit:
     lookups: frozenset[str]
     reads: tuple[str, ...]
     makes: tuple[str, ...]
+    bounded: frozenset[str]
 
 
 class Estimator:
@@ -84,7 +87,6 @@ class Estimator:
             commitment.decomp_base, commitment.decomp_legs
         )
         self._readers = readers_of(graph)
-        self._checked = _checked_tensors(graph)
         self._boundaries: dict[int, Load] = {}
         self._check_cells, self._guard_cells = self._element_cells()
         self.units = self._settled_units()
@@ -144,7 +146,7 @@ class Estimator:
                     del leaving[value]
             for value in unit.makes:
                 made.add(value)
-                leaving[value] = self._outgoing(value)
+                leaving[value] = self._outgoing(value, bounded=value in unit.bounded)
             load = total
             for boundary in leaving.values():
                 load = _plus(load, boundary)
@@ -206,10 +208,11 @@ class Estimator:
         if isinstance(settings, str):
             return settings
         load = Load.of(settings.data)
+        bounded = self._bounded_tensors(ordered, reads)
         for value in reads:
             load = _plus(load, self._incoming(value), sign=-1)
         for value in makes:
-            load = _plus(load, self._outgoing(value), sign=-1)
+            load = _plus(load, self._outgoing(value, bounded=value in bounded), sign=-1)
         leaves = [t.layout.leaf_count for t in (*incoming, *outgoing)]
         scales, position = {}, sum(leaves[: len(incoming)])
         for tensor in outgoing:
@@ -224,6 +227,7 @@ class Estimator:
             ),
             reads=tuple(reads),
             makes=tuple(makes),
+            bounded=frozenset(bounded & set(makes)),
         )
         return unit, scales
 
@@ -233,11 +237,21 @@ class Estimator:
             self._boundaries[size] = self._packed(size)
         return self._boundaries[size]
 
-    def _outgoing(self, value: str) -> Load:
+    def _bounded_tensors(self, nodes: Iterable[str], reads: Iterable[str]) -> set[str]:
+        """Tensors that need no guard in a chunk of these nodes."""
+        found = value_bounds(
+            [self._graph.nodes[name] for name in nodes],
+            self._graph.initializers,
+            dict.fromkeys(reads, 0),
+            self._packing.element_bound,
+        )
+        return {name for name, bound in found.items() if bound <= self._packing.injective_bound}
+
+    def _outgoing(self, value: str, *, bounded: bool) -> Load:
         incoming = self._incoming(value)
         size = int(np.prod(self._graph.tensor(value).shape))
         per_element = -self._check_cells
-        if value not in self._checked:
+        if not bounded:
             per_element += self._guard_cells
         return replace(incoming, cells=incoming.cells + round(per_element * size))
 
@@ -309,15 +323,8 @@ def _plus(load: Load, other: Load, sign: int = 1) -> Load:
         instances=max(0, load.instances + sign * other.instances),
         table_rows=max(load.table_rows, other.table_rows),
         range_checks=max(load.range_checks, other.range_checks),
+        freivalds=load.freivalds or other.freivalds,
     )
-
-
-def _checked_tensors(graph: ModelGraph) -> set[str]:
-    checked = set(graph.inputs)
-    for node in graph.proto.graph.node:
-        if is_range_checked(node, checked):
-            checked.update(node.output)
-    return checked
 
 
 def _vector(size: int, operators: Sequence[str]) -> ModelGraph:

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from zkml_ray import backend
+from zkml_ray.chunking.choose import default_rewrites
+from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
+from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
 from zkml_ray.circuits import DerivedCircuits, derive_circuits, normalised_graph
 from zkml_ray.cost.load import geometry_of
 from zkml_ray.cost.model import CostModel
@@ -42,6 +45,7 @@ class PlanOptions:
         dimensions: Value of each symbolic dimension.
         salted: Whether boundary leaves carry salts.
         max_leaf_slots: Upper bound of a leaf's slots.
+        passes: Names of the rewrite passes that may be used; None: all.
     """
 
     scale: int = 10
@@ -51,6 +55,7 @@ class PlanOptions:
     dimensions: Mapping[str, int] = field(default_factory=dict)
     salted: bool = True
     max_leaf_slots: int = 128
+    passes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= 20:
@@ -64,6 +69,9 @@ class PlanOptions:
                 f"memory must be at least {MIN_MEMORY_BYTES >> 20} MiB, not "
                 f"{self.memory_bytes} bytes"
             )
+        for name in self.passes or ():
+            if name not in PASSES:
+                raise ConfigError(f"there is no pass {name}; passes: {', '.join(PASSES)}")
 
     def choices(self) -> PlanChoices:
         """The document form."""
@@ -75,6 +83,7 @@ class PlanOptions:
             dimensions=tuple(sorted(self.dimensions.items())),
             salted=self.salted,
             max_leaf_slots=self.max_leaf_slots,
+            passes=self.passes,
         )
 
     @classmethod
@@ -88,6 +97,7 @@ class PlanOptions:
             dimensions=dict(choices.dimensions),
             salted=choices.salted,
             max_leaf_slots=choices.max_leaf_slots,
+            passes=choices.passes,
         )
 
 
@@ -108,6 +118,8 @@ def plan(
     commitment = CommitmentArguments(salted=options.salted, max_slots=options.max_leaf_slots)
     # One thread: more of them change every chunk's time by one factor, so no choice.
     prices = CostModel(profile=profile or load_profile(), threads=1)
+    graph = normalised_graph(model, options.dimensions)
+    rewrites = default_rewrites(graph.proto, weight_bits=options.scale, passes=options.passes)
 
     def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
         return choose_arguments(
@@ -117,7 +129,7 @@ def plan(
     if options.layers_per_chunk is None:
         return search_circuits(
             model,
-            (),
+            rewrites,
             dimensions=dict(options.dimensions),
             input_scale=options.scale,
             commitment=commitment,
@@ -125,11 +137,12 @@ def plan(
             budget=Budget(workers=options.workers, memory_bytes=options.memory_bytes),
             arguments=choose,
         )
-    graph = normalised_graph(model, options.dimensions)
+    graph = ModelGraph(apply_rewrites(graph.proto, rewrites))
     circuits = derive_circuits(
         model,
         graph,
         dimensions=options.dimensions,
+        rewrites=rewrites,
         parts=layer_partition(graph, layers_per_chunk=options.layers_per_chunk),
         input_scale=options.scale,
         commitment=commitment,

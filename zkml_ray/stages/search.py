@@ -18,7 +18,8 @@ from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.passes.split_output import MAX_PARTS, SplitOutput, splittable
 from zkml_ray.chunking.rewrite import Rewrite
 from zkml_ray.circuits import ArgumentRule, DerivedCircuits, derive_circuits, normalised_graph
-from zkml_ray.cost.load import geometry_of
+from zkml_ray.cost.geometry import Geometry
+from zkml_ray.cost.load import MIN_LOGROWS, geometry_of
 from zkml_ray.cost.model import CostModel
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CommitmentArguments
@@ -68,6 +69,7 @@ def search_circuits(
         ChunkingError: An operator needs more memory than there is and cannot be split.
         UnsupportedOperatorError: ezkl cannot express the model.
     """
+    _check_floor(prices, budget)
     parts_of: dict[str, int] = {}
     while True:
         splits = [
@@ -159,6 +161,27 @@ def _cut(
     )
 
 
+def _check_floor(prices: CostModel, budget: Budget) -> None:
+    """Refuse a budget that no circuit keeps within, however the model is cut."""
+    smallest = Geometry(
+        logrows=MIN_LOGROWS,
+        inner_columns=1,
+        blocks=1,
+        einsum_blocks=0,
+        shuffle_blocks=0,
+        tables=0,
+        range_checks=2,
+        cells=0,
+        instances=1,
+    )
+    floor_bytes = prices.peak_bytes(smallest)
+    if budget.memory_bytes is not None and budget.memory_bytes < floor_bytes:
+        raise ChunkingError(
+            f"--memory is {budget.memory_bytes // MIB:,} MiB, but the smallest circuit needs about "
+            f"{floor_bytes // MIB:,} MiB on a worker"
+        )
+
+
 def _peaks(circuits: DerivedCircuits, prices: CostModel) -> list[int]:
     return [
         prices.peak_bytes(geometry_of(circuits.files[chunk.id].settings))
@@ -174,7 +197,7 @@ def _split_more(
     need = f"about {large.peak_bytes // MIB:,} MiB, more than the {limit // MIB:,} MiB of --memory"
     shown = ", ".join(f"{graph.nodes[name].op_type} {name}" for name in large.nodes[:4])
     limits = splittable(graph.proto)
-    again = [node for node in parts_of if any(n.startswith(f"{node}/") for n in large.nodes)]
+    again = [node for node in parts_of if any(n.startswith(f"{node}/part") for n in large.nodes)]
     if again:
         node = again[0]
         # A part is split anew from the whole: splits are applied to the unsplit operator.

@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import helper
 
 from tests import zoo
 from tests.unit.chunking.builders import integers, model, random_feeds, run, weight
-from zkml_ray.chunking.extract import CommittedTensor, extract_chunk, is_range_checked
+from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.normalize import normalise
-from zkml_ray.chunking.operators import RANGE_CHECKED, SELECTING, SUPPORTED
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
@@ -158,22 +155,3 @@ def test_selecting_operator_needs_a_guard_exactly_when_its_input_does(
     else:
         first = chunks(proto, [["make", "pick"], ["end"]])[0]
     assert guarded(first) == (set() if maker == "Relu" else {"y"})
-
-
-@given(
-    st.sampled_from(sorted(SUPPORTED)),
-    st.lists(st.booleans(), min_size=1, max_size=4),
-)
-def test_range_is_claimed_only_by_operators_that_check_or_select(
-    op_type: str, bounded: list[bool]
-) -> None:
-    names = [f"t{i}" for i in range(len(bounded))]
-    node = helper.make_node(op_type, names, ["y"])
-    checked = {name for name, held in zip(names, bounded, strict=True) if held}
-    claimed = is_range_checked(node, checked)
-    if op_type in RANGE_CHECKED:
-        assert claimed
-    elif op_type in SELECTING:
-        assert claimed == (all(bounded) if op_type == "Concat" else bounded[0])
-    else:
-        assert not claimed

@@ -313,3 +313,26 @@ def test_an_operator_without_a_form_in_the_version_is_refused_in_one_line() -> N
     with pytest.raises(ChunkingError, match=r"opset 99.*opset 18") as caught:
         normalise(proto, {})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "operators"),
+    [
+        (None, ["Mul", "Erf", "Add", "Mul", "Mul"]),
+        ("none", ["Mul", "Erf", "Add", "Mul", "Mul"]),
+        ("tanh", ["Mul", "Mul", "Mul", "Add", "Mul", "Tanh", "Add", "Mul", "Mul"]),
+    ],
+)
+def test_gelu_is_written_by_its_definition(kind: str | None, operators: list[str]) -> None:
+    attributes = {} if kind is None else {"approximate": kind}
+    proto = model([helper.make_node("Relu", ["x"], ["y"], "r")], {"x": [2, 4]}, {"y": [2, 4]})
+    proto.graph.node[0].CopyFrom(helper.make_node("Gelu", ["x"], ["y"], "gelu", **attributes))
+    check_same(stamped(proto, 20), {"x": (2, 4)}, operators)
+
+
+def test_two_gelus_without_names_are_kept_apart() -> None:
+    proto = model([helper.make_node("Relu", ["x"], ["y"])], {"x": [2, 4]}, {"y": [2, 4]})
+    proto.graph.ClearField("node")
+    proto.graph.node.append(helper.make_node("Gelu", ["x"], ["h"]))
+    proto.graph.node.append(helper.make_node("Gelu", ["h"], ["y"]))
+    check_same(stamped(proto, 20), {"x": (2, 4)}, ["Mul", "Erf", "Add", "Mul", "Mul"] * 2)

@@ -11,9 +11,11 @@ from onnx import helper
 from examples.simple_distributed import build_mlp
 from tests import zoo
 from tests.unit.chunking.builders import integers, model, weight
+from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.graph import Crossing, ModelGraph
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.partition import layer_partition
+from zkml_ray.chunking.rewrite import apply_rewrites
 from zkml_ray.errors import ChunkingError, ConfigError
 
 
@@ -198,3 +200,17 @@ def test_tensor_without_a_shape_is_refused_by_name() -> None:
     )
     with pytest.raises(ChunkingError, match="tensor a"):
         ModelGraph(proto).tensor("a")
+
+
+def test_columns_of_a_rewritten_convolution_stay_with_their_product() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "v"], ["a"], "conv0", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("Conv", ["b", "w"], ["y"], "conv1", pads=[1, 1, 1, 1]),
+    ]
+    weights = [weight("v", 2, 1, 3, 3), weight("w", 2, 2, 3, 3)]
+    proto = normalise(model(nodes, {"x": [1, 1, 6, 6]}, {"y": [1, 2, 6, 6]}, weights), {})
+    graph = ModelGraph(apply_rewrites(proto, default_rewrites(proto, weight_bits=10)))
+    parts = layer_partition(graph)
+    assert len(parts) == 2
+    assert shown(graph.crossings(parts)) == [("x", None, (0,)), ("b", 0, (1,)), ("y", 1, ())]

@@ -14,10 +14,11 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests import zoo
-from tests.unit.chunking.builders import Array, integers, model, random_feeds, run, weight
+from tests.unit.chunking.builders import Array, integers, model, random_feeds, run
+from tests.unit.chunking.builders import weight as random_weight
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.normalize import normalise
@@ -27,11 +28,19 @@ from zkml_ray.commitments.packing import PackingSpec
 
 SPEC = PackingSpec.for_decomposition(128, 4)
 OWN = "zkml_ray/"
-OPERATORS = (
-    *("MatMul", "Add", "Sub", "Mul", "AddConstant"),
-    *("Relu", "Neg", "Identity", "Dropout"),
-    *("Concat", "Split", "Reshape", "Gather"),
+EXACT = (
+    *("MatMul", "Add", "Sub", "Max", "Min", "AddConstant"),
+    *("Relu", "Neg", "Abs", "Identity", "Dropout"),
+    *("Concat", "Split", "Reshape", "Gather", "Slice", "ReduceSum"),
 )
+"""Operators without a rounding, where weights and constants are whole numbers."""
+
+OPERATORS = (
+    *EXACT,
+    *("Mul", "MulConstant", "Conv", "Gemm", "BatchNormalization", "LayerNormalization"),
+    *("Sigmoid", "Tanh", "Erf", "Softmax", "LeakyRelu", "Clip"),
+)
+UNARY = {"Relu", "Neg", "Abs", "Identity", "Dropout", "Sigmoid", "Tanh", "Erf", "Softmax"}
 
 
 def rejoined(
@@ -71,8 +80,18 @@ def rejoined(
 
 
 @st.composite
-def random_models(draw: st.DrawFn) -> onnx.ModelProto:
+def random_models(
+    draw: st.DrawFn, operators: Sequence[str] = OPERATORS, *, whole_numbers: bool = False
+) -> onnx.ModelProto:
     """A graph of row vectors: branches, joins, splits, several inputs and outputs."""
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        made = random_weight(name, *shape)
+        if whole_numbers:
+            values = np.clip(np.round(numpy_helper.to_array(made)), -1, 1)
+            made = numpy_helper.from_array(values.astype(np.float32), name)
+        return made
+
     widths: dict[str, int] = {}
     for index in range(draw(st.integers(1, 2))):
         widths[f"x{index}"] = draw(st.sampled_from([2, 3, 4]))
@@ -89,7 +108,7 @@ def random_models(draw: st.DrawFn) -> onnx.ModelProto:
         return name
 
     for position in range(draw(st.integers(2, 9))):
-        op_type = draw(st.sampled_from(OPERATORS))
+        op_type = draw(st.sampled_from(operators))
         source, made = pick(), f"t{position}"
         width = widths[source]
         name = f"n{position}"
@@ -98,13 +117,61 @@ def random_models(draw: st.DrawFn) -> onnx.ModelProto:
             weights.append(weight(f"w{position}", width, size))
             nodes.append(helper.make_node("MatMul", [source, f"w{position}"], [made], name))
             widths[made] = size
-        elif op_type in ("Add", "Sub", "Mul"):
+        elif op_type in ("Add", "Sub", "Mul", "Max", "Min"):
             nodes.append(helper.make_node(op_type, [source, pick(width)], [made], name))
             widths[made] = width
-        elif op_type == "AddConstant":
+        elif op_type in ("AddConstant", "MulConstant"):
             weights.append(weight(f"w{position}", 1, width))
-            nodes.append(helper.make_node("Add", [source, f"w{position}"], [made], name))
+            kind = op_type.removesuffix("Constant")
+            nodes.append(helper.make_node(kind, [source, f"w{position}"], [made], name))
             widths[made] = width
+        elif op_type == "Gemm":
+            size = draw(st.sampled_from([2, 3, 4]))
+            weights += [weight(f"w{position}", size, width), weight(f"v{position}", size)]
+            parameters = [source, f"w{position}", f"v{position}"]
+            nodes.append(helper.make_node("Gemm", parameters, [made], name, transB=1))
+            widths[made] = size
+        elif op_type == "Conv":
+            weights += [integers(f"s{position}", 1, 1, width), integers(f"u{position}", 1, -1)]
+            weights.append(weight(f"w{position}", 1, 1, 2))
+            nodes += [
+                helper.make_node("Reshape", [source, f"s{position}"], [f"{made}s"], f"{name}a"),
+                helper.make_node(
+                    "Conv", [f"{made}s", f"w{position}"], [f"{made}c"], name, pads=[1, 0]
+                ),
+                helper.make_node("Reshape", [f"{made}c", f"u{position}"], [made], f"{name}b"),
+            ]
+            widths[made] = width
+        elif op_type in ("BatchNormalization", "LayerNormalization"):
+            count = 4 if op_type.startswith("Batch") else 2
+            parameters = [f"w{position}_{index}" for index in range(count)]
+            weights += [weight(each, width) for each in parameters]
+            if count == 4:  # the variance must be positive
+                positive = np.abs(numpy_helper.to_array(weights.pop())) + np.float32(0.1)
+                weights.append(numpy_helper.from_array(positive, parameters[-1]))
+            nodes.append(helper.make_node(op_type, [source, *parameters], [made], name))
+            widths[made] = width
+        elif op_type == "LeakyRelu":
+            nodes.append(helper.make_node("LeakyRelu", [source], [made], name, alpha=0.125))
+            widths[made] = width
+        elif op_type == "Clip":
+            bounds = [f"w{position}", f"v{position}"]
+            for bound, value in zip(bounds, (-0.5, 0.75), strict=True):
+                scalar = np.array(value, dtype=np.float32)
+                weights.append(numpy_helper.from_array(scalar, bound))
+            nodes.append(helper.make_node("Clip", [source, *bounds], [made], name))
+            widths[made] = width
+        elif op_type == "ReduceSum":
+            weights.append(integers(f"w{position}", 1))
+            nodes.append(helper.make_node("ReduceSum", [source, f"w{position}"], [made], name))
+            widths[made] = 1
+        elif op_type == "Slice" and width >= 2:
+            first = draw(st.integers(0, width - 2))
+            bounds = [f"w{position}", f"v{position}", f"u{position}"]
+            values = (first, width, 1)
+            weights += [integers(n, v) for n, v in zip(bounds, values, strict=True)]
+            nodes.append(helper.make_node("Slice", [source, *bounds], [made], name))
+            widths[made] = width - first
         elif op_type == "Concat" and width <= 8:
             other = pick()
             nodes.append(helper.make_node("Concat", [source, other], [made], name, axis=1))
@@ -128,7 +195,7 @@ def random_models(draw: st.DrawFn) -> onnx.ModelProto:
             nodes.append(helper.make_node("Gather", [source, f"w{position}"], [made], name, axis=1))
             widths[made] = len(picked)
         else:
-            simple = op_type if op_type in ("Relu", "Neg", "Identity", "Dropout") else "Relu"
+            simple = op_type if op_type in UNARY else "Relu"
             nodes.append(helper.make_node(simple, [source], [made], name))
             widths[made] = width
     produced = [name for name in widths if name not in inputs]

@@ -1,0 +1,110 @@
+"""Which rewrites a plan makes when nobody says otherwise.
+
+Passes are tried in the order of `PASSES`; each is applied wherever it pays by a static estimate in
+cells, before the next is tried on the rewritten graph. The estimates are those of ezkl 23.0.5 with
+decomposition 128^4 and five columns (measured by tests/unit/chunking/test_passes_*.py):
+
+- conv-im2col: by itself as dear as the native convolution; what it defers, a ReLU or a pooling
+  saves. Left native where one output position makes it a dense layer;
+- maxpool-pairwise: 24 cells for each maximum of two against about 100 a window;
+- relu-abs: 4 cells an element;
+- dense-integer: nothing by itself: applied where a ReLU follows;
+- attention, gelu-ffn, layer-norm: wherever they find their form; they save a third of its cells.
+
+Weight bits are the parameter scale, so that nothing is lost against native quantisation, or fewer
+where the weights say that sums would leave the decomposition's range: a deferred sum v is held as
+v * 2^(scale + bits), times 2^growth inside a pooling, and |.| must take it apart. v is estimated as
+`INPUT_MAGNITUDE` * `SIGMAS` times the largest Euclidean norm of an output's weights. Inputs beyond
+that estimate may make the witness stage refuse (it never proves anything wrong); then fewer bits or
+`--no-pass` help.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from zkml_ray.chunking.passes.base import Rewrite, constant_of, dims_of, node_named, only_user
+from zkml_ray.chunking.passes.maxpool import MAX_GROWTH_BITS
+from zkml_ray.chunking.rewrite import PASSES, apply_rewrites, find_places
+
+INPUT_MAGNITUDE: Final = 8.0
+"""Root mean square of a layer's inputs for which weight bits are chosen."""
+
+SIGMAS: Final = 3.0
+
+MIN_WEIGHT_BITS: Final = 4
+
+_WITH_WEIGHTS: Final = frozenset({"conv-im2col", "dense-integer"})
+
+
+def default_rewrites(
+    proto: onnx.ModelProto,
+    *,
+    weight_bits: int,
+    range_bits: int = 28,
+    passes: Collection[str] | None = None,
+) -> list[Rewrite]:
+    """Choose rewrites for a model.
+
+    Args:
+        proto: The normalised model.
+        weight_bits: log2 of the fixed-point denominator of weights and activations.
+        range_bits: log2 of the decomposition's range.
+        passes: Names of the passes that may be used; None: all.
+
+    Returns:
+        The rewrites in the order in which they must be applied.
+    """
+    chosen: list[Rewrite] = []
+    for name in PASSES:
+        if passes is not None and name not in passes:
+            continue
+        model = ir.from_proto(proto)
+        found = [
+            _with_bits(model, place, weight_bits, range_bits)
+            for place in find_places(proto, name)
+            if _pays(model, place)
+        ]
+        proto = apply_rewrites(proto, found)
+        chosen += found
+    return chosen
+
+
+def _pays(model: ir.Model, rewrite: Rewrite) -> bool:
+    if rewrite.name == "conv-im2col":
+        output = dims_of(node_named(model, rewrite.node).outputs[0])
+        return output is not None and output[0] * math.prod(output[2:]) > 1
+    if rewrite.name == "dense-integer":
+        reader = only_user(node_named(model, rewrite.node).outputs[0])
+        return reader is not None and reader.op_type == "Relu"
+    return True
+
+
+def _with_bits(model: ir.Model, rewrite: Rewrite, weight_bits: int, range_bits: int) -> Rewrite:
+    """The rewrite with as many weight bits as fit."""
+    if rewrite.name == "layer-norm":
+        # Its rebase takes back the scale, the bits and one more.
+        return replace(rewrite, parameter=min(rewrite.parameter, range_bits - 2 - weight_bits))
+    if rewrite.name not in _WITH_WEIGHTS:
+        return rewrite
+    node = node_named(model, rewrite.node)
+    weight = constant_of(node.inputs[1])
+    if weight is None:
+        return rewrite
+    if node.op_type == "Conv":
+        rows = weight.reshape(len(weight), -1)
+    else:
+        transposed = "transB" in node.attributes and node.attributes["transB"].as_int()
+        rows = weight if transposed else weight.T
+    norm = float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0))
+    value_bits = math.log2(max(norm * INPUT_MAGNITUDE * SIGMAS, 1.0))
+    growth = MAX_GROWTH_BITS if node.op_type == "Conv" else 0
+    room = math.floor(range_bits - value_bits - weight_bits - growth)
+    return replace(rewrite, parameter=max(MIN_WEIGHT_BITS, min(weight_bits, room)))

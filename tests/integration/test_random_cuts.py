@@ -1,0 +1,77 @@
+"""Random graphs, cut at random, through ezkl with commitments: the integers are the whole model's.
+
+Only operators without a rounding, with whole-numbered weights: then quantised chunk by chunk must
+equal quantised whole bit for bit, whatever tract fuses where no cut lies between.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.chunking.test_rejoin import EXACT, random_models, random_partition
+from tests.zoo.quantised import chained, whole
+from zkml_ray.chunking.load import parse_model
+from zkml_ray.circuits import derive_circuits, normalised_graph
+from zkml_ray.errors import RangeExceededError
+from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.stages.accuracy import read_samples
+from zkml_ray.stages.plan import choose_arguments
+
+SCALE = 6
+
+SLOW_CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+
+
+def check_cut_at_random(data: st.DataObject) -> None:
+    proto = data.draw(random_models(EXACT, whole_numbers=True))
+    model = parse_model(proto.SerializeToString(), "random.onnx")
+    graph = normalised_graph(model, {})
+    parts = random_partition(data.draw, graph)
+    crossings = graph.crossings(parts)
+    # A part that reads constants alone is refused, as it should be.
+    assume(all(any(i in c.consumers for c in crossings) for i in range(len(parts))))
+    commitment = CommitmentArguments(salted=data.draw(st.booleans()))
+
+    def arguments(chunk_id: str, path: Path, scale: int) -> CircuitArguments:
+        return choose_arguments(chunk_id, path, scale, SCALE, commitment)
+
+    circuits = derive_circuits(
+        model,
+        graph,
+        dimensions={},
+        parts=parts,
+        input_scale=SCALE,
+        commitment=commitment,
+        arguments=arguments,
+    )
+    assert sorted(n for chunk in circuits.plan.chunks for n in chunk.nodes) == sorted(graph.nodes)
+    (arrays, *_) = read_samples(graph, [], seed=data.draw(st.integers(0, 9)))
+    uncut = circuits.plan.chunks[0].arguments.model_copy(update={"logrows": 18})
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            got = chained(circuits, arrays, Path(folder))
+            expected = whole(graph, uncut, arrays, Path(folder))
+        except RangeExceededError:
+            assume(False)
+        for name in graph.outputs:
+            assert got[name] == expected[name]
+
+
+@settings(deadline=None, max_examples=5, suppress_health_check=SLOW_CHECKS)
+@given(st.data())
+def test_random_graph_cut_at_random_gives_the_whole_models_integers(data: st.DataObject) -> None:
+    check_cut_at_random(data)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=100, suppress_health_check=SLOW_CHECKS)
+@given(st.data())
+def test_many_random_graphs_cut_at_random_give_the_whole_models_integers(
+    data: st.DataObject,
+) -> None:
+    check_cut_at_random(data)

@@ -1,0 +1,75 @@
+"""Pure parts of big.py, accuracy.py and the search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import compare
+from benchmarks.big import covered_s, extrapolated, parse_bytes
+from benchmarks.tuning import columns_needed, estimated_cost, smallest_logrows
+
+SETTINGS = {
+    "total_assignments": 100_000,
+    "einsum_params": {"total_einsum_col_size": 5_000},
+    "required_lookups": [],
+    "required_range_checks": [[-1, 1], [0, 16383]],
+    "model_instance_shapes": [[1, 10]],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("6GiB", 6 << 30), ("500 MiB", 500 << 20), ("2e9", 2_000_000_000), ("1kB", 1000), ("7", 7)],
+)
+def test_sizes_are_read(text: str, expected: int):
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "six", "6 apples"])
+def test_what_is_no_size_is_refused(text: str):
+    with pytest.raises(ValueError, match="no size"):
+        parse_bytes(text)
+
+
+def test_covered_time_counts_overlaps_once_and_gaps_not_at_all():
+    assert covered_s([(0, 4), (1, 2), (3, 6), (10, 11)]) == 7
+    assert covered_s([]) == 0
+
+
+def test_all_layers_measured_means_nothing_is_extrapolated():
+    facts = dict.fromkeys(
+        ("chunks", "setup_worker_s", "prove_worker_s", "busy_wall_s", "proof_bytes"), 10
+    )
+    assert extrapolated(facts, 6) is None
+    found = extrapolated(facts, 2)
+    assert found is not None
+    assert found["prove_worker_s"] == 30
+    assert (found["from_layers"], found["layers"]) == (2, 6)
+
+
+def test_columns_come_in_whole_blocks():
+    # 2^14 rows less blinding hold 16,376; two columns 32,752; 100,000 slots take four such blocks.
+    assert columns_needed(SETTINGS, 2, 14) == (8, 2)
+
+
+def test_logrows_cannot_fall_below_the_widest_table():
+    assert smallest_logrows(SETTINGS, 0) == 15
+    with_lookup = {**SETTINGS, "required_lookups": ["Erf"]}
+    assert smallest_logrows(with_lookup, 100_000) == 17
+
+
+def test_lookup_tables_and_unused_rows_cost():
+    plain = estimated_cost(SETTINGS, 2, 14)
+    assert estimated_cost({**SETTINGS, "required_lookups": ["Erf"]}, 2, 14) > plain
+    assert estimated_cost(SETTINGS, 2, 18) > plain  # one block of 2^18 rows, mostly empty
+
+
+def test_accuracy_compares_classes_and_names_the_images_that_differ():
+    floats = np.array([[1.0, 0.0], [0.2, 0.8], [0.6, 0.4]])
+    quantised = np.array([[0.9, 0.0], [0.3, 0.7], [0.4, 0.5]])
+    found = compare(floats, quantised, np.array([0, 1, 1]))
+    assert found["float_top1"] == pytest.approx(2 / 3)
+    assert found["quantised_top1"] == 1.0
+    assert found["disagreeing_images"] == [2]
+    assert found["max_abs_error"] == pytest.approx(0.2)
