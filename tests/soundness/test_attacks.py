@@ -69,6 +69,8 @@ def test_honest_run_verifies_through_the_attacker(
     assert by_digest.ok
     assert by_model.ok
     assert by_digest.revealed == by_model.revealed
+    # What was done to the model is part of what was proved, so the verdict names it.
+    assert all(step.name in by_digest.quantisation for step in attacker.run.plan.rewrites)
 
 
 def test_swapped_chunks_are_refused(attacker: Attacker) -> None:
