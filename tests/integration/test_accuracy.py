@@ -39,7 +39,7 @@ def mlp() -> LoadedModel:
 
 
 def at(model: LoadedModel, scale: int) -> DerivedCircuits:
-    return plan(model, PlanOptions(scale=scale))
+    return plan(model, PlanOptions(scale=scale, layers_per_chunk=1))
 
 
 @pytest.fixture(scope="module")
