@@ -9,7 +9,8 @@ Postconditions of `normalise`, each made by a named step:
 - no Dropout, no BatchNormalization, no Gelu, no unused node or initializer, no Identity but where
   an output would otherwise be an input, a constant or another output;
 - Conv and pooling nodes carry kernel_shape, strides, dilations, pads (and group) explicitly and
-  no auto_pad, because tract refuses some of them when missing;
+  no auto_pad, because tract refuses some of them when missing; pooling pads nothing, or as ezkl
+  does; no operator is left that ezkl computes otherwise than ONNX says (`normal_form.meaning`);
 - every operator is one of `SUPPORTED`;
 - nodes are in topological order and have unique, non-empty names, as have values.
 
@@ -29,6 +30,7 @@ from zkml_ray.chunking.load import fix_dimensions
 from zkml_ray.chunking.normal_form.activations import ExpandGelu
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.constants import FoldConstants
+from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, ExactPadding, refuse_powers
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
@@ -65,7 +67,12 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         passes.TopologicalSortPass(),
         passes.NameFixPass(),
         ExplicitWindows(),
+        ExactPadding(),
+        CountFromTheStart(),
+        passes.RemoveUnusedNodesPass(),
+        passes.TopologicalSortPass(),
     )
+    refuse_powers(model)
     _refuse_unsupported(model)
     model.producer_name = None
     model.producer_version = None

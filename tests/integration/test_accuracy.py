@@ -28,6 +28,8 @@ from zkml_ray.stages.accuracy import (
 )
 from zkml_ray.stages.plan import plan
 
+BY_LAYER = ["--layers-per-chunk", "1"]
+
 
 def loaded(proto: onnx.ModelProto) -> LoadedModel:
     return parse_model(proto.SerializeToString(), "model.onnx")
@@ -189,12 +191,14 @@ def test_random_samples_are_the_same_every_time(mlp: LoadedModel) -> None:
 
 def test_plan_command_reports_refuses_and_chooses(models: Path) -> None:
     path = models / "mlp.onnx"
-    found = run_here("plan", path, "--scale", "auto", "--max-error", "0.01", "--json").json
+    found = run_here(
+        "plan", path, *BY_LAYER, "--scale", "auto", "--max-error", "0.01", "--json"
+    ).json
     assert found["accuracy"]["max_abs_error"] <= 0.01
     assert found["plan"]["input_scale"] == found["accuracy"]["input_scale"]
     assert found["plan"]["input_scale"] in AUTO_SCALES
     assert [entry["name"] for entry in found["accuracy"]["boundaries"]] == ["x", "h0", "h1", "y"]
-    refused = run_here("plan", path, "--max-error", "1e-9")
+    refused = run_here("plan", path, *BY_LAYER, "--max-error", "1e-9")
     assert refused.code == 4
     assert len(refused.errors) == 1
     assert "--max-error" in refused.errors[0]

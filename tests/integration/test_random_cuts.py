@@ -31,6 +31,8 @@ def check_cut_at_random(data: st.DataObject) -> None:
     proto = data.draw(random_models(EXACT, whole_numbers=True))
     model = parse_model(proto.SerializeToString(), "random.onnx")
     graph = normalised_graph(model, {})
+    # Uncut, ezkl refuses a circuit with two outputs that are one tensor; in chunks they differ.
+    assume(all(node.op_type != "Identity" for node in graph.nodes.values()))
     parts = random_partition(data.draw, graph)
     crossings = graph.crossings(parts)
     # A part that reads constants alone is refused, as it should be.
@@ -69,7 +71,7 @@ def test_random_graph_cut_at_random_gives_the_whole_models_integers(data: st.Dat
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100, suppress_health_check=SLOW_CHECKS)
+@settings(deadline=None, max_examples=60, suppress_health_check=SLOW_CHECKS)
 @given(st.data())
 def test_many_random_graphs_cut_at_random_give_the_whole_models_integers(
     data: st.DataObject,
