@@ -61,7 +61,7 @@ def overflowing(*, relu: bool) -> onnx.ModelProto:
 def planned(tmp_path: Path, *, relu: bool) -> DerivedCircuits:
     path = tmp_path / "overflowing.onnx"
     onnx.save(overflowing(relu=relu), path)
-    return plan(load_model(path), PlanOptions(scale=SCALE, passes=()))
+    return plan(load_model(path), PlanOptions(scale=SCALE, layers_per_chunk=1, passes=()))
 
 
 def without_guard(model: onnx.ModelProto, boundary: int) -> onnx.ModelProto:
@@ -126,7 +126,7 @@ def test_overflow_never_yields_a_run(ray_cluster: None, tmp_path: Path, relu: bo
             workers=1,
             inputs=np.array([[1.0, 0.0]], dtype=np.float32),
             store=tmp_path / "store",
-            options=PlanOptions(scale=SCALE),
+            options=PlanOptions(scale=SCALE, layers_per_chunk=1),
         )
     assert list(stored_runs(open_store(str(tmp_path / "store")), "default")) == []
 
@@ -195,7 +195,7 @@ def test_sum_with_magnitude_is_unguarded_and_ends_where_packing_is_still_injecti
 ) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(relu_by_magnitude(), path)
-    circuits = plan(load_model(path), PlanOptions(scale=SCALE, passes=()))
+    circuits = plan(load_model(path), PlanOptions(scale=SCALE, layers_per_chunk=1, passes=()))
     chunk = circuits.plan.chunks[0]
     data = circuits.files[chunk.id].onnx
     names = {name for node in onnx.load_model_from_string(data).graph.node for name in node.output}
