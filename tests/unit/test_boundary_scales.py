@@ -38,6 +38,7 @@ from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.accuracy import read_samples
 from zkml_ray.stages.plan import choose_arguments
+from zkml_ray.trust import check_arguments, check_topology
 
 SCALE = 6
 
@@ -100,6 +101,13 @@ def test_a_plan_of_two_scales_is_derived_again_from_the_model() -> None:
     assert {chunk.arguments.input_scale for chunk in circuits.plan.chunks} == {SCALE}
     loaded = parse_model(mixed().SerializeToString(), "mixed.onnx")
     assert rederive_circuits(loaded, circuits.plan).plan == circuits.plan
+
+
+def test_a_verifier_accepts_a_plan_of_two_scales() -> None:
+    _, circuits = derived(mixed(), multiplier=2)
+    assert len({boundary.scale for boundary in circuits.plan.boundaries}) > 1
+    check_arguments(circuits.plan)
+    check_topology(circuits.plan)
 
 
 def guarded(circuits: DerivedCircuits, chunk: int) -> set[str]:
