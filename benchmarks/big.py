@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import tempfile
 import time
@@ -38,6 +37,7 @@ from benchmarks.steps import ROOT, say
 from benchmarks.tuning import columns_needed, sizes_of
 from zkml_ray import verify
 from zkml_ray.api import prepare, resume
+from zkml_ray.config import parse_size
 from zkml_ray.errors import RunExistsError
 from zkml_ray.events import ChunkMoved, Event, PlanReady, Warned
 from zkml_ray.openings import read_manifest
@@ -51,20 +51,6 @@ FULL_LAYERS = MINI_LM.layers
 
 INTERRUPTED = {"failure": "interrupted", "wall_s": 0.0, "largest_bytes": 0}
 """What the file says of a session until it ends by itself."""
-
-
-def parse_bytes(text: str) -> int:
-    """Bytes of "6GiB", "500 MiB", "2e9".
-
-    Raises:
-        ValueError: It is no size.
-    """
-    found = re.fullmatch(r"\s*([0-9.e+]+)\s*([KMGT]i?)?B?\s*", text, re.IGNORECASE)
-    if not found:
-        raise ValueError(f"{text!r} is no size; write 6GiB or 6e9")
-    unit = (found[2] or "").lower()
-    power = " kmgt".index(unit[0]) if unit else 0
-    return int(float(found[1]) * (1024 if unit.endswith("i") else 1000) ** power)
 
 
 def one_circuit(model: Path, log: PhaseLog) -> None:
@@ -114,9 +100,9 @@ def prove(given: argparse.Namespace, model: Path, log: PhaseLog) -> None:
     """Begin the run or go on with it, to its end."""
     size = _size(given)
     inputs = np.random.default_rng(1).normal(size=(1, size.tokens, size.width)).astype(np.float32)
-    options = json.loads(given.options)
+    options = {"workers": given.workers, **json.loads(given.options)}
     if given.memory:
-        options["memory_bytes"] = parse_bytes(given.memory)
+        options["memory_bytes"] = parse_size("--memory", given.memory)
     started = time.monotonic()
     progress = {"chunks": 0, "proved": 0}
 

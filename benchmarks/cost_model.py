@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
-from benchmarks.models import MODELS
+from benchmarks.models.registry import MODELS
 from tests import zoo
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.circuits import DerivedCircuits

@@ -29,6 +29,9 @@ SAMPLE_S: Final = 0.1
 DISCOVERY_S: Final = 0.3
 """Seconds between two searches for new ones, which cost more."""
 
+LEAST_AVAILABLE_BYTES: Final = 400 << 20
+"""A machine with less memory left starts killing, and may choose others' processes."""
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -131,6 +134,14 @@ def peak_bytes(pid: int | str = "self") -> int:
     except OSError:
         pass
     return 0
+
+
+def available_bytes() -> int:
+    """Memory that the machine can still give without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo has no MemAvailable")
 
 
 def reset_peak() -> None:
@@ -253,6 +264,11 @@ def watch(
                 samples.append(tree.sample())
                 if samples[-1].total_bytes > limit_bytes:
                     failure = f"stopped at {samples[-1].total_bytes / (1 << 30):.1f} GiB of memory"
+                elif available_bytes() < LEAST_AVAILABLE_BYTES:
+                    failure = (
+                        "stopped: the machine's memory was full, "
+                        f"{samples[-1].total_bytes / (1 << 30):.1f} GiB of it this command's"
+                    )
                 elif time.monotonic() - started > limit_s:
                     failure = f"stopped after {limit_s:.0f} s"
                 if failure:

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -152,6 +153,21 @@ def commitment_table(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def verifying_line(result: Mapping[str, Any]) -> list[str]:
+    """What an outsider's verification takes.
+
+    Args:
+        result: The file of `verify_cost.py` on LeNet-5.
+    """
+    wall_s = median(run["wall_s"] for run in result["runs"])
+    peak_mib = max(run["peak_rss_bytes"] for run in result["runs"]) / (1 << 20)
+    size = f"{result['bundle_bytes'] / 1000:.0f} kB"
+    return [
+        f"Verifying LeNet-5 from its bundle ({size}): {wall_s:.1f} s and {peak_mib:.0f} MiB, the",
+        "start of the process included (`benchmarks/verify_cost.py`).",
+    ]
+
+
 def circumstances(results: Results) -> list[str]:
     """On what the results were measured, one line each distinct machine."""
     found = []
@@ -175,6 +191,7 @@ def blocks(results: Path) -> dict[str, list[str]]:
     kinds = {kind: stored(results / kind) for kind in ("versus", "scaling", "accuracy")}
     big = [json.loads(path.read_text()) for path in sorted(results.glob("big*.json"))]
     commitment = json.loads((results / "commitment_cost.json").read_text())
+    verifying = json.loads((results / "verify_cost_lenet5.json").read_text())
     makers: dict[str, Callable[[], list[str]]] = {
         "versus": lambda: table(kinds["versus"]),
         "ratios": lambda: ratio_table(kinds["versus"]),
@@ -182,6 +199,7 @@ def blocks(results: Path) -> dict[str, list[str]]:
         "accuracy": lambda: accuracy_table(kinds["accuracy"]),
         "big": lambda: big_table(big),
         "commitments": lambda: commitment_table(commitment),
+        "verifying": lambda: verifying_line(verifying),
         "machines": lambda: circumstances([r for found in kinds.values() for r in found]),
     }
     return {name: make() for name, make in makers.items()}

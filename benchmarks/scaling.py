@@ -37,6 +37,8 @@ from benchmarks.schedule import Task, bound_s, simulate
 from benchmarks.steps import Steps, add_arguments, say
 
 MEASURED = (1, 2)
+VARIANT = "d1-scaling"
+"""Folder of the keys, apart from those of `versus_ezkl.py`, whose plan for one worker differs."""
 SIMULATED = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -100,7 +102,7 @@ def measure(steps: Steps, repeats: int) -> dict[str, Any]:
     weak: list[tuple[Outcome, Outcome]] = []
 
     def one(workers: int) -> Outcome:
-        found = steps.run("prove", f"d{workers}", folder=steps.folder("d1"), threads=1)
+        found = steps.run("prove", f"d{workers}", folder=steps.folder(VARIANT), threads=1)
         if found.failure:
             raise SystemExit(f"{workers} workers: {found.failure}")
         return found
@@ -152,10 +154,13 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--plan-workers", type=int, default=2, help="workers that the cuts are for")
     add_arguments(parser)
     given = parser.parse_args()
+    # One plan for every number of workers, or efficiency would compare different circuits.
+    given.options = json.dumps({"workers": given.plan_workers, **json.loads(given.options)})
     steps = Steps.of(MODELS[given.model], given)
-    failure = steps.ready_ours("d1")["setup"]["failure"]
+    failure = steps.ready_ours(VARIANT)["setup"]["failure"]
     if failure:
         raise SystemExit(f"setup: {failure}")
     raw = measure(steps, given.repeats)
@@ -163,6 +168,7 @@ def main() -> None:
         "model": given.model,
         "title": steps.model.title,
         "model_sha256": steps.model_sha256,
+        "plan_options": json.loads(given.options),
         **evaluate(raw),
         "raw": raw,
     }

@@ -26,9 +26,7 @@ import onnxruntime
 from benchmarks.models.registry import BenchmarkModel, FloatArray
 from benchmarks.processes import PhaseLog
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.load import load_model
 from zkml_ray.chunking.partition import layer_partition
-from zkml_ray.circuits import normalised_graph
 from zkml_ray.commitments.field import decode, to_signed
 from zkml_ray.srs import ensure_srs
 
@@ -97,18 +95,16 @@ def split_settings(model: BenchmarkModel, folder: Path) -> list[dict[str, Any]]:
     Returns:
         The parts' settings.
     """
-    graph = normalised_graph(load_model(model.path), {})
+    graph = ModelGraph(onnx.shape_inference.infer_shapes(onnx.load(model.path)))
     pieces = split(graph)
     values = _float_values(graph, calibration_inputs(model), pieces)
     folder.mkdir(parents=True)
-    whole = folder / "normalised.onnx"
-    onnx.save(graph.proto, whole)
     scales: list[int] | None = None
     made = []
     for index, piece in enumerate(pieces):
         part = _new_part(folder, index)
         onnx.utils.extract_model(
-            str(whole), str(part / "model.onnx"), list(piece.inputs), list(piece.outputs)
+            str(model.path), str(part / "model.onnx"), list(piece.inputs), list(piece.outputs)
         )
         arguments = ezkl.PyRunArgs()
         inner = not set(piece.inputs) <= set(graph.inputs)
@@ -129,7 +125,7 @@ def split_settings(model: BenchmarkModel, folder: Path) -> list[dict[str, Any]]:
 
 
 def split(graph: ModelGraph) -> list[Piece]:
-    """The layer-wise parts of a normalised model."""
+    """The layer-wise parts of a model."""
     parts = layer_partition(graph)
     crossings = graph.crossings(parts)
     return [

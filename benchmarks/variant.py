@@ -89,8 +89,8 @@ def compare(model: BenchmarkModel, sample: FloatArray, log: PhaseLog) -> None:
 
 def ours(model: BenchmarkModel, given: argparse.Namespace, log: PhaseLog) -> None:
     """A step of zkml_ray; its setup is `advance` up to that stage, Ray's start included."""
-    options = PlanOptions(**json.loads(given.options))
-    workers = int(given.variant[1:])
+    workers = int(given.variant[1:].partition("-")[0])
+    options = PlanOptions(**{"workers": workers, **json.loads(given.options)})
     if given.step == "prove":
         run_ours(model, workers, given, options, log)
         return

@@ -9,7 +9,8 @@ decomposition 128^4 and five columns (measured by tests/unit/chunking/test_passe
 - maxpool-pairwise: 24 cells for each maximum of two against about 100 a window;
 - relu-abs: 4 cells an element;
 - dense-integer: nothing by itself: applied where a ReLU follows;
-- attention, gelu-ffn, layer-norm: wherever they find their form; they save a third of its cells.
+- attention, gelu-ffn, layer-norm: wherever they find their form and the scale leaves them room;
+  of the cells that are no multiplications of a product they save a third.
 
 Weight bits are the parameter scale, so that nothing is lost against native quantisation, or fewer
 where the weights say that sums would leave the decomposition's range: a deferred sum v is held as
@@ -30,6 +31,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from zkml_ray.chunking.passes.attention import DEFERRED_BITS
 from zkml_ray.chunking.passes.base import Rewrite, constant_of, dims_of, node_named, only_user
 from zkml_ray.chunking.passes.maxpool import MAX_GROWTH_BITS
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites, find_places
@@ -40,6 +42,9 @@ INPUT_MAGNITUDE: Final = 8.0
 SIGMAS: Final = 3.0
 
 MIN_WEIGHT_BITS: Final = 4
+
+MIN_GAMMA_BITS: Final = 10
+"""With fewer, layer-norm would be less exact than what it replaces."""
 
 _WITH_WEIGHTS: Final = frozenset({"conv-im2col", "dense-integer"})
 
@@ -70,7 +75,7 @@ def default_rewrites(
         found = [
             _with_bits(model, place, weight_bits, range_bits)
             for place in find_places(proto, name)
-            if _pays(model, place)
+            if _pays(model, place) and _has_room(place, weight_bits, range_bits)
         ]
         proto = apply_rewrites(proto, found)
         chosen += found
@@ -84,6 +89,15 @@ def _pays(model: ir.Model, rewrite: Rewrite) -> bool:
     if rewrite.name == "dense-integer":
         reader = only_user(node_named(model, rewrite.node).outputs[0])
         return reader is not None and reader.op_type == "Relu"
+    return True
+
+
+def _has_room(rewrite: Rewrite, weight_bits: int, range_bits: int) -> bool:
+    """Whether what the rewrite's rebases take back stays below the decomposition's range."""
+    if rewrite.name == "attention":
+        return weight_bits + DEFERRED_BITS < range_bits
+    if rewrite.name == "layer-norm":
+        return weight_bits + MIN_GAMMA_BITS + 1 < range_bits
     return True
 
 

@@ -99,7 +99,8 @@ def forbidden_positions(
 
     Position p lies before the p-th node. A cut there is forbidden when a tensor would cross it
     that is not float32, or is in `fixed`, or when it would part an operator that only moves
-    elements from the one that makes them (from what comes next, where several make them).
+    elements from the one that makes them. One that repeats elements (the columns of a convolution)
+    stays with its readers instead, and a Concat of branches with what comes next.
 
     Args:
         graph: The model.
@@ -116,8 +117,11 @@ def forbidden_positions(
             if value and (value in fixed or not graph.tensor(value).is_float):
                 forbidden.update(range(index + 1, last + 1))
         if node.op_type in MOVING:
-            makers = {graph.producer_of[v] for v in node.input if v in graph.producer_of}
-            if len(makers) == 1 and place[next(iter(makers))] == index - 1:
+            sources = [v for v in node.input if v in graph.producer_of]
+            if any(_elements(graph, v) > _most_elements(graph, sources) for v in node.output):
+                last = max((place[r] for v in node.output for r in readers.get(v, ())), default=0)
+                forbidden.update(range(index + 1, last + 1))
+            elif len(sources) == 1 and place[graph.producer_of[sources[0]]] == index - 1:
                 forbidden.add(index)
     # What is left of them, such as a Concat of branches, goes with what comes next.
     start = 0
@@ -127,6 +131,14 @@ def forbidden_positions(
             forbidden.add(end if end < len(order) else start)
         start = end
     return forbidden - {0, len(order)}
+
+
+def _elements(graph: ModelGraph, value: str) -> int:
+    return math.prod(graph.tensor(value).shape)
+
+
+def _most_elements(graph: ModelGraph, values: Sequence[str]) -> int:
+    return max((_elements(graph, value) for value in values), default=0)
 
 
 def readers_of(graph: ModelGraph) -> dict[str, list[str]]:
@@ -217,6 +229,35 @@ def cheapest_segments(
         found.append((start, end))
         end = start
     return found[::-1]
+
+
+def blocking_segment(count: int, costs: Costs, memory_bytes: int) -> tuple[int, int] | None:
+    """What stands in the way where no segmentation keeps within the memory.
+
+    Args:
+        count: Units.
+        costs: What each possible segment costs.
+        memory_bytes: Most memory that a chunk may take.
+
+    Returns:
+        Of the segments that would lead beyond what can be cut so far, the one of least memory;
+        None where nothing stands in the way.
+    """
+    reached = {0}
+    for end in range(1, count + 1):
+        if any(
+            (start, end) in costs and costs[start, end].peak_bytes <= memory_bytes
+            for start in reached
+        ):
+            reached.add(end)
+    if count in reached:
+        return None
+    beyond = [
+        (cost.peak_bytes, segment)
+        for segment, cost in costs.items()
+        if segment[0] in reached and segment[1] > max(reached)
+    ]
+    return min(beyond)[1] if beyond else (0, count)
 
 
 def _caps(seconds: Mapping[tuple[int, int], float]) -> list[float]:

@@ -19,6 +19,7 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.passes.attention import Attention
+from zkml_ray.chunking.passes.average import AverageDeferred
 from zkml_ray.chunking.passes.base import Exactness, Rewrite, RewritePass, node_named
 from zkml_ray.chunking.passes.dense import DenseInteger
 from zkml_ray.chunking.passes.gelu_ffn import GeluFfn
@@ -48,6 +49,7 @@ _ALL: Final[tuple[RewritePass, ...]] = (
     DenseInteger(),
     MaxPoolPairwise(),
     ReluAbs(),
+    AverageDeferred(),
     SplitOutput(),
 )
 

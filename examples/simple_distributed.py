@@ -70,15 +70,17 @@ def main() -> None:
     if arguments.layers < 1:
         parser.error("--layers must be at least 1")
 
-    from zkml_ray import PlanOptions, prove_distributed, verify
+    from zkml_ray import prove_distributed, verify
+    from zkml_ray.stages.plan import PlanOptions
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mlp.onnx"
         onnx.save(build_mlp(arguments.layers), path)
-        # So small a model would be cut less often; a chunk a layer shows what happens.
-        options = PlanOptions(layers_per_chunk=1)
         run = prove_distributed(
-            path, workers=arguments.workers, store=arguments.store, options=options
+            path,
+            workers=arguments.workers,
+            store=arguments.store,
+            options=PlanOptions(layers_per_chunk=1),  # one chunk a layer, as the demo promises
         )
         print(f"run {run.run_id}: verified {run.verified}")
         for record in run.manifest.chunks:

@@ -96,7 +96,7 @@ def prove_distributed(
         run_id: Id of the run; default: a new one.
         threads: Prover threads of each worker; default: the machine's cores shared evenly.
         store_keys: Which keys to leave in the store.
-        options: Choices about the plan.
+        options: Choices about the plan; default: cuts for this many workers.
         reveal: Boundaries whose values the statement shows; default: inputs and outputs.
         private_input: Prove without revealing the inputs.
         salt_seed: Make salts reproducible (whoever knows the seed can test guesses).
@@ -122,7 +122,7 @@ def prove_distributed(
         store=store,
         project=project,
         run_id=run_id,
-        options=options,
+        options=options or PlanOptions(workers=workers),
         reveal=reveal,
         private_input=private_input,
         seeded_salts=salt_seed is not None,

@@ -336,7 +336,8 @@ def _ezkl_call(stage: str, subject: str) -> Iterator[None]:
             if stage == "witness" and _RANGE_PROBLEM.search(text):
                 raise RangeExceededError(
                     f"{subject}: a value left the range that the circuit can express ({text}); "
-                    "use a smaller --scale, or inputs like those the model was trained on",
+                    "use a smaller --scale, inputs like those the model was trained on, or "
+                    "--passes none",
                     stage=stage,
                     chunk_id=chunk_id,
                 ) from None

@@ -1,12 +1,13 @@
 """Pass `conv-im2col`: a convolution becomes a matrix product with integer weights.
 
-Precondition: a Conv with one group, constant weights (and bias), unit dilations, known shapes,
-numeric pads; the weights times 2^parameter are at most 2^24 in magnitude. Parameter: weight bits w.
+Precondition: a Conv with constant weights (and bias), unit dilations, known shapes, numeric pads;
+the weights times 2^parameter are at most 2^24 in magnitude. Parameter: weight bits w.
 
 Postcondition: the same output tensor, made by `Gather` of the input's flattened elements (padding
 picks an appended zero) -> MatMul by round(W * 2^w) -> Reshape -> Mul 2^-w -> Add bias. The addition
 carries the rebase (without a bias, an addition of two halves). A 1x1 convolution of one image with
-stride 1 and no padding needs no Gather but a Reshape.
+stride 1 and no padding needs no Gather but a Reshape. With groups it is one product by a stack of
+matrices.
 
 Exactness: bounded, each weight is rounded to a multiple of 2^-w, which ezkl does too: at w equal to
 the parameter scale the integers are those of the native convolution (bit-exact).
@@ -181,16 +182,16 @@ def _parts(node: ir.Node, bits: int) -> _Parts | str:
     window, output = Window.of(node), dims_of(node.outputs[0])
     if window is None or output is None:
         return "it is dilated, or a shape is not known"
-    if node.attributes["group"].as_int() != 1:
-        return "it has more than one group"
-    integers = integer_weights(weight.reshape(len(weight), -1), bits)
+    groups = node.attributes["group"].as_int()
+    shape = (groups, len(weight) // groups, -1) if groups > 1 else (len(weight), -1)
+    integers = integer_weights(weight.reshape(shape), bits)
     if not 1 <= bits <= 24 or integers is None:
         return f"its weights do not fit integers at {bits} bits"
     return _Parts(data=data, window=window, weight=integers, bias=bias, output=output)
 
 
 def _shaped(build: Builder, value: ir.Value, output: tuple[int, ...]) -> ir.Value:
-    """[C, N * positions] -> [N, C, spatial...]."""
+    """[(groups,) C of a group, N * positions] -> [N, C, spatial...]."""
     batch, channels, *spatial = output
     if batch == 1:
         return build.node("Reshape", [value, build.indices(output, "shape")])
@@ -199,11 +200,14 @@ def _shaped(build: Builder, value: ir.Value, output: tuple[int, ...]) -> ir.Valu
 
 
 def _columns(build: Builder, parts: _Parts) -> ir.Value:
-    """[C * kernel elements, N * output positions]."""
+    """[(groups,) C * kernel elements of a group, N * output positions]."""
     window, spatial = parts.window, parts.output[2:]
-    rows = window.source[1] * math.prod(window.kernel)
+    rows = parts.weight.shape[-1]
     pointwise = {*window.kernel, *window.strides} == {1} and set(window.pads) == {0}
+    groups = parts.weight.shape[:-2]
+    positions = window.source[0] * math.prod(spatial)
     if pointwise and window.source[0] == 1:
-        return build.node("Reshape", [parts.data, build.indices([rows, -1], "shape")])
-    indices = column_indices(window, spatial).reshape(rows, -1)
+        shape = build.indices([*groups, rows, positions], "shape")
+        return build.node("Reshape", [parts.data, shape])
+    indices = column_indices(window, spatial).reshape(*groups, rows, positions)
     return gather_columns(build, parts.data, indices, math.prod(window.source))

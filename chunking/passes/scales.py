@@ -81,7 +81,7 @@ def shift_of(node: ir.Node | None) -> tuple[ir.Value, int] | None:
 
 def can_defer(value: ir.Value | None) -> bool:
     """Whether `deferred` finds something for this tensor."""
-    return value is not None and only_user(value) is not None and _bits(value) > 0
+    return value is not None and only_user(value) is not None and deferred_bits(value) > 0
 
 
 def deferred(build: Builder, value: ir.Value) -> Deferred:
@@ -129,7 +129,7 @@ def carried_sum(build: Builder, left: ir.Value, right: ir.Value, bits: int) -> i
     )
 
 
-def _bits(value: ir.Value) -> int:
+def deferred_bits(value: ir.Value) -> int:
     """Bits of a tensor's deferred form; 0 if it has none."""
     if only_user(value) is None and not _read_twice_by_one(value):
         return 0
@@ -140,14 +140,14 @@ def _bits(value: ir.Value) -> int:
     if shift is not None:
         return shift[1]
     if node.op_type in _MOVES:
-        return _bits(_input(node, 0))
+        return deferred_bits(_input(node, 0))
     if node.op_type != "Add":
         return 0
     halves = _halves(node)
     if halves is not None:
         return halves[2] - 1 if halves[0] is halves[1] else halves[2]
     index, _ = _bias(node)
-    return 0 if index < 0 else _bits(_input(node, 1 - index))
+    return 0 if index < 0 else deferred_bits(_input(node, 1 - index))
 
 
 def _halves(node: ir.Node) -> tuple[ir.Value, ir.Value, int] | None:

@@ -4,21 +4,24 @@ Precondition: a MatMul or Gemm of a tensor by a constant matrix, or a Conv with 
 weights, that makes at least as many columns (rows, where the constant stands first; channels) as
 the parameter asks parts of. Parameter: parts.
 
-Postcondition: per part one node of the same kind with its share of the weights and bias, and a
-Concat of the parts under the output's old name. What follows the operator and works element by
-element with constants alone (Mul, Add, Sub by a constant, Relu, Neg, Abs) is done part by part
-before the Concat.
+Postcondition: per part one node of the same kind with its share of the weights and bias. What
+follows and treats every column or channel by itself (element by element, pooling, Gather along
+another axis, Reshape that keeps the axis) is done part by part; behind it a Concat of the parts has
+the old name. What only moves elements in front of the operator (the columns of a convolution) is
+copied for every part, so that a part can be a chunk that reads the elements once.
 
 Exactness: bit-exact. Every element is computed from the same operands in the same order, and
 rescaled by the same rule; only which node does it changes.
 
-Why: the parts can be chunks of their own, each with a fraction of the rows. Where is the cut
-search's decision, so `places` names none.
+Why: the parts can be chunks of their own, each with a fraction of the rows, and what crosses is
+what comes out of the pooling. Where is the cut search's decision, so `places` names none.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +30,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from zkml_ray.chunking.operators import SELECTING
 from zkml_ray.chunking.passes.base import (
     Builder,
     Exactness,
@@ -35,14 +39,17 @@ from zkml_ray.chunking.passes.base import (
     dims_of,
     input_of,
     node_named,
-    only_user,
     refuse,
 )
 
 MAX_PARTS: Final = 256
 
-_UNARY: Final = frozenset({"Abs", "Neg", "Relu"})
-_BINARY: Final = frozenset({"Add", "Mul", "Sub"})
+_ELEMENTWISE: Final = frozenset(
+    {"Abs", "Add", "Div", "Erf", "Exp", "Max", "Min", "Mul", "Neg", "Relu", "Sigmoid", "Sqrt"}
+    | {"Sub", "Tanh"}
+)
+_POOLING: Final = frozenset({"AveragePool", "GlobalAveragePool", "MaxPool"})
+_MOVING: Final = SELECTING - {"MaxPool"}
 Weights = npt.NDArray[np.float32]
 
 
@@ -68,24 +75,36 @@ class SplitOutput:
                 f"{rewrite.parameter} parts of {wide.width} columns or channels; expected 2 to "
                 f"{min(MAX_PARTS, wide.width)}",
             )
-        followers = _followers(node)
-        last = followers[-1] if followers else node
-        build = Builder(model, last, f"{rewrite.node}/{self.name}")
+        region, members = _region(model, node, wide)
+        build = Builder(model, members[-1] if members else node, f"{rewrite.node}/{self.name}")
         edges = [wide.width * part // rewrite.parameter for part in range(rewrite.parameter + 1)]
-        parts = []
-        for number, (start, end) in enumerate(itertools.pairwise(edges)):
-            value = _part(build, node, wide, start, end, f"{rewrite.node}/part{number}")
-            for follower in followers:
-                value = _following(build, follower, wide, value, start, end)
-            parts.append(value)
-        joined = build.node("Concat", parts, {"axis": wide.axis})
-        if last is not node:
-            # The chain in between is dead once its end is replaced.
-            build.replace(last.outputs[0], joined)
-            for dead in [*reversed(followers[:-1]), node]:
-                model.graph.remove(dead, safe=True)
-        else:
-            build.replace(node.outputs[0], joined)
+        parts: list[dict[ir.Value, ir.Value]] = []
+        for number, share in enumerate(itertools.pairwise(edges)):
+            data = node.inputs[1 - wide.weight_input]
+            if number and data is not None:
+                data = _copied_moves(build, data, {})
+            name = f"{rewrite.node}/part{number}"
+            made = {node.outputs[0]: _part(build, node, wide, data, share, name)}
+            for member in members:
+                made[member.outputs[0]] = _following(build, member, region, made, wide, share)
+            parts.append(made)
+        removed = {node, *members}
+        for value, axis in region.items():
+            readers = [reader for reader, _ in value.uses()]
+            if value.is_graph_output() or any(reader not in removed for reader in readers):
+                joined = build.node("Concat", [made[value] for made in parts], {"axis": axis})
+                _take_place(value, joined)
+        for dead in [*reversed(members), node]:
+            model.graph.remove(dead, safe=True)
+
+
+def _take_place(old: ir.Value, new: ir.Value) -> None:
+    """Let a value have another's name and readers."""
+    name = old.name
+    new.shape, new.type = old.shape, old.type
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    old.name = None
+    new.name = name
 
 
 def splittable(proto: onnx.ModelProto) -> dict[str, int]:
@@ -154,50 +173,144 @@ def _wide(node: ir.Node) -> _Wide | str:
     )
 
 
-def _followers(node: ir.Node) -> list[ir.Node]:
-    """The operators behind a node that can be done part by part, as far as there are."""
-    found: list[ir.Node] = []
-    value = node.outputs[0]
-    shape = dims_of(value)
-    while (user := only_user(value)) is not None and dims_of(user.outputs[0]) == shape:
-        if user.op_type in _BINARY:
-            constants = [constant_of(operand) for operand in user.inputs]
-            if sum(constant is not None for constant in constants) != 1:
-                break
-        elif user.op_type not in _UNARY:
-            break
-        found.append(user)
-        value = user.outputs[0]
-    return found
+def _region(
+    model: ir.Model, start: ir.Node, wide: _Wide
+) -> tuple[dict[ir.Value, int], list[ir.Node]]:
+    """What can be done part by part.
+
+    Returns:
+        The tensors that are made in parts with the axis of the parts, the split operator's output
+        first, and the nodes behind it that make them, in topological order.
+    """
+    region = {start.outputs[0]: wide.axis}
+    members: list[ir.Node] = []
+    for node in model.graph:
+        if node is start or not any(value in region for value in node.inputs):
+            continue
+        others = [v for v in node.inputs if v is not None and v not in region]
+        if len(node.outputs) != 1 or not all(_is_constant(value) for value in others):
+            continue
+        axis = _axis_behind(node, region, wide.width)
+        if axis is not None:
+            region[node.outputs[0]] = axis
+            members.append(node)
+    return region, members
 
 
-def _part(build: Builder, node: ir.Node, wide: _Wide, start: int, end: int, name: str) -> ir.Value:
+def _axis_behind(node: ir.Node, region: Mapping[ir.Value, int], width: int) -> int | None:
+    """The output's axis of the parts, or None where the node does not keep them apart."""
+    shape = dims_of(node.outputs[0])
+    first = node.inputs[0]
+    if shape is None:
+        return None
+    if node.op_type in _ELEMENTWISE:
+        back = {len(shape_of) - region[v] for v, shape_of in _regional(node, region)}
+        axis = len(shape) - back.pop() if len(back) == 1 else -1
+        whole = axis >= 0 and shape[axis] == width
+        return axis if whole else None
+    if first is None or first not in region:
+        return None
+    before, axis = dims_of(first), region[first]
+    if before is None:
+        return None
+    if node.op_type in _POOLING:
+        return axis if axis == 1 else None
+    if node.op_type == "Reshape":
+        ahead = math.prod(before[:axis])
+        for place in range(len(shape)):
+            if math.prod(shape[:place]) == ahead and shape[place] == width:
+                return place
+        return None
+    if node.op_type == "Gather":
+        picked = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+        picked += len(before) if picked < 0 else 0
+        if picked == axis:
+            return None
+        return axis if picked > axis else axis + len(shape) - len(before)
+    return None
+
+
+def _regional(
+    node: ir.Node, region: Mapping[ir.Value, int]
+) -> list[tuple[ir.Value, tuple[int, ...]]]:
+    """A node's inputs that are made in parts, and their shapes."""
+    return [(v, dims_of(v) or ()) for v in node.inputs if v is not None and v in region]
+
+
+def _copied_moves(build: Builder, value: ir.Value, copies: dict[ir.Value, ir.Value]) -> ir.Value:
+    """A copy of a tensor, as far back as its elements are only moved.
+
+    Args:
+        build: Adds nodes.
+        value: The tensor.
+        copies: Copies made so far, by what they are copies of.
+    """
+    maker = value.producer()
+    if maker is None or maker.op_type not in _MOVING or len(maker.outputs) != 1:
+        return value
+    if value not in copies:
+        inputs = [
+            v if _is_constant(v) else _copied_moves(build, v, copies)
+            for v in maker.inputs
+            if v is not None
+        ]
+        copies[value] = build.node(maker.op_type, inputs, _attributes(maker))
+    return copies[value]
+
+
+def _is_constant(value: ir.Value) -> bool:
+    return ir.convenience.get_const_tensor(value) is not None
+
+
+def _part(
+    build: Builder,
+    node: ir.Node,
+    wide: _Wide,
+    data: ir.Value | None,
+    share: tuple[int, int],
+    name: str,
+) -> ir.Value:
     """One part of the operator itself."""
-    share = np.take(wide.weight, range(start, end), axis=wide.weight_axis)
+    weights = np.take(wide.weight, range(*share), axis=wide.weight_axis)
     inputs = [value for value in node.inputs if value is not None]
-    inputs[wide.weight_input] = build.constant(share, "weights")
+    if data is not None:
+        inputs[1 - wide.weight_input] = data
+    inputs[wide.weight_input] = build.constant(weights, "weights")
     if node.op_type != "MatMul" and len(inputs) > 2:
         bias = constant_of(inputs[2])
         if bias is None:
             raise refuse(Rewrite(name=SplitOutput.name, node=str(node.name)), "no constant bias")
         axis = 0 if node.op_type == "Conv" else bias.ndim - 1
-        inputs[2] = build.constant(_share(bias, axis, wide.width, start, end), "bias")
-    made = build.node(node.op_type, inputs, _attributes(node), name=name)
-    return made
+        inputs[2] = build.constant(_share(bias, axis, wide.width, *share), "bias")
+    return build.node(node.op_type, inputs, _attributes(node), name=name)
 
 
 def _following(
-    build: Builder, node: ir.Node, wide: _Wide, value: ir.Value, start: int, end: int
+    build: Builder,
+    node: ir.Node,
+    region: Mapping[ir.Value, int],
+    made: Mapping[ir.Value, ir.Value],
+    wide: _Wide,
+    share: tuple[int, int],
 ) -> ir.Value:
     """One part of an operator behind it."""
+    output = node.outputs[0]
+    shape = dims_of(output) or ()
     inputs: list[ir.Value] = []
-    for operand in node.inputs:
-        constant = constant_of(operand)
-        if constant is None:
-            inputs.append(value)
+    for position, operand in enumerate(node.inputs):
+        if operand is None or operand in made:
+            inputs += [made[operand]] if operand is not None else []
             continue
-        axis = wide.axis - (wide.rank - constant.ndim)
-        inputs.append(build.constant(_share(constant, axis, wide.width, start, end), "operand"))
+        constant = constant_of(operand)
+        if node.op_type == "Reshape" and position == 1:
+            target = list(shape)
+            target[region[output]] = share[1] - share[0]
+            inputs.append(build.indices(target, "shape"))
+        elif node.op_type in _ELEMENTWISE and constant is not None:
+            axis = region[output] - (len(shape) - constant.ndim)
+            inputs.append(build.constant(_share(constant, axis, wide.width, *share), "operand"))
+        else:
+            inputs.append(operand)
     return build.node(node.op_type, inputs, _attributes(node))
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from examples.simple_distributed import build_mlp
 from tests.integration.command import run_here
-from zkml_ray import prove_distributed, resume, verify
+from tests.layers import prove_layers
+from zkml_ray import resume, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import file_sha256
 from zkml_ray.errors import ConfigError, DigestMismatchError, ManifestError, VerificationError
@@ -53,8 +54,8 @@ def filled(
     """A store with three runs: two of one model, one of another with its proving key."""
     store = tmp_path_factory.mktemp("filled") / "store"
     for run_id in ("first", "second"):
-        prove_distributed(model, 1, store=store, run_id=run_id, threads=1)
-    prove_distributed(
+        prove_layers(model, 1, store=store, run_id=run_id, threads=1)
+    prove_layers(
         other_model,
         1,
         store=store,
@@ -369,7 +370,7 @@ def test_doctor_of_an_unusable_folder_exits_3(tmp_path: Path) -> None:
 def test_run_that_lists_no_keys_is_verified_by_the_model_and_gc_takes_its_keys(
     ray_cluster: None, model: Path, tmp_path: Path
 ) -> None:
-    run = prove_distributed(
+    run = prove_layers(
         model, 1, store=tmp_path, run_id="keyless", threads=1, store_keys=StoreKeys.NONE
     )
     assert not [name for name in run.manifest.artifacts if name.endswith(".key")]

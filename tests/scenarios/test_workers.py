@@ -21,7 +21,8 @@ import pytest
 from ray import cloudpickle
 
 from tests.integration.command import run_process
-from zkml_ray import coordinator, prove_distributed, verify
+from tests.layers import prove_layers
+from zkml_ray import coordinator, verify
 from zkml_ray.api import Run
 from zkml_ray.backend import BackendError
 from zkml_ray.cluster import pool
@@ -96,7 +97,7 @@ def test_worker_killed_while_proving_is_replaced_and_the_run_ends_verified(
 ) -> None:
     model = models / "mlp.onnx"
     with Killer(times=1) as killer:
-        run = prove_distributed(model, workers=2, store=tmp_path, run_id="killed")
+        run = prove_layers(model, workers=2, store=tmp_path, run_id="killed")
     assert run.verified
     assert len(killer.killed) == 1
     attempts = sorted(record.attempts for record in run.manifest.chunks)
@@ -111,7 +112,7 @@ def test_chunk_whose_workers_are_killed_every_time_names_itself_and_leaves_no_ru
 ) -> None:
     model = models / "mlp.onnx"
     with Killer(times=1000) as killer, pytest.raises(StageError) as caught:
-        prove_distributed(model, workers=1, store=tmp_path, run_id="killed")
+        prove_layers(model, workers=1, store=tmp_path, run_id="killed")
     error = caught.value
     assert (error.stage, error.chunk_id) == ("prove", "chunk-000")
     assert "chunk-000 failed 3 times" in error.message
@@ -274,7 +275,7 @@ def test_worker_that_does_not_prove_its_chunk_once_is_asked_again(
 ) -> None:
     monkeypatch.setattr(pool, "ChunkWorker", liar)
     model, store = models / "mlp.onnx", tmp_path / "store"
-    run = prove_distributed(model, workers=1, store=store, run_id="lied")
+    run = prove_layers(model, workers=1, store=store, run_id="lied")
     assert len(list(lies.iterdir())) == 1
     assert run.verified
     attempts = {record.chunk: record.attempts for record in run.manifest.chunks}
@@ -293,9 +294,7 @@ def test_worker_with_wrong_instances_is_named_in_a_warning(
 ) -> None:
     monkeypatch.setattr(pool, "ChunkWorker", WrongInstances)
     events: list[Event] = []
-    prove_distributed(
-        models / "mlp.onnx", workers=1, store=tmp_path / "store", listener=events.append
-    )
+    prove_layers(models / "mlp.onnx", workers=1, store=tmp_path / "store", listener=events.append)
     warnings = [event.message for event in events if isinstance(event, Warned)]
     assert any("worker-0" in text and VICTIM in text and "instances" in text for text in warnings)
     moved = [e.state for e in events if isinstance(e, ChunkMoved) and e.chunk_id == VICTIM]
@@ -313,7 +312,7 @@ def test_worker_that_always_lies_ends_the_run_with_the_chunks_name(
     monkeypatch.setattr(pool, "ChunkWorker", AlwaysWrongInstances)
     store = tmp_path / "store"
     with pytest.raises(StageError) as caught:
-        prove_distributed(models / "mlp.onnx", workers=2, store=store, run_id="lied")
+        prove_layers(models / "mlp.onnx", workers=2, store=store, run_id="lied")
     assert (caught.value.stage, caught.value.chunk_id) == ("prove", VICTIM)
     assert f"{VICTIM} failed 3 times" in caught.value.message
     assert "public instances" in caught.value.message
@@ -331,7 +330,7 @@ def test_worker_that_fails_for_good_ends_the_run_at_once(
 ) -> None:
     monkeypatch.setattr(pool, "ChunkWorker", Fatal)
     with pytest.raises(BackendError, match="the circuit is wrong") as caught:
-        prove_distributed(models / "mlp.onnx", workers=1, store=tmp_path / "store")
+        prove_layers(models / "mlp.onnx", workers=1, store=tmp_path / "store")
     assert caught.value.chunk_id == VICTIM
     assert len(list(lies.iterdir())) == 1
 
@@ -356,4 +355,4 @@ def test_worker_that_takes_too_long_is_replaced_and_the_chunk_fails_after_three_
     monkeypatch.setattr(coordinator, "MIN_ATTEMPT_S", 0.01)
     monkeypatch.setattr(coordinator, "ATTEMPT_FACTOR", 0.0)
     with pytest.raises(StageError, match=r"failed 3 times.*for more than 0 s"):
-        prove_distributed(models / "mlp.onnx", workers=1, store=tmp_path, threads=1)
+        prove_layers(models / "mlp.onnx", workers=1, store=tmp_path, threads=1)

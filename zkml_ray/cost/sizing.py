@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from zkml_ray.cost.geometry import Geometry
@@ -18,19 +19,42 @@ class Sized:
     peak_bytes: int
 
 
+def better_size(sizes: Iterable[Sized | None], memory_bytes: int | None) -> Sized | None:
+    """The one that is proved soonest within the memory; else the one that takes least memory.
+
+    Args:
+        sizes: Sizes of one circuit; of equal ones the first is taken.
+        memory_bytes: Memory to keep within; None: any.
+
+    Returns:
+        None where there is no size at all.
+    """
+    best: tuple[bool, float] | None = None
+    chosen: Sized | None = None
+    for size in sizes:
+        if size is None:
+            continue
+        over = memory_bytes is not None and size.peak_bytes > memory_bytes
+        rank = (over, float(size.peak_bytes) if over else round(size.seconds, 6))
+        if best is None or rank < best:
+            best, chosen = rank, size
+    return chosen
+
+
 def best_size(load: Load, model: CostModel, memory_bytes: int | None) -> Sized | None:
     """The size that is proved soonest within the memory; else the one that takes least memory.
 
     Returns:
         None where not even the largest circuit holds the load.
     """
-    best: tuple[bool, float, int] | None = None
-    chosen: Sized | None = None
-    for geometry in load.geometries():
-        seconds, peak = model.prove_s(geometry), model.peak_bytes(geometry)
-        over = memory_bytes is not None and peak > memory_bytes
-        rank = (over, float(peak) if over else seconds, geometry.logrows)
-        if best is None or rank < best:
-            best = rank
-            chosen = Sized(geometry=geometry, seconds=seconds, peak_bytes=peak)
-    return chosen
+    return better_size(
+        (
+            Sized(
+                geometry=geometry,
+                seconds=model.prove_s(geometry),
+                peak_bytes=model.peak_bytes(geometry),
+            )
+            for geometry in load.geometries()
+        ),
+        memory_bytes,
+    )

@@ -32,13 +32,17 @@ from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.cost.load import MAX_LOGROWS, Load
 from zkml_ray.cost.model import CostModel
-from zkml_ray.cost.sizing import best_size
+from zkml_ray.cost.sizing import best_size, better_size
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
-from zkml_ray.stages.probe import each, probe, probed_or_reason
+from zkml_ray.stages.probe import each, lookup_range, probe, probed_or_reason
 
 PROBE_COLUMNS: Final = 5
 """Inner columns of the estimates; a chunk's own are searched when it is chosen."""
+
+ESTIMATED_COLUMNS: Final = (PROBE_COLUMNS, 3, 2)
+"""Fewer columns hold as many cells or fewer, since less is padded: the probe's count is taken. They
+pay where the hash region, which has no blocks, makes the circuit long."""
 
 _PRICED_ELEMENTS: Final = 96
 
@@ -103,7 +107,11 @@ class Estimator:
         found = {}
         for start in range(len(self.units)):
             for end, load in self._loads_from(start):
-                sized = best_size(load, model, memory_bytes)
+                sizes = [
+                    best_size(replace(load, inner_columns=columns), model, memory_bytes)
+                    for columns in ESTIMATED_COLUMNS
+                ]
+                sized = better_size(sizes, memory_bytes)
                 if sized is not None:
                     found[start, end] = SegmentCost(
                         seconds=sized.seconds, peak_bytes=sized.peak_bytes
@@ -114,6 +122,11 @@ class Estimator:
         """The nodes of a segment, in the model's own order."""
         chosen = {name for unit in self.units[start:end] for name in unit.nodes}
         return tuple(name for name in self._graph.nodes if name in chosen)
+
+    def heaviest_first(self, start: int, end: int) -> tuple[str, ...]:
+        """The nodes of a segment, unit by unit, the one with the most cells first."""
+        units = sorted(self.units[start:end], key=lambda unit: -unit.load.cells)
+        return tuple(name for unit in units for name in unit.nodes)
 
     def _loads_from(self, start: int) -> list[tuple[int, Load]]:
         """(end, load) of every segment that begins at a unit."""
@@ -309,7 +322,7 @@ def probe_arguments(
         decomp_legs=commitment.decomp_legs,
         num_inner_cols=columns,
         logrows=MAX_LOGROWS,
-        lookup_range=(-(8 << input_scale), 8 << input_scale),
+        lookup_range=lookup_range(input_scale),
     )
 
 

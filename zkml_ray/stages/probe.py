@@ -56,6 +56,18 @@ def probe(onnx: bytes, arguments: CircuitArguments) -> backend.Settings:
     return settings
 
 
+def lookup_range(input_scale: int) -> tuple[int, int]:
+    """Inputs that a circuit's tables admit: real numbers up to almost 8 on both sides.
+
+    A little less than 8, because a table of 2^k + 1 rows would double the circuit's length.
+
+    Args:
+        input_scale: log2 of the fixed-point denominator.
+    """
+    bound = (8 << input_scale) - max(8, (8 << input_scale) >> 7)
+    return -bound, bound
+
+
 def each(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
     """Results of independent probes, in order, several at a time.
 

@@ -1,18 +1,18 @@
 """Cutting a model within a memory budget for the earliest last proof.
 
 Estimates decide, exact settings check: the chunks that the estimates propose are derived, and
-where a circuit turns out to need more memory than it may, no segment that holds it is proposed
-again. An operator that alone needs too much is split by its output (`split-output`), into more
+where a circuit turns out to need more memory than it may, its segment is not proposed again. An
+operator that alone needs too much is split by its output (`split-output`), into more
 parts until they fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from zkml_ray.chunking.cuts import best_cuts
+from zkml_ray.chunking.cuts import best_cuts, blocking_segment
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.passes.split_output import MAX_PARTS, SplitOutput, splittable
@@ -25,7 +25,11 @@ from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CommitmentArguments
 from zkml_ray.stages.estimate import Estimator
 
-MAX_ROUNDS: Final = 12
+MAX_ROUNDS: Final = 40
+OPTIMISM: Final = 1.15
+"""Estimates are for one number of columns; the search of a chunk's own saves up to so much. What
+the exact settings say of a chunk replaces its estimate."""
+
 MIB: Final = 1 << 20
 
 
@@ -98,7 +102,7 @@ def search_circuits(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TooLarge:
-    """A unit that does not fit: its nodes and the memory it would need."""
+    """Nodes that do not fit, those of the heaviest unit first, and the memory they would need."""
 
     nodes: tuple[str, ...]
     peak_bytes: int
@@ -117,12 +121,19 @@ def _cut(
     arguments: ArgumentRule,
 ) -> DerivedCircuits | _TooLarge:
     count = len(estimator.units)
-    costs = estimator.costs(prices, budget.memory_bytes)
+    costs = {
+        segment: replace(cost, peak_bytes=int(cost.peak_bytes / OPTIMISM))
+        for segment, cost in estimator.costs(prices, budget.memory_bytes).items()
+    }
     for _ in range(MAX_ROUNDS):
-        alone = [(costs[i, i + 1].peak_bytes, i) for i in range(count) if (i, i + 1) in costs]
-        peak_bytes, worst = max(alone, default=(0, 0))
-        if budget.memory_bytes is not None and peak_bytes > budget.memory_bytes:
-            return _TooLarge(nodes=estimator.units[worst].nodes, peak_bytes=peak_bytes)
+        blocking = (
+            None
+            if budget.memory_bytes is None
+            else blocking_segment(count, costs, budget.memory_bytes)
+        )
+        if blocking is not None:
+            needed = costs[blocking].peak_bytes if blocking in costs else 0
+            return _TooLarge(nodes=estimator.heaviest_first(*blocking), peak_bytes=needed)
         segments = best_cuts(
             count,
             costs,
@@ -140,21 +151,11 @@ def _cut(
             commitment=commitment,
             arguments=arguments,
         )
-        over = {
-            segment: peak
-            for segment, peak in zip(segments, _peaks(circuits, prices), strict=True)
-            if budget.memory_bytes is not None and peak > budget.memory_bytes
-        }
-        if not over:
+        exact = dict(zip(segments, _peaks(circuits, prices), strict=True))
+        if budget.memory_bytes is None or max(exact.values()) <= budget.memory_bytes:
             return circuits
-        for (start, end), peak in over.items():
-            if end - start == 1:
-                return _TooLarge(nodes=estimator.units[start].nodes, peak_bytes=peak)
-            costs = {
-                (first, last): cost
-                for (first, last), cost in costs.items()
-                if first > start or last < end
-            }
+        for segment, peak in exact.items():
+            costs[segment] = replace(costs[segment], peak_bytes=peak)
     raise ChunkingError(
         f"no cuts were found within {MAX_ROUNDS} rounds that keep every chunk within the memory; "
         "raise --memory a little"

@@ -13,10 +13,10 @@ from typing import Final
 
 from zkml_ray.cost.load import MAX_LOGROWS, Load
 from zkml_ray.cost.model import CostModel
-from zkml_ray.cost.sizing import Sized, best_size
+from zkml_ray.cost.sizing import Sized, best_size, better_size
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
-from zkml_ray.stages.probe import each, probe
+from zkml_ray.stages.probe import each, lookup_range, probe
 
 COLUMNS: Final = (5, 6, 7, 4, 3, 2, 1)
 """Inner columns that are tried. From eight on the extended domain doubles (docs/adr/0004)."""
@@ -62,7 +62,7 @@ def choose_arguments(
             decomp_legs=legs,
             num_inner_cols=columns,
             logrows=MAX_LOGROWS,
-            lookup_range=(-(8 << input_scale), 8 << input_scale),
+            lookup_range=lookup_range(input_scale),
         )
 
     base, legs = commitment.decomp_base, commitment.decomp_legs
@@ -105,13 +105,7 @@ def wider_digits(base: int, legs: int) -> list[tuple[int, int]]:
 def _best(
     candidates: list[tuple[CircuitArguments, Sized | None]], memory_bytes: int | None
 ) -> tuple[CircuitArguments, Sized] | None:
-    best: tuple[bool, float, int] | None = None
-    chosen: tuple[CircuitArguments, Sized] | None = None
-    for position, (candidate, size) in enumerate(candidates):
-        if size is None:
-            continue
-        over = memory_bytes is not None and size.peak_bytes > memory_bytes
-        rank = (over, float(size.peak_bytes) if over else round(size.seconds, 6), position)
-        if best is None or rank < best:
-            best, chosen = rank, (candidate, size)
-    return chosen
+    chosen = better_size((size for _, size in candidates), memory_bytes)
+    if chosen is None:
+        return None
+    return next((a, size) for a, size in candidates if size is chosen)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import compare
-from benchmarks.big import covered_s, extrapolated, parse_bytes
+from benchmarks.big import covered_s, extrapolated
 from benchmarks.tuning import columns_needed, estimated_cost, smallest_logrows
 
 SETTINGS = {
@@ -16,20 +16,6 @@ SETTINGS = {
     "required_range_checks": [[-1, 1], [0, 16383]],
     "model_instance_shapes": [[1, 10]],
 }
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("6GiB", 6 << 30), ("500 MiB", 500 << 20), ("2e9", 2_000_000_000), ("1kB", 1000), ("7", 7)],
-)
-def test_sizes_are_read(text: str, expected: int):
-    assert parse_bytes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "GiB", "six", "6 apples"])
-def test_what_is_no_size_is_refused(text: str):
-    with pytest.raises(ValueError, match="no size"):
-        parse_bytes(text)
 
 
 def test_covered_time_counts_overlaps_once_and_gaps_not_at_all():

@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks.processes import Outcome, watch
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the watcher reads /proc")
+
 MIB = 1 << 20
 ROOT = str(Path(__file__).parents[3])
 

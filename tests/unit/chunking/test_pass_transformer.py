@@ -14,6 +14,7 @@ from benchmarks.models.build import GraphBuilder
 from benchmarks.models.encoder import EncoderSize, build_encoder
 from tests.unit.chunking.builders import Array, random_feeds, run
 from tests.unit.chunking.quantised import run_quantised
+from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites, find_places
@@ -285,3 +286,38 @@ def test_what_only_looks_like_the_form_is_left_alone(
     node = next(node.name for node in proto.graph.node if node.op_type == kind)
     with pytest.raises(ChunkingError, match=node):
         apply_rewrites(proto, [Rewrite(name=name, node=node, parameter=1)])
+
+
+@pytest.mark.parametrize(("scale", "bits"), [(8, 15), (11, 15), (12, 14), (13, 13)])
+def test_gamma_gives_up_bits_where_the_scale_leaves_no_room(scale: int, bits: int) -> None:
+    chosen = default_rewrites(without_affine(), weight_bits=scale)
+    assert chosen == [Rewrite(name="layer-norm", node=chosen[0].node, parameter=bits)]
+
+
+@pytest.mark.parametrize("scale", [8, 12])
+def test_rewritten_circuit_keeps_its_ranges_from_scale_8_to_12(
+    scale: int, proto: onnx.ModelProto
+) -> None:
+    changed = apply_rewrites(proto, default_rewrites(proto, weight_bits=scale))
+    feeds = feeds_of(proto)
+    (expected,) = run(proto, feeds).values()
+    error = run_quantised(changed, feeds, scale=scale).reals() - expected.reshape(-1)
+    assert np.abs(error).max() < 6 * 2.0**-scale
+
+
+def test_at_a_scale_without_room_attention_and_normalisation_stay_as_they_are(
+    proto: onnx.ModelProto,
+) -> None:
+    assert {r.name for r in default_rewrites(proto, weight_bits=12)} == set(PASSES)
+    assert "attention" not in {r.name for r in default_rewrites(proto, weight_bits=13)}
+    assert {r.name for r in default_rewrites(proto, weight_bits=17)} == {"gelu-ffn"}
+
+
+def test_every_layer_of_an_encoder_is_rewritten() -> None:
+    size = EncoderSize(layers=2, width=WIDTH, heads=HEADS, hidden=HIDDEN, tokens=TOKENS)
+    proto = normalise(build_encoder(size), {})
+    chosen = default_rewrites(proto, weight_bits=10)
+    assert sorted(rewrite.name for rewrite in chosen) == sorted(
+        [*PASSES, *PASSES, *["layer-norm"] * 2]
+    )
+    assert float_error(apply_rewrites(proto, chosen), proto) < 2e-3

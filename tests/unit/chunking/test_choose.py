@@ -1,0 +1,100 @@
+"""The default choice of rewrites: where they pay, how many weight bits, which passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from tests.unit.chunking.builders import model, random_feeds, run, weight
+from zkml_ray.chunking.choose import MIN_WEIGHT_BITS, default_rewrites
+from zkml_ray.chunking.normalize import normalise
+from zkml_ray.chunking.rewrite import PASSES, apply_rewrites, find_places
+from zkml_ray.errors import ConfigError
+from zkml_ray.stages.plan import PlanOptions
+
+LENET = Path(__file__).parents[3] / "benchmarks" / "models" / "lenet5.onnx"
+
+
+def lenet() -> onnx.ModelProto:
+    return normalise(onnx.load(LENET), {})
+
+
+def scaled_conv(factor: float) -> onnx.ModelProto:
+    values = np.full((2, 1, 3, 3), factor / 3, dtype=np.float32)
+    proto = model(
+        [helper.make_node("Conv", ["x", "w"], ["y"], "conv")],
+        {"x": [1, 1, 5, 5]},
+        {"y": [1, 2, 3, 3]},
+        [numpy_helper.from_array(values, "w")],
+    )
+    return normalise(proto, {})
+
+
+def test_lenet_is_rewritten_everywhere_it_pays() -> None:
+    chosen = [(rewrite.name, rewrite.node) for rewrite in default_rewrites(lenet(), weight_bits=10)]
+    assert chosen == [
+        ("conv-im2col", "conv1"),
+        ("conv-im2col", "conv2"),
+        ("dense-integer", "fc1"),
+        ("dense-integer", "fc2"),
+        ("maxpool-pairwise", "pool1"),
+        ("maxpool-pairwise", "pool2"),
+        ("relu-abs", "relu1/pooled"),
+        ("relu-abs", "relu2/pooled"),
+        ("relu-abs", "relu3"),
+        ("relu-abs", "relu4"),
+    ]
+
+
+def test_rewritten_lenet_is_the_model_within_weight_rounding() -> None:
+    proto = lenet()
+    made = apply_rewrites(proto, default_rewrites(proto, weight_bits=10))
+    feeds = random_feeds({"image": [1, 1, 28, 28]})
+    np.testing.assert_allclose(run(made, feeds)["logits"], run(proto, feeds)["logits"], atol=0.02)
+
+
+@pytest.mark.parametrize("name", sorted(PASSES))
+def test_a_pass_that_is_left_out_is_not_used(name: str) -> None:
+    others = [other for other in PASSES if other != name]
+    assert name not in {r.name for r in default_rewrites(lenet(), weight_bits=10, passes=others)}
+
+
+def test_no_pass_leaves_the_model_as_it_is() -> None:
+    assert default_rewrites(lenet(), weight_bits=10, passes=()) == []
+
+
+@pytest.mark.parametrize(
+    ("factor", "bits"), [(0.1, 10), (1.0, 10), (4.0, 9), (64.0, 5), (3000.0, MIN_WEIGHT_BITS)]
+)
+def test_weight_bits_are_the_scale_unless_sums_would_leave_the_range(
+    factor: float, bits: int
+) -> None:
+    (rewrite,) = default_rewrites(scaled_conv(factor), weight_bits=10)
+    assert rewrite.parameter == bits
+
+
+def test_convolution_with_one_output_position_and_lone_products_stay_native() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "conv"),
+        helper.make_node("Flatten", ["a"], ["f"], "flatten"),
+        helper.make_node("Gemm", ["f", "v"], ["y"], "fc"),
+    ]
+    weights = [weight("w", 2, 1, 3, 3), weight("v", 2, 4)]
+    proto = normalise(model(nodes, {"x": [1, 1, 3, 3]}, {"y": [1, 4]}, weights), {})
+    assert find_places(proto, "conv-im2col")
+    assert default_rewrites(proto, weight_bits=10) == []
+
+
+def test_plan_options_refuse_a_pass_that_does_not_exist() -> None:
+    with pytest.raises(ConfigError, match="no pass magic"):
+        PlanOptions(passes=("magic",))
+
+
+def test_plan_options_keep_passes_in_their_document() -> None:
+    for passes in (None, (), ("relu-abs",)):
+        options = PlanOptions(passes=passes)
+        assert PlanOptions.of(options.choices()) == options
