@@ -17,12 +17,15 @@ from tests.unit.chunking.test_rejoin import EXACT, random_models, random_partiti
 from tests.zoo.quantised import chained, whole
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.circuits import derive_circuits, normalised_graph
+from zkml_ray.cost.model import CostModel
+from zkml_ray.cost.profiles import shipped_profile
 from zkml_ray.errors import RangeExceededError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.accuracy import read_samples
 from zkml_ray.stages.plan import choose_arguments
 
 SCALE = 6
+PRICES = CostModel(profile=shipped_profile(), threads=1)
 
 SLOW_CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
@@ -40,7 +43,7 @@ def check_cut_at_random(data: st.DataObject) -> None:
     commitment = CommitmentArguments(salted=data.draw(st.booleans()))
 
     def arguments(chunk_id: str, path: Path, scale: int) -> CircuitArguments:
-        return choose_arguments(chunk_id, path, scale, SCALE, commitment)
+        return choose_arguments(chunk_id, path, scale, SCALE, commitment, PRICES)
 
     circuits = derive_circuits(
         model,
