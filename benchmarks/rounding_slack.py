@@ -63,7 +63,7 @@ class DigitsModel:
     """The digits model in the integers that its circuits compute with."""
 
     def __init__(self, path: Path, scale: int = 10) -> None:
-        """Quantise the model as the default plan does, inputs and weights at one scale."""
+        """Quantise the model as a plan without rewrites does, inputs and weights at one scale."""
         loaded = onnx.load(path)
         tensors = {
             t.name: numpy_helper.to_array(t).astype(np.float64) for t in loaded.graph.initializer

@@ -141,7 +141,7 @@ def check_arguments(plan: Plan) -> None:
 
 
 def check_topology(plan: Plan) -> None:
-    """Every chunk once, every edge accounted for, one scale per circuit, inputs before outputs.
+    """Every chunk once, every edge accounted for, one input scale, inputs before outputs.
 
     Raises:
         VerificationError: Code "plan-topology".
@@ -166,7 +166,8 @@ def check_topology(plan: Plan) -> None:
                 raise _topology(f"{chunk.id} touches an unknown boundary", chunk.id)
         for name in chunk.inputs:
             consumers[name].append(chunk.id)
-            _check_scale(boundaries[name], chunk)
+        if chunk.arguments.input_scale != plan.input_scale:
+            raise _topology(f"{chunk.id} has another input scale than the plan", chunk.id)
         for name in chunk.outputs:
             if name in producers:
                 raise _topology(f"boundary {name} has two producers", name)
@@ -181,6 +182,9 @@ def check_topology(plan: Plan) -> None:
         made = -1 if boundary.producer is None else position[boundary.producer]
         if any(position[reader] <= made for reader in boundary.consumers):
             raise _topology(f"boundary {name} is read before it is made", name)
+        # What a circuit makes may have a higher scale than what it reads (docs/adr/0012).
+        if boundary.scale < plan.input_scale:
+            raise _topology(f"boundary {name} has a lower scale than the plan's inputs", name)
         if boundary.producer is None and boundary.scale != plan.input_scale:
             raise _topology(f"input {name} has another scale than the plan", name)
     for ends in (plan.model_inputs, plan.model_outputs):
@@ -337,15 +341,6 @@ def _check_layout(boundary: BoundaryPlan, plan: Plan, packing: PackingSpec) -> N
             got=str(boundary.layout.model_dump()),
             subject=boundary.name,
             code="plan-layout",
-        )
-
-
-def _check_scale(boundary: BoundaryPlan, chunk: ChunkPlan) -> None:
-    if boundary.scale != chunk.arguments.input_scale:
-        raise _topology(
-            f"{chunk.id} reads {boundary.name} at scale {chunk.arguments.input_scale}, but it has "
-            f"{boundary.scale}",
-            chunk.id,
         )
 
 

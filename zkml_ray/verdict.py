@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -173,8 +174,12 @@ def _sentence(manifest: Manifest, plan: Plan, revealed: Mapping[str, Sequence[fl
 def _quantisation(plan: Plan) -> str:
     weights = sorted({chunk.arguments.param_scale for chunk in plan.chunks})
     outputs = sorted({plan.boundary(name).scale for name in plan.model_outputs})
+    # A rewrite's number may be one of bits that weights keep: whoever relies on the run should see.
+    rewrites = Counter(f"{step.name} {step.parameter or ''}".strip() for step in plan.rewrites)
+    applied = ", ".join(f"{what} ({count} times)" for what, count in sorted(rewrites.items()))
     return (
         f"inputs in steps of 2^-{plan.input_scale}, weights of "
         f"{', '.join(f'2^-{scale}' for scale in weights)}, outputs of "
         f"{', '.join(f'2^-{scale}' for scale in outputs)}"
+        + (f"; rewritten by {applied}" if applied else "")
     )

@@ -69,6 +69,8 @@ def test_honest_run_verifies_through_the_attacker(
     assert by_digest.ok
     assert by_model.ok
     assert by_digest.revealed == by_model.revealed
+    # What was done to the model is part of what was proved, so the verdict names it.
+    assert all(step.name in by_digest.quantisation for step in attacker.run.plan.rewrites)
 
 
 def test_swapped_chunks_are_refused(attacker: Attacker) -> None:
@@ -262,9 +264,9 @@ def test_changed_meaning_of_a_boundary_is_refused_by_every_trust_root(
 def test_changed_scale_with_its_own_commitments_is_refused_by_the_model(
     attacker: Attacker, mlp_model: LoadedModel
 ) -> None:
-    """Outputs twice as large: every commitment is made anew, no proof changes."""
+    """Outputs half as large: every commitment is made anew, no proof changes."""
     sealed = attacker.document(names.SEALED_PLAN)
-    next(b for b in sealed["plan"]["boundaries"] if b["name"] == "y")["scale"] -= 1
+    next(b for b in sealed["plan"]["boundaries"] if b["name"] == "y")["scale"] += 1
     digest = attacker.replace_plan(sealed)
     plan = Plan.model_validate_json(json.dumps(sealed["plan"]))
     leaf = attacker.document(names.proof("chunk-002"))["instances"][1]

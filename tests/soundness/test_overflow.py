@@ -126,7 +126,7 @@ def test_overflow_never_yields_a_run(ray_cluster: None, tmp_path: Path, relu: bo
             workers=1,
             inputs=np.array([[1.0, 0.0]], dtype=np.float32),
             store=tmp_path / "store",
-            options=PlanOptions(scale=SCALE),
+            options=PlanOptions(scale=SCALE, layers_per_chunk=1),
         )
     assert list(stored_runs(open_store(str(tmp_path / "store")), "default")) == []
 

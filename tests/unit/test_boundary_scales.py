@@ -37,6 +37,7 @@ from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.accuracy import read_samples
+from zkml_ray.trust import check_arguments, check_topology
 
 SCALE = 6
 
@@ -97,6 +98,13 @@ def test_a_plan_of_two_scales_is_derived_again_from_the_model() -> None:
     assert rederive_circuits(loaded, circuits.plan).plan == circuits.plan
 
 
+def test_a_verifier_accepts_a_plan_of_two_scales() -> None:
+    _, circuits = derived(mixed(), multiplier=2)
+    assert len({boundary.scale for boundary in circuits.plan.boundaries}) > 1
+    check_arguments(circuits.plan)
+    check_topology(circuits.plan)
+
+
 def guarded(circuits: DerivedCircuits, chunk: int) -> set[str]:
     nodes = onnx.load_model_from_string(circuits.files[f"chunk-{chunk:03d}"].onnx).graph.node
     return {n.input[0] for n in nodes if n.op_type == "Abs" and n.output[0].endswith("/magnitude")}
@@ -106,7 +114,10 @@ def guarded(circuits: DerivedCircuits, chunk: int) -> set[str]:
 def test_concat_of_checked_tensors_is_guarded_where_their_scales_may_differ(
     multiplier: int,
 ) -> None:
-    """Concat multiplies the tensor of the smaller scale, after its range check."""
+    """Concat multiplies the tensor of the smaller scale, after its range check.
+
+    With multiplier 1 there is no smaller one, but `bounds` relies on no multiplier.
+    """
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"], "fc"),
         helper.make_node("Relu", ["a"], ["h"], "relu"),

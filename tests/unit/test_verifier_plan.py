@@ -139,6 +139,19 @@ def test_dropped_or_repeated_edges_are_refused(honest: Plan) -> None:
         assert caught.value.code == "plan-topology"
 
 
+def test_scales_of_boundaries_are_the_inputs_or_above(honest: Plan) -> None:
+    """A result that is not rebased at once crosses a cut at a higher scale (docs/adr/0012)."""
+    check_topology(edited(honest, lambda d: d["boundaries"][1].update(scale=15)))
+    for edit in (
+        lambda d: d["boundaries"][1].update(scale=9),
+        lambda d: d["boundaries"][0].update(scale=15),
+        in_every_circuit(input_scale=11),
+    ):
+        with pytest.raises(VerificationError) as caught:
+            check_topology(edited(honest, edit))
+        assert caught.value.code == "plan-topology"
+
+
 def sealed(plan: Plan, *, logrows: int, sha256: str, trust: str) -> SealedPlan:
     return SealedPlan(
         plan=plan,
