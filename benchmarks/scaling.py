@@ -62,15 +62,25 @@ def tasks_of(runs: Sequence[dict[str, Any]]) -> list[Task]:
     ]
 
 
-def simulated(tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """Strong and weak scaling of the given chunks by the simulation."""
-    strong_1_s = simulate(tasks, 1).makespan_s
+def workers_up_s(runs: Sequence[dict[str, Any]]) -> float:
+    """When the worker took its first chunk, after the proving stage began (median over runs)."""
+    return median(min(chunk["started_s"] for chunk in run["chunks"]) for run in runs)
+
+
+def simulated(tasks: Sequence[Task], up_s: float) -> list[dict[str, Any]]:
+    """Strong and weak scaling of the given chunks by the simulation.
+
+    Args:
+        tasks: The chunks.
+        up_s: When the workers are up; the same for any number of them.
+    """
+    strong_1_s = simulate(tasks, 1, up_s).makespan_s
     longest = max(tasks, key=lambda task: task.work_s)
     rows = []
     for workers in SIMULATED:
-        strong_s = simulate(tasks, workers).makespan_s
+        strong_s = simulate(tasks, workers, up_s).makespan_s
         batch = list(tasks) * workers
-        weak_s = simulate(batch, workers).makespan_s
+        weak_s = simulate(batch, workers, up_s).makespan_s
         limit_s, limit = bound_s(tasks, workers)
         batch_limit_s, batch_limit = bound_s(batch, workers)
         rows.append(
@@ -143,7 +153,8 @@ def evaluate(raw: dict[str, Any]) -> dict[str, Any]:
         },
         "chunks": [asdict(task) for task in tasks],
         "longest_chunk": {"chunk": longest.name, "work_s": longest.work_s},
-        "simulated": simulated(tasks),
+        "workers_up_s": workers_up_s(facts["1"]),
+        "simulated": simulated(tasks, workers_up_s(facts["1"])),
     }
 
 

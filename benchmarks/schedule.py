@@ -65,8 +65,9 @@ class _Worker:
 class _Clockwork:
     """The coordinator and its workers at a moment of virtual time."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, up_s: float) -> None:
         self.now_s = 0.0
+        self.up_s = up_s
         self.queue: deque[Task] = deque()
         self.workers = [_Worker() for _ in range(workers)]
         self.spans: list[tuple[str, int, float, float]] = []
@@ -102,20 +103,22 @@ class _Clockwork:
         for index, worker in enumerate(self.workers):
             if worker.task is None and self.queue:
                 worker.task = self.queue.popleft()
-                worker.ends_s = self.now_s + worker.task.work_s
-                self.spans.append((worker.task.name, index, self.now_s, worker.ends_s))
+                starts_s = max(self.now_s, self.up_s)  # a call waits until its actor is up
+                worker.ends_s = starts_s + worker.task.work_s
+                self.spans.append((worker.task.name, index, starts_s, worker.ends_s))
 
 
-def simulate(tasks: Sequence[Task], workers: int) -> Schedule:
+def simulate(tasks: Sequence[Task], workers: int, up_s: float = 0.0) -> Schedule:
     """Run tasks through the scheduler's policy.
 
     Args:
         tasks: In the order of the plan; for several inputs, one input after the other.
         workers: How many, at least 1.
+        up_s: When the workers' processes are up; Ray starts them in the background.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    state = _Clockwork(workers)
+    state = _Clockwork(workers, up_s)
     for task in tasks:
         state.now_s += task.witness_s
         state.submit(task)

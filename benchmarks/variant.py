@@ -173,6 +173,7 @@ def run_ours(
 
 def describe(manifest: Manifest) -> dict[str, Any]:
     """What a benchmark keeps of a manifest."""
+    began_s = next(stage.span.started_s for stage in manifest.stages if stage.stage == "prove")
     return {
         "circuits": len(manifest.chunks),
         "linked": True,  # the run verified, and that includes every boundary
@@ -185,6 +186,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
                 "chunk": chunk.chunk,
                 "worker": chunk.worker,
                 "threads": chunk.threads,
+                "started_s": chunk.setup.started_s - began_s,
                 "setup_s": chunk.setup.seconds,
                 "witness_s": chunk.witness.seconds,
                 "prove_s": chunk.prove.seconds,

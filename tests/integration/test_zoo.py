@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import zoo
-from tests.zoo.quantised import chained, planned, whole
+from tests.zoo.quantised import chained, fixed_arguments, planned, whole
 from zkml_ray import PlanOptions, prove_distributed, verify
 from zkml_ray.chunking.load import parse_model
+from zkml_ray.circuits import normalised_graph
 from zkml_ray.reference import float_outputs
 from zkml_ray.stages.accuracy import measure_accuracy, read_samples
 
@@ -28,13 +30,15 @@ shared runs of tests/conftest.py."""
 
 
 def options(name: str) -> PlanOptions:
-    return PlanOptions(scale=SCALE.get(name, DEFAULT_SCALE))
+    """One layer a chunk: every cut that could matter."""
+    return PlanOptions(scale=SCALE.get(name, DEFAULT_SCALE), layers_per_chunk=1)
 
 
 @pytest.mark.parametrize("name", sorted(zoo.MODELS))
 def test_quantised_chunk_by_chunk_is_quantised_whole(name: str, tmp_path: Path) -> None:
-    graph, circuits = planned(zoo.MODELS[name](), options(name))
-    arguments = circuits.plan.chunks[0].arguments.model_copy(update={"logrows": 20})
+    bare = replace(options(name), passes=())
+    graph, circuits = planned(zoo.MODELS[name](), bare)
+    arguments = fixed_arguments(bare.scale, logrows=20)
     (arrays, *_) = read_samples(graph, [], seed=5)
     expected = whole(graph, arguments, arrays, tmp_path)
     got = chained(circuits, arrays, tmp_path)
@@ -52,7 +56,7 @@ def test_output_is_within_the_reported_error_of_onnxruntime(name: str, tmp_path:
     report = measure_accuracy(model, circuits, [arrays], random=True)
     assert report.max_abs_error < (0.05 if name == "transformer" else 0.01)
     reported = {entry.name: entry.max_abs_error for entry in report.boundaries}
-    exact = float_outputs(graph, arrays)
+    exact = float_outputs(normalised_graph(model, {}), arrays)
     got = chained(circuits, arrays, tmp_path)
     for output in graph.outputs:
         real = np.array(got[output].values) / 2.0 ** got[output].scale

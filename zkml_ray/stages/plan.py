@@ -29,6 +29,10 @@ from zkml_ray.schema.request import PlanChoices
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
 
+MEMORY_RESERVE: Final = 1.1
+"""Chunks are planned for so much less than the memory allowed: predictions of memory are a few
+percent off, and a worker that has proved other chunks keeps some of what they took."""
+
 MIN_MEMORY_BYTES: Final = 64 << 20
 """Below this not even Python fits."""
 
@@ -118,12 +122,15 @@ def plan(
     commitment = CommitmentArguments(salted=options.salted, max_slots=options.max_leaf_slots)
     # One thread: more of them change every chunk's time by one factor, so no choice.
     prices = CostModel(profile=profile or load_profile(), threads=1)
+    limit_bytes = (
+        None if options.memory_bytes is None else int(options.memory_bytes / MEMORY_RESERVE)
+    )
     graph = normalised_graph(model, options.dimensions)
     rewrites = default_rewrites(graph.proto, weight_bits=options.scale, passes=options.passes)
 
     def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
         return choose_arguments(
-            chunk_id, path, input_scale, options.scale, commitment, prices, options.memory_bytes
+            chunk_id, path, input_scale, options.scale, commitment, prices, limit_bytes
         )
 
     if options.layers_per_chunk is None:
@@ -134,7 +141,7 @@ def plan(
             input_scale=options.scale,
             commitment=commitment,
             prices=prices,
-            budget=Budget(workers=options.workers, memory_bytes=options.memory_bytes),
+            budget=Budget(workers=options.workers, memory_bytes=limit_bytes),
             arguments=choose,
         )
     graph = ModelGraph(apply_rewrites(graph.proto, rewrites))
@@ -148,7 +155,7 @@ def plan(
         commitment=commitment,
         arguments=choose,
     )
-    _check_memory(circuits, prices, options.memory_bytes)
+    _check_memory(circuits, prices, limit_bytes)
     return circuits
 
 
@@ -158,5 +165,6 @@ def _check_memory(circuits: DerivedCircuits, prices: CostModel, memory_bytes: in
         if memory_bytes is not None and peak > memory_bytes:
             raise ChunkingError(
                 f"{chunk.id} ({', '.join(chunk.operators)}) needs about {peak >> 20:,} MiB, more "
-                f"than the {memory_bytes >> 20:,} MiB of --memory; leave --layers-per-chunk out"
+                f"than the {memory_bytes >> 20:,} MiB that --memory leaves; leave "
+                "--layers-per-chunk out"
             )

@@ -39,7 +39,7 @@ class Budget:
 
     Attributes:
         workers: Workers that prove.
-        memory_bytes: Most memory of one worker; None: any.
+        memory_bytes: Most memory of one worker by prediction; None: any.
     """
 
     workers: int
@@ -178,8 +178,8 @@ def _check_floor(prices: CostModel, budget: Budget) -> None:
     floor_bytes = prices.peak_bytes(smallest)
     if budget.memory_bytes is not None and budget.memory_bytes < floor_bytes:
         raise ChunkingError(
-            f"--memory is {budget.memory_bytes // MIB:,} MiB, but the smallest circuit needs about "
-            f"{floor_bytes // MIB:,} MiB on a worker"
+            f"--memory leaves {budget.memory_bytes // MIB:,} MiB, but the smallest circuit needs "
+            f"about {floor_bytes // MIB:,} MiB on a worker"
         )
 
 
@@ -195,7 +195,10 @@ def _split_more(
 ) -> None:
     """Have the heaviest splittable operator of a unit split into more parts."""
     limit = budget.memory_bytes or 0
-    need = f"about {large.peak_bytes // MIB:,} MiB, more than the {limit // MIB:,} MiB of --memory"
+    need = (
+        f"about {large.peak_bytes // MIB:,} MiB, more than the {limit // MIB:,} MiB that --memory "
+        "leaves"
+    )
     shown = ", ".join(f"{graph.nodes[name].op_type} {name}" for name in large.nodes[:4])
     limits = splittable(graph.proto)
     again = [node for node in parts_of if any(n.startswith(f"{node}/part") for n in large.nodes)]

@@ -59,6 +59,11 @@ def test_more_workers_than_chunks_end_with_the_longest_chunk():
     assert bound_s(tasks, 64) == (12, "longest chunk")
 
 
+def test_the_first_chunk_waits_for_its_worker_to_come_up():
+    schedule = simulate([task("a", 1), task("b", 1)], 1, up_s=2)
+    assert schedule.spans == (("a", 0, 2, 3), ("b", 0, 3, 4))
+
+
 def test_no_workers_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         simulate([task("a", 1)], 0)
