@@ -114,10 +114,7 @@ def guarded(circuits: DerivedCircuits, chunk: int) -> set[str]:
 def test_concat_of_checked_tensors_is_guarded_where_their_scales_may_differ(
     multiplier: int,
 ) -> None:
-    """Concat multiplies the tensor of the smaller scale, after its range check.
-
-    With multiplier 1 there is no smaller one, but `bounds` relies on no multiplier.
-    """
+    """Concat multiplies the tensor of the smaller scale, after its range check."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"], "fc"),
         helper.make_node("Relu", ["a"], ["h"], "relu"),
