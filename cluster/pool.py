@@ -120,7 +120,9 @@ class WorkerPool:
         calls = {worker.call: worker for worker in self._workers if worker.call is not None}
         events: list[Completed | Assigned] = []
         if calls:
-            done, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
+            overdue_at = min(worker.overdue_at for worker in calls.values())
+            wait_s = min(timeout_s, max(0.0, overdue_at - time.monotonic()))
+            done, _ = ray.wait(list(calls), num_returns=1, timeout=wait_s)
             for call in done:
                 completed = self._collect(calls[call])
                 if completed is not None:

@@ -254,7 +254,7 @@ OPTION_CASES: dict[str, tuple[list[str], list[str]]] = {
     "project above": (["--project", "../x"], ["project", "../x"]),
     "project absolute": (["--project", "/x"], ["project"]),
     "checkpoints": (["--keep-checkpoints", "maybe"], ["yes or no"]),
-    "reveal unknown": (["--reveal", "nothing"], ["nothing", "h0", "y"]),
+    "reveal unknown": (["--reveal", "nothing"], ["nothing", "boundaries are x, ", "y"]),
     "run taken": (["--project", "shared", "--run", "mlp"], ["mlp", "exists"]),
     "negative seed": (["--seed", "-1"], ["seed"]),
     "seed that JSON cannot hold": (["--seed", str(2**60)], ["seed"]),

@@ -28,6 +28,7 @@ from zkml_ray.chunking.cuts import (
 )
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.passes.relu import ReluAbs
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.cost.load import MAX_LOGROWS, Load
@@ -72,7 +73,12 @@ class Estimator:
     """Costs of the segments of one model."""
 
     def __init__(
-        self, graph: ModelGraph, *, input_scale: int, commitment: CommitmentArguments
+        self,
+        graph: ModelGraph,
+        *,
+        input_scale: int,
+        commitment: CommitmentArguments,
+        whole_relus: bool = False,
     ) -> None:
         """Probe a model.
 
@@ -80,6 +86,9 @@ class Estimator:
             graph: The normalised and rewritten model.
             input_scale: Scale of its inputs, its weights and every tensor that is cut at.
             commitment: How boundaries are committed to.
+            whole_relus: Never cut between the operators of a rewritten ReLU. Such cuts are worth
+                little time, and their boundaries are tensors that the user's model does not have;
+                a tight memory budget may need them.
 
         Raises:
             UnsupportedOperatorError: ezkl cannot express a part of it.
@@ -91,6 +100,8 @@ class Estimator:
             commitment.decomp_base, commitment.decomp_legs
         )
         self._readers = readers_of(graph)
+        inside_relus = {v for v in graph.producer_of if f"/{ReluAbs.name}/" in v}
+        self._uncut = inside_relus if whole_relus else set()
         self._boundaries: dict[int, Load] = {}
         self._check_cells, self._guard_cells = self._element_cells()
         self.units = self._settled_units()
@@ -169,7 +180,7 @@ class Estimator:
     def _settled_units(self) -> list[Unit]:
         """Units between which every tensor has the inputs' scale, so that any may be cut."""
         order = branch_order(self._graph)
-        fixed: set[str] = set()
+        fixed = self._uncut
         joined: set[int] = set()
         while True:
             groups = units_of(order, forbidden_positions(self._graph, order, fixed) | joined)
@@ -189,7 +200,7 @@ class Estimator:
                 raise UnsupportedOperatorError(f"the model cannot be made a circuit: {probed[0]}")
             for index in failed:
                 joined.add(starts[index + 1] if index + 1 < len(groups) else starts[index])
-            fixed |= found_fixed
+            fixed = fixed | found_fixed
 
     def _probed(self, nodes: tuple[str, ...]) -> tuple[Unit, dict[str, int]] | str:
         """A unit and the scales of what it makes, or why it is no circuit alone."""

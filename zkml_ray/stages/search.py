@@ -8,13 +8,14 @@ parts until they fit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from zkml_ray.chunking.cuts import best_cuts, blocking_segment
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.chunking.operators import WEIGHTED
 from zkml_ray.chunking.passes.split_output import MAX_PARTS, SplitOutput, splittable
 from zkml_ray.chunking.rewrite import Rewrite
 from zkml_ray.circuits import ArgumentRule, DerivedCircuits, derive_circuits, normalised_graph
@@ -82,7 +83,12 @@ def search_circuits(
         ]
         applied = [*rewrites, *splits]
         graph = normalised_graph(model, dimensions, applied)
-        estimator = Estimator(graph, input_scale=input_scale, commitment=commitment)
+        estimator = Estimator(
+            graph,
+            input_scale=input_scale,
+            commitment=commitment,
+            whole_relus=budget.memory_bytes is None,
+        )
         found = _cut(
             model,
             graph,
@@ -201,6 +207,8 @@ def _split_more(
     )
     shown = ", ".join(f"{graph.nodes[name].op_type} {name}" for name in large.nodes[:4])
     limits = splittable(graph.proto)
+    # A split goes on through what follows the operator: so it may be one further up that helps.
+    reached = [*large.nodes, *_upstream(graph, large.nodes)]
     again = [node for node in parts_of if any(n.startswith(f"{node}/part") for n in large.nodes)]
     if again:
         node = again[0]
@@ -210,7 +218,7 @@ def _split_more(
             raise ChunkingError(f"{shown} needs {need}, although split into {parts_of[node]} parts")
         parts_of[node] = min(2 * parts_of[node], MAX_PARTS, width)
         return
-    heavy = [name for name in large.nodes if name in limits]
+    heavy = [name for name in reached if name in limits and not _is_part(name, parts_of)]
     if not heavy:
         raise ChunkingError(
             f"{shown} alone needs {need}, and cannot be split: that is done to MatMul and Gemm "
@@ -218,3 +226,23 @@ def _split_more(
         )
     # What the boundaries of a part need anyway is not known yet; doubling finds it.
     parts_of[heavy[0]] = min(max(2, -(-large.peak_bytes // limit)), limits[heavy[0]])
+
+
+def _upstream(graph: ModelGraph, nodes: Sequence[str]) -> list[str]:
+    """The nodes that lead to these, nearest first, up to the first products with weights."""
+    found: list[str] = []
+    waiting = list(nodes)
+    while waiting:
+        name = waiting.pop(0)
+        for value in graph.nodes[name].input:
+            maker = graph.producer_of.get(value)
+            if maker is None or maker in found or maker in nodes:
+                continue
+            found.append(maker)
+            if graph.nodes[maker].op_type not in WEIGHTED:
+                waiting.append(maker)
+    return found
+
+
+def _is_part(name: str, parts_of: Mapping[str, int]) -> bool:
+    return any(name.startswith(f"{node}/part") for node in parts_of)
