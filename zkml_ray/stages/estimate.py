@@ -28,6 +28,7 @@ from zkml_ray.chunking.cuts import (
 )
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
 from zkml_ray.chunking.passes.relu import ReluAbs
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
@@ -78,7 +79,7 @@ class Estimator:
         *,
         input_scale: int,
         commitment: CommitmentArguments,
-        whole_relus: bool = False,
+        whole_forms: bool = False,
     ) -> None:
         """Probe a model.
 
@@ -86,9 +87,9 @@ class Estimator:
             graph: The normalised and rewritten model.
             input_scale: Scale of its inputs, its weights and every tensor that is cut at.
             commitment: How boundaries are committed to.
-            whole_relus: Never cut between the operators of a rewritten ReLU. Such cuts are worth
-                little time, and their boundaries are tensors that the user's model does not have;
-                a tight memory budget may need them.
+            whole_forms: Never cut between the operators of a rewritten ReLU or pooling. Such cuts
+                are worth little time, and their boundaries are tensors that the user's model does
+                not have; a tight memory budget may need them.
 
         Raises:
             UnsupportedOperatorError: ezkl cannot express a part of it.
@@ -100,8 +101,8 @@ class Estimator:
             commitment.decomp_base, commitment.decomp_legs
         )
         self._readers = readers_of(graph)
-        inside_relus = {v for v in graph.producer_of if f"/{ReluAbs.name}/" in v}
-        self._uncut = inside_relus if whole_relus else set()
+        forms = (f"/{ReluAbs.name}/", f"/{MaxPoolPairwise.name}/") if whole_forms else ()
+        self._uncut = {v for v in graph.producer_of if any(form in v for form in forms)}
         self._boundaries: dict[int, Load] = {}
         self._check_cells, self._guard_cells = self._element_cells()
         self.units = self._settled_units()

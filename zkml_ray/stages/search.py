@@ -87,7 +87,7 @@ def search_circuits(
             graph,
             input_scale=input_scale,
             commitment=commitment,
-            whole_relus=budget.memory_bytes is None,
+            whole_forms=budget.memory_bytes is None,
         )
         found = _cut(
             model,
