@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 from pathlib import Path
+
+
+def release_memory() -> None:
+    """Give memory that is free inside this process back to the system, where the C library can.
+
+    glibc keeps what one chunk freed, in pieces, and the next chunk's peak would stand on top of it:
+    eight chunks of LeNet-5 planned for 1 GiB reached 1,152 MiB without this.
+    """
+    gc.collect()
+    if sys.platform != "linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def reset_peak_rss() -> None:

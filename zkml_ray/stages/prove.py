@@ -17,7 +17,7 @@ from pathlib import Path
 
 from zkml_ray import backend
 from zkml_ray.errors import StageError
-from zkml_ray.resident import peak_rss, reset_peak_rss
+from zkml_ray.resident import peak_rss, release_memory, reset_peak_rss
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.manifest import Span
@@ -84,10 +84,12 @@ def prove_chunk(job: ProveJob, store: ArtifactStore) -> ChunkResult:
         StageError: ezkl failed, or the regenerated witness is not the planned one.
         StoreError: An object cannot be fetched, or was changed.
     """
+    release_memory()
     reset_peak_rss()
     started = time.time()
     objects = ObjectCache(store)
     ready = make_ready(job, store, objects)
+    release_memory()
     setup_ended = time.time()
     boundaries = {boundary.name: boundary for boundary in job.boundaries}
     known = {
