@@ -32,7 +32,14 @@ import onnx
 import onnx_ir as ir
 
 from zkml_ray.chunking.passes.attention import DEFERRED_BITS
-from zkml_ray.chunking.passes.base import Rewrite, constant_of, dims_of, node_named, only_user
+from zkml_ray.chunking.passes.base import (
+    ANY_BITS,
+    Rewrite,
+    constant_of,
+    dims_of,
+    node_named,
+    only_user,
+)
 from zkml_ray.chunking.passes.maxpool import MAX_GROWTH_BITS
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites, find_places
 
@@ -41,7 +48,7 @@ INPUT_MAGNITUDE: Final = 8.0
 
 SIGMAS: Final = 3.0
 
-MIN_WEIGHT_BITS: Final = 4
+MIN_WEIGHT_BITS: Final = ANY_BITS[0]
 
 MIN_GAMMA_BITS: Final = 10
 """With fewer, layer-norm would be less exact than what it replaces."""

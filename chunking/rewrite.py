@@ -78,7 +78,8 @@ def apply_rewrites(proto: onnx.ModelProto, rewrites: Sequence[Rewrite]) -> onnx.
         The rewritten model: normalised as before, deterministic in the arguments.
 
     Raises:
-        ChunkingError: There is no such pass, or its precondition does not hold.
+        ChunkingError: There is no such pass, its parameter is out of range, or its precondition
+            does not hold.
     """
     if not rewrites:
         return proto
@@ -86,6 +87,12 @@ def apply_rewrites(proto: onnx.ModelProto, rewrites: Sequence[Rewrite]) -> onnx.
         if rewrite.name not in PASSES:
             known = ", ".join(PASSES) or "none"
             raise ChunkingError(f"there is no rewrite {rewrite.name}; known rewrites: {known}")
+        low, high = PASSES[rewrite.name].parameters
+        if not low <= rewrite.parameter <= high:
+            raise ChunkingError(
+                f"rewrite {rewrite.name} at {rewrite.node}: its parameter is {rewrite.parameter}; "
+                f"expected {low} to {high}"
+            )
         model = ir.from_proto(proto)
         PASSES[rewrite.name].apply(model, rewrite)
         proto = _tidied(model)

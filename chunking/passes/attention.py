@@ -38,7 +38,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from zkml_ray.chunking.passes.base import Builder, Exactness, Rewrite, node_named, only_user
+from zkml_ray.chunking.passes.base import (
+    ANY_PARTS,
+    Builder,
+    Exactness,
+    Rewrite,
+    node_named,
+    only_user,
+)
 from zkml_ray.chunking.passes.forms import (
     Array,
     bias_user,
@@ -132,6 +139,7 @@ class Attention:
 
     name = "attention"
     exactness: Exactness = "bounded"
+    parameters = ANY_PARTS
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """Where the precondition holds."""

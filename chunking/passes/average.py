@@ -24,6 +24,7 @@ import math
 import onnx_ir as ir
 
 from zkml_ray.chunking.passes.base import (
+    NO_PARAMETER,
     Builder,
     Exactness,
     Rewrite,
@@ -49,6 +50,7 @@ class AverageDeferred:
 
     name = "average-deferred"
     exactness: Exactness = "bounded"
+    parameters = NO_PARAMETER
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """Every average of a deferred tensor."""

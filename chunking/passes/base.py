@@ -36,6 +36,16 @@ class Rewrite:
     parameter: int = 0
 
 
+NO_PARAMETER: Final = (0, 0)
+ANY_BITS: Final = (4, 20)
+"""Weight bits that a plan may name. With fewer, what it calls the model would be a caricature."""
+
+MAX_PARTS: Final = 256
+"""Parts of one operator or form; more would be chunks too small to be worth a proof each."""
+
+ANY_PARTS: Final = (1, MAX_PARTS)
+
+
 class RewritePass(Protocol):
     """A pass. Its module's docstring states precondition, postcondition and why it is exact."""
 
@@ -50,6 +60,10 @@ class RewritePass(Protocol):
         "bit-exact": equal integers after quantisation; "exact in reals": equal before it;
         "bounded": weights or activations are rounded by a stated amount.
         """
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """Smallest and largest parameter that a plan may name."""
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """Where the precondition holds, in topological order, with default parameters."""

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from zkml_ray.chunking.passes.base import (
+    ANY_BITS,
     Builder,
     Exactness,
     Rewrite,
@@ -42,6 +43,7 @@ class DenseInteger:
 
     name = "dense-integer"
     exactness: Exactness = "bounded"
+    parameters = ANY_BITS
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """Every product that satisfies the precondition and whose weights are not whole yet."""

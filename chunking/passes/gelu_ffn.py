@@ -24,7 +24,14 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from zkml_ray.chunking.passes.base import Builder, Exactness, Rewrite, node_named, only_user
+from zkml_ray.chunking.passes.base import (
+    ANY_PARTS,
+    Builder,
+    Exactness,
+    Rewrite,
+    node_named,
+    only_user,
+)
 from zkml_ray.chunking.passes.forms import (
     Array,
     bias_user,
@@ -62,6 +69,7 @@ class GeluFfn:
 
     name = "gelu-ffn"
     exactness: Exactness = "bounded"
+    parameters = ANY_PARTS
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """Where the precondition holds."""

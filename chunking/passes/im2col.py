@@ -27,6 +27,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from zkml_ray.chunking.passes.base import (
+    ANY_BITS,
     Builder,
     Exactness,
     Rewrite,
@@ -130,6 +131,7 @@ class ConvIm2col:
 
     name = "conv-im2col"
     exactness: Exactness = "bounded"
+    parameters = ANY_BITS
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """Every Conv that satisfies the precondition at `DEFAULT_BITS`."""

@@ -31,7 +31,14 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from zkml_ray.chunking.passes.base import Builder, Exactness, Rewrite, node_named, only_user
+from zkml_ray.chunking.passes.base import (
+    ANY_BITS,
+    Builder,
+    Exactness,
+    Rewrite,
+    node_named,
+    only_user,
+)
 from zkml_ray.chunking.passes.forms import (
     Array,
     bias_user,
@@ -66,6 +73,7 @@ class LayerNorm:
 
     name = "layer-norm"
     exactness: Exactness = "bounded"
+    parameters = ANY_BITS
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """Where the precondition holds."""

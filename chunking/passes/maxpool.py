@@ -26,6 +26,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from zkml_ray.chunking.passes.base import (
+    NO_PARAMETER,
     Builder,
     Exactness,
     Rewrite,
@@ -49,6 +50,7 @@ class MaxPoolPairwise:
 
     name = "maxpool-pairwise"
     exactness: Exactness = "exact in reals"
+    parameters = NO_PARAMETER
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """Every MaxPool that satisfies the precondition."""

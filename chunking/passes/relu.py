@@ -17,7 +17,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from zkml_ray.chunking.passes.base import Builder, Exactness, Rewrite, node_named, refuse
+from zkml_ray.chunking.passes.base import (
+    NO_PARAMETER,
+    Builder,
+    Exactness,
+    Rewrite,
+    node_named,
+    refuse,
+)
 from zkml_ray.chunking.passes.scales import can_defer, carried_sum, deferred
 
 
@@ -26,6 +33,7 @@ class ReluAbs:
 
     name = "relu-abs"
     exactness: Exactness = "exact in reals"
+    parameters = NO_PARAMETER
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """Every Relu on a deferred tensor."""

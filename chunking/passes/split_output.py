@@ -32,6 +32,7 @@ import onnx_ir as ir
 
 from zkml_ray.chunking.operators import SELECTING
 from zkml_ray.chunking.passes.base import (
+    MAX_PARTS,
     Builder,
     Exactness,
     Rewrite,
@@ -41,8 +42,6 @@ from zkml_ray.chunking.passes.base import (
     node_named,
     refuse,
 )
-
-MAX_PARTS: Final = 256
 
 _ELEMENTWISE: Final = frozenset(
     {"Abs", "Add", "Div", "Erf", "Exp", "Max", "Min", "Mul", "Neg", "Relu", "Sigmoid", "Sqrt"}
@@ -58,6 +57,7 @@ class SplitOutput:
 
     name = "split-output"
     exactness: Exactness = "bit-exact"
+    parameters = (2, MAX_PARTS)
 
     def places(self, model: ir.Model) -> list[Rewrite]:
         """None: the cut search asks for splits where a chunk would not fit."""

@@ -16,7 +16,8 @@ from zkml_ray.chunking.cuts import best_cuts, blocking_segment
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.operators import WEIGHTED
-from zkml_ray.chunking.passes.split_output import MAX_PARTS, SplitOutput, splittable
+from zkml_ray.chunking.passes.base import MAX_PARTS
+from zkml_ray.chunking.passes.split_output import SplitOutput, splittable
 from zkml_ray.chunking.rewrite import Rewrite
 from zkml_ray.circuits import ArgumentRule, DerivedCircuits, derive_circuits, normalised_graph
 from zkml_ray.cost.geometry import Geometry

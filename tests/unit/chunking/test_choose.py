@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.unit.chunking.builders import model, random_feeds, run, weight
 from zkml_ray.chunking.choose import MIN_WEIGHT_BITS, default_rewrites
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites, find_places
-from zkml_ray.errors import ConfigError
+from zkml_ray.errors import ChunkingError, ConfigError
 from zkml_ray.stages.plan import PlanOptions
 
 LENET = Path(__file__).parents[3] / "benchmarks" / "models" / "lenet5.onnx"
@@ -98,3 +99,17 @@ def test_plan_options_keep_passes_in_their_document() -> None:
     for passes in (None, (), ("relu-abs",)):
         options = PlanOptions(passes=passes)
         assert PlanOptions.of(options.choices()) == options
+
+
+def test_a_plan_may_name_no_parameter_that_a_pass_does_not_take() -> None:
+    proto = lenet()
+    tried = 0
+    for rewrite in default_rewrites(proto, weight_bits=10):
+        low, high = PASSES[rewrite.name].parameters
+        assert low <= rewrite.parameter <= high
+        for outside in (low - 1, high + 1):
+            with pytest.raises(ChunkingError, match=f"expected {low} to {high}"):
+                apply_rewrites(proto, [replace(rewrite, parameter=outside)])
+            tried += 1
+        proto = apply_rewrites(proto, [rewrite])
+    assert tried >= 8

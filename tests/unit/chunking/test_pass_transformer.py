@@ -202,8 +202,11 @@ def test_more_parts_than_heads_or_units_are_refused(
 ) -> None:
     (place,) = find_places(proto, name)
     apply_rewrites(proto, [replace(place, parameter=most)])
-    for parts in (0, most + 1):
-        with pytest.raises(ChunkingError, match=f"cannot be dealt out to {parts} parts"):
+    for parts, why in (
+        (0, "expected 1 to"),
+        (most + 1, f"cannot be dealt out to {most + 1} parts"),
+    ):
+        with pytest.raises(ChunkingError, match=why):
             apply_rewrites(proto, [replace(place, parameter=parts)])
 
 
