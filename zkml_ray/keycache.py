@@ -167,6 +167,9 @@ def _keys(folder: Path, *, made: bool) -> CachedKeys:
 def _intact(folder: Path) -> bool:
     try:
         index: dict[str, str] = json.loads((folder / _INDEX).read_text())
-        return all(file_sha256(folder / name) == digest for name, digest in index.items())
+        # An index that names nothing vouches for nothing.
+        return bool(index) and all(
+            file_sha256(folder / name) == digest for name, digest in index.items()
+        )
     except (OSError, ValueError):
         return False

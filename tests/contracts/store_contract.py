@@ -36,6 +36,7 @@ class StoreContract:
 
     @pytest.fixture
     def store(self) -> ArtifactStore:
+        """Every backend's own; this one is reached only by a subclass that forgot it."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 300], ids=["0", "1", "76800"])

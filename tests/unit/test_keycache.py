@@ -74,7 +74,7 @@ def test_key_with_a_changed_byte_is_set_aside_and_made_again(
     assert not KeyCache(root).keys(circuit, srs.path, srs.sha256).made
 
 
-@pytest.mark.parametrize("damage", ["index gone", "index cut", "file gone"])
+@pytest.mark.parametrize("damage", ["index gone", "index cut", "index empty", "file gone"])
 def test_entry_that_is_not_whole_is_made_again(
     root: Path, files: CircuitFiles, damage: str
 ) -> None:
@@ -83,11 +83,14 @@ def test_entry_that_is_not_whole_is_made_again(
         (folder / "digests.json").unlink()
     elif damage == "index cut":
         (folder / "digests.json").write_text('{"circuit.ezkl": "')
+    elif damage == "index empty":
+        (folder / "digests.json").write_text("{}")
     else:
         (folder / "circuit.ezkl").unlink()
     again = KeyCache(root).circuit(files.onnx, files.settings)
     assert again.compiled.is_file()
     assert again.settings.read_bytes() == files.settings
+    assert "circuit.ezkl" in (folder / "digests.json").read_text(), "it vouches for its files again"
 
 
 def test_circuit_of_other_settings_is_another_entry(root: Path, files: CircuitFiles) -> None:
