@@ -17,10 +17,11 @@ from zkml_ray import backend
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import Crossing, ModelGraph
+from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
+from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
-from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError, StageError, UnsupportedOperatorError
 from zkml_ray.schema.plan import (
@@ -35,6 +36,12 @@ from zkml_ray.schema.plan import (
 
 ArgumentRule = Callable[[str, Path, int], CircuitArguments]
 """(chunk id, chunk model file, input scale) -> arguments of its circuit."""
+
+HintedRule = Callable[
+    [str, Sequence[str], Sequence[CommittedTensor], Sequence[CommittedTensor]],
+    CircuitArguments | None,
+]
+"""(chunk id, nodes, incoming, outgoing) -> arguments of its hinted circuit; None: a native one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +89,7 @@ def derive_circuits(
     input_scale: int,
     commitment: CommitmentArguments,
     arguments: ArgumentRule,
+    hinted: HintedRule | None = None,
 ) -> DerivedCircuits:
     """Derive every chunk's circuit.
 
@@ -93,7 +101,8 @@ def derive_circuits(
         parts: Node names per chunk.
         input_scale: log2 of the fixed-point denominator of the model's inputs.
         commitment: How boundaries are cut into leaves.
-        arguments: Gives each circuit's arguments.
+        arguments: Gives each native circuit's arguments.
+        hinted: Says which circuits are hinted, and gives their arguments; None: none is.
 
     Raises:
         ChunkingError: The partition is not one, or scales do not fit.
@@ -101,7 +110,7 @@ def derive_circuits(
     """
     crossings = graph.crossings(parts)
     packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
-    committed = {c.tensor.name: _committed(c, packing, commitment) for c in crossings}
+    committed = committed_tensors(crossings, packing, commitment)
     chunks: list[ChunkPlan] = []
     files: dict[str, CircuitFiles] = {}
     for index, nodes in enumerate(parts):
@@ -113,9 +122,23 @@ def derive_circuits(
             raise ChunkingError(
                 f"{chunk_id} ({', '.join(operators)}) reads no tensor: fold it away"
             )
-        made = _circuit(
-            graph, nodes, chunk_id, operators, incoming, outgoing, committed, input_scale, arguments
-        )
+        into = [committed[name] for name in incoming]
+        out = [committed[name] for name in outgoing]
+        chosen = None if hinted is None else hinted(chunk_id, nodes, into, out)
+        if chosen is not None:
+            made = _hinted_circuit(graph, nodes, chunk_id, operators, into, out, chosen)
+        else:
+            made = _circuit(
+                graph,
+                nodes,
+                chunk_id,
+                operators,
+                incoming,
+                outgoing,
+                committed,
+                input_scale,
+                arguments,
+            )
         _check_range(chunk_id, made.chosen, packing)
         for name, shift in made.shifts.items():
             committed[name] = replace(committed[name], scale_shift=shift)
@@ -187,7 +210,17 @@ def rederive_circuits(model: LoadedModel, plan: Plan) -> DerivedCircuits:
         input_scale=plan.input_scale,
         commitment=plan.commitment,
         arguments=lambda chunk_id, _path, _scale: recorded[chunk_id],
+        hinted=lambda chunk_id, *_: (
+            recorded[chunk_id] if recorded[chunk_id].kind == "hinted" else None
+        ),
     )
+
+
+def committed_tensors(
+    crossings: Sequence[Crossing], packing: PackingSpec, commitment: CommitmentArguments
+) -> dict[str, CommittedTensor]:
+    """By name, how the tensors that cross cuts are committed to."""
+    return {c.tensor.name: _committed(c, packing, commitment) for c in crossings}
 
 
 def _committed(
@@ -196,11 +229,7 @@ def _committed(
     count = 1
     for size in crossing.tensor.shape:
         count *= size
-    layout = (
-        LeafLayout.plan(count, packing, max_slots=commitment.max_slots)
-        if commitment.salted
-        else LeafLayout.plan(count, packing, max_slots=commitment.max_slots, salts_per_leaf=0)
-    )
+    layout = commitment.leaf_layout(count, packing)
     return CommittedTensor(info=crossing.tensor, layout=layout)
 
 
@@ -212,6 +241,40 @@ class _Circuit:
     chosen: CircuitArguments
     settings: backend.Settings
     shifts: Mapping[str, int]
+
+
+def _hinted_circuit(
+    graph: ModelGraph,
+    nodes: Sequence[str],
+    chunk_id: str,
+    operators: tuple[str, ...],
+    incoming: Sequence[CommittedTensor],
+    outgoing: Sequence[CommittedTensor],
+    chosen: CircuitArguments,
+) -> _Circuit:
+    """Make a chunk's hinted circuit: whole numbers throughout, all boundaries at one scale."""
+    shifted = [t.info.name for t in (*incoming, *outgoing) if t.scale_shift]
+    if shifted:
+        raise ChunkingError(f"{chunk_id}: boundary {shifted[0]} has a scale of its own")
+    numbers = hinted_arithmetic(chosen)
+    data = extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers)
+    _, settings = _settings(chunk_id, operators, data, chosen.input_scale, lambda *_: chosen)
+    leaves = sum(t.layout.leaf_count for t in (*incoming, *outgoing))
+    if settings.instance_count != leaves or any(settings.output_scales):
+        raise ChunkingError(
+            f"{chunk_id}: its circuit has {settings.instance_count} instances at scales "
+            f"{set(settings.output_scales)}; {leaves} at scale 0 were expected"
+        )
+    return _Circuit(onnx=data, chosen=chosen, settings=settings, shifts={})
+
+
+def hinted_arithmetic(arguments: CircuitArguments) -> Arithmetic:
+    """The numbers of a hinted circuit."""
+    return Arithmetic(
+        scale=arguments.input_scale,
+        logrows=arguments.logrows,
+        range_bits=arguments.range_bits,
+    )
 
 
 def _circuit(

@@ -35,11 +35,13 @@ class CachedCircuit:
 
     Attributes:
         name: Digest of (chunk model, settings, ezkl version).
+        onnx: The chunk model.
         compiled: ezkl's compiled circuit.
         settings: The canonical settings file.
     """
 
     name: str
+    onnx: Path
     compiled: Path
     settings: Path
 
@@ -102,7 +104,10 @@ class KeyCache:
 
         folder, _ = self._entry("circuits", name, make)
         return CachedCircuit(
-            name=name, compiled=folder / "circuit.ezkl", settings=folder / "settings.json"
+            name=name,
+            onnx=folder / "chunk.onnx",
+            compiled=folder / "circuit.ezkl",
+            settings=folder / "settings.json",
         )
 
     def keys(self, circuit: CachedCircuit, srs_path: Path, srs_sha256: str) -> CachedKeys:

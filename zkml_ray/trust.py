@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Final
 
 from zkml_ray import backend
 from zkml_ray.canonical import sha256_hex
-from zkml_ray.commitments.leaves import LeafLayout
+from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.commitments.packing import PACKED_BITS, PackingSpec
 from zkml_ray.errors import (
+    ChunkingError,
     ConfigError,
     FieldRangeError,
     StageError,
@@ -135,7 +136,7 @@ def check_arguments(plan: Plan) -> None:
             f"the plan's commitment arguments: {error}", code="plan-arguments"
         ) from None
     for chunk in plan.chunks:
-        _check_circuit(chunk, packing)
+        _check_circuit(chunk, plan, packing)
     for boundary in plan.boundaries:
         _check_layout(boundary, plan, packing)
 
@@ -294,7 +295,7 @@ def _require_ezkl(plan: Plan) -> None:
         )
 
 
-def _check_circuit(chunk: ChunkPlan, packing: PackingSpec) -> None:
+def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
     arguments = chunk.arguments
     bits = arguments.decomp_legs * math.log2(arguments.decomp_base)
     if bits > MAX_DECOMPOSITION_BITS:
@@ -314,21 +315,42 @@ def _check_circuit(chunk: ChunkPlan, packing: PackingSpec) -> None:
     if not 1 <= arguments.param_scale <= MAX_SCALE_BITS:
         raise _argument(f"{chunk.id} param_scale", arguments.param_scale, f"1..{MAX_SCALE_BITS}")
     low, high = arguments.lookup_range
+    if arguments.kind == "hinted":
+        _check_hinted(chunk, plan, packing)
+        return
     if not -MAX_LOOKUP <= low < 0 < high <= MAX_LOOKUP:
         raise _argument(f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{MAX_LOOKUP}")
 
 
-def _check_layout(boundary: BoundaryPlan, plan: Plan, packing: PackingSpec) -> None:
-    salts = None if plan.commitment.salted else 0
+def _check_hinted(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
+    """A hinted circuit's one table begins at zero, and its values fit what packing holds apart."""
+    arguments = chunk.arguments
     try:
-        derived = LayoutSpec.of(
-            LeafLayout.plan(
-                math.prod(boundary.shape),
-                packing,
-                max_slots=plan.commitment.max_slots,
-                salts_per_leaf=salts,
-            )
+        numbers = Arithmetic(
+            scale=arguments.input_scale,
+            logrows=arguments.logrows,
+            range_bits=arguments.range_bits,
         )
+    except ChunkingError as error:
+        raise _argument(f"{chunk.id} range_bits", error.message, "a range of two digits") from None
+    table = (0, numbers.divisor - 1)
+    if arguments.lookup_range != table:
+        raise _argument(f"{chunk.id} lookup_range", arguments.lookup_range, f"{table}")
+    if arguments.input_scale != plan.input_scale:
+        raise _argument(f"{chunk.id} input_scale", arguments.input_scale, f"{plan.input_scale}")
+    if numbers.value_bound > packing.injective_bound:
+        raise _argument(
+            f"{chunk.id} range_bits",
+            arguments.range_bits,
+            f"values within +-{packing.injective_bound}, as packing is",
+        )
+    if plan.commitment.salted and not plan.commitment.salts_apart:
+        raise _argument("commitment", "salts beside values", "salts in elements of their own")
+
+
+def _check_layout(boundary: BoundaryPlan, plan: Plan, packing: PackingSpec) -> None:
+    try:
+        derived = LayoutSpec.of(plan.commitment.leaf_layout(math.prod(boundary.shape), packing))
         boundary.metadata()
     except FieldRangeError as error:
         raise VerificationError(

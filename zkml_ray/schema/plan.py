@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zkml_ray.commitments.leaves import LeafLayout
+from zkml_ray.commitments.leaves import LeafLayout, salts_for
 from zkml_ray.commitments.merkle import BoundaryMetadata
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.schema.document import ChunkId, Document, Integer, Name, Sha256
@@ -39,6 +39,10 @@ class CircuitArguments(Document):
         num_inner_cols: Columns of the inner products.
         logrows: log2 of the circuit's rows.
         lookup_range: Inclusive bounds of lookup-table inputs (used only by circuits with tables).
+        kind: "native": ezkl computes and rounds; "hinted": results are given and checked, in
+            whole numbers (`zkml_ray.chunking.hinted`). A hinted circuit's scale is that of its
+            rounded values; weights' scale follows from `logrows`.
+        range_bits: Rounded values of a hinted circuit may reach 2^range_bits, as real numbers.
     """
 
     input_scale: Scale
@@ -49,6 +53,8 @@ class CircuitArguments(Document):
     num_inner_cols: Annotated[int, Field(ge=1, le=16)]
     logrows: Annotated[int, Field(ge=6, le=26)]
     lookup_range: tuple[Integer, Integer] = (-128, 128)
+    kind: Literal["native", "hinted"] = "native"
+    range_bits: Annotated[int, Field(ge=0, le=20)] = 0
 
 
 class LayoutSpec(Document):
@@ -170,12 +176,32 @@ class CommitmentArguments(Document):
         decomp_legs: See `decomp_base`.
         max_slots: Upper bound of a leaf's slots (elements, zeros and salts).
         salted: Whether leaves carry salts; without them a commitment can be guessed open.
+        salts_apart: Whether salts fill packed elements of their own, so that circuits need not
+            hold them in range.
     """
 
     decomp_base: Annotated[int, Field(ge=2, le=1 << 20)] = 128
     decomp_legs: Annotated[int, Field(ge=1, le=16)] = 4
     max_slots: Annotated[int, Field(ge=8, le=1 << 16)] = 128
     salted: bool = True
+    salts_apart: bool = False
+
+    def leaf_layout(self, element_count: int, packing: PackingSpec) -> LeafLayout:
+        """The layout of a boundary.
+
+        Args:
+            element_count: Its elements.
+            packing: `PackingSpec.for_decomposition` of these arguments.
+
+        Raises:
+            FieldRangeError: There is none.
+        """
+        salts = salts_for(packing) if self.salted else 0
+        if self.salts_apart:
+            salts = packing.pack * -(-salts // packing.pack)
+        return LeafLayout.plan(
+            element_count, packing, max_slots=self.max_slots, salts_per_leaf=salts
+        )
 
 
 class RewriteStep(Document):

@@ -7,10 +7,11 @@ may give another plan; the same model, options and profile give the same plan an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 from zkml_ray import backend
 from zkml_ray.chunking.choose import default_rewrites
@@ -26,8 +27,13 @@ from zkml_ray.errors import ChunkingError, ConfigError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.request import PlanChoices
+from zkml_ray.stages.hinted import HintedPlanner
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
+
+CircuitKind = Literal["auto", "hinted", "native"]
+
+_log = logging.getLogger(__name__)
 
 MEMORY_RESERVE: Final = 1.1
 """Chunks are planned for so much less than the memory allowed: predictions of memory are a few
@@ -49,7 +55,9 @@ class PlanOptions:
         dimensions: Value of each symbolic dimension.
         salted: Whether boundary leaves carry salts.
         max_leaf_slots: Upper bound of a leaf's slots.
-        passes: Names of the rewrite passes that may be used; None: all.
+        passes: Names of the rewrite passes that may be used in native circuits; None: all.
+        circuits: "hinted", "native", or "auto": hinted where every operator has a hinted form.
+        range_bits: Rounded values of hinted circuits may reach 2^range_bits.
     """
 
     scale: int = 10
@@ -60,6 +68,8 @@ class PlanOptions:
     salted: bool = True
     max_leaf_slots: int = 128
     passes: tuple[str, ...] | None = None
+    circuits: CircuitKind = "native"
+    range_bits: int = 5
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= 20:
@@ -73,6 +83,12 @@ class PlanOptions:
                 f"memory must be at least {MIN_MEMORY_BYTES >> 20} MiB, not "
                 f"{self.memory_bytes} bytes"
             )
+        if self.circuits not in get_args(CircuitKind):
+            raise ConfigError(
+                f"circuits must be one of {', '.join(get_args(CircuitKind))}, not {self.circuits}"
+            )
+        if not 0 <= self.range_bits <= 20:
+            raise ConfigError(f"range bits must lie in 0..20, not {self.range_bits}")
         for name in self.passes or ():
             if name not in PASSES:
                 raise ConfigError(f"there is no pass {name}; passes: {', '.join(PASSES)}")
@@ -88,6 +104,8 @@ class PlanOptions:
             salted=self.salted,
             max_leaf_slots=self.max_leaf_slots,
             passes=self.passes,
+            circuits=self.circuits,
+            range_bits=self.range_bits,
         )
 
     @classmethod
@@ -102,6 +120,8 @@ class PlanOptions:
             salted=choices.salted,
             max_leaf_slots=choices.max_leaf_slots,
             passes=choices.passes,
+            circuits=choices.circuits,
+            range_bits=choices.range_bits,
         )
 
 
@@ -126,6 +146,10 @@ def plan(
         None if options.memory_bytes is None else int(options.memory_bytes / MEMORY_RESERVE)
     )
     graph = normalised_graph(model, options.dimensions)
+    if options.circuits != "native":
+        hinted = _hinted(model, graph, options, prices, limit_bytes)
+        if hinted is not None:
+            return hinted
     rewrites = default_rewrites(graph.proto, weight_bits=options.scale, passes=options.passes)
 
     def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
@@ -157,6 +181,52 @@ def plan(
     )
     _check_memory(circuits, prices, limit_bytes)
     return circuits
+
+
+def _hinted(
+    model: LoadedModel,
+    graph: ModelGraph,
+    options: PlanOptions,
+    prices: CostModel,
+    limit_bytes: int | None,
+) -> DerivedCircuits | None:
+    """The plan with hinted circuits; None where "auto" has to fall back on native ones."""
+    planner = HintedPlanner(
+        graph,
+        scale=options.scale,
+        range_bits=options.range_bits,
+        commitment=hinted_commitment(options),
+        prices=prices,
+        memory_bytes=limit_bytes,
+    )
+    try:
+        return planner.circuits(
+            model,
+            dimensions=options.dimensions,
+            workers=options.workers,
+            layers_per_chunk=options.layers_per_chunk,
+        )
+    except ChunkingError as error:
+        if options.circuits == "hinted":
+            raise
+        _log.info("no hinted circuits: %s", error)
+        return None
+
+
+def hinted_commitment(options: PlanOptions) -> CommitmentArguments:
+    """How the boundaries of hinted circuits are committed to: for no more than their range.
+
+    A narrower range packs more values into a hashed element. Two digits, because ezkl's forward
+    pass decomposes even inputs that the circuit does not.
+    """
+    bits = options.scale + options.range_bits + 2
+    return CommitmentArguments(
+        decomp_base=1 << -(-bits // 2),
+        decomp_legs=2,
+        max_slots=options.max_leaf_slots,
+        salted=options.salted,
+        salts_apart=True,
+    )
 
 
 def _check_memory(circuits: DerivedCircuits, prices: CostModel, memory_bytes: int | None) -> None:

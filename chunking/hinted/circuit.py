@@ -1,0 +1,221 @@
+"""Emitting a hinted circuit: ONNX nodes over whole numbers at scale 0.
+
+ezkl turns them into one multiplication or addition a cell and adds nothing: no scale is ever
+raised, so nothing is rebased. The one lookup is `HardSwish` at scale 0, which is the identity on
+whole numbers >= 0 (round(x (x + 3) / 6) is 1 and 2 for x = 1 and 2): its table, which starts at 0,
+is a range check that passes its input on.
+
+Everything looked up must lead to an output, or tract drops it. `finish` therefore gives a tensor of
+one zero, which the caller adds to something that is committed to; that it is zero follows from
+the checks it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from zkml_ray.chunking.hinted.grid import Ints
+from zkml_ray.chunking.hinted.numbers import FLOAT_BITS, PACKED_BITS
+from zkml_ray.errors import ChunkingError
+
+_CONSTANT_BITS: Final = 126
+_ISOLATION_BITS: Final = 100
+"""v and v 2^100 both lie in the table only if v is zero."""
+
+
+class Circuit:
+    """The nodes of one chunk's circuit, and an estimate of its cells.
+
+    Attributes:
+        nodes: In topological order.
+        initializers: Their constants.
+        cells: Estimated cells, inner products left out.
+        products: Of every einsum, its inner products and the length of each.
+        hint_count: Hints so far.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.cells = 0
+        self.products: list[tuple[int, int]] = []
+        self.hint_count = 0
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._padded: dict[str, str] = {}
+        self._powers: dict[tuple[int, int], str] = {}
+        self._derived: list[tuple[str, int]] = []
+        self._products: list[str] = []
+        self._product_bound = 0
+        self._zero = ""
+
+    def cells_at(self, columns: int) -> int:
+        """Estimated cells: inner products begin at full rows."""
+        rounded = sum(count * -(-length // columns) * columns for count, length in self.products)
+        return self.cells + rounded
+
+    # Constants and plain operators.
+
+    def whole(self, values: Ints | Sequence[int]) -> str:
+        """A constant tensor of whole numbers (float32, exactly)."""
+        array = np.asarray(values, dtype=np.float64)
+        exact = array.astype(np.float32)
+        if not np.array_equal(exact.astype(np.float64), array):
+            raise ChunkingError(f"a constant needs more than the {FLOAT_BITS} bits of float32")
+        return self._constant(exact)
+
+    def indices(self, values: Ints | Sequence[int]) -> str:
+        """A constant tensor of indices (int64)."""
+        return self._constant(np.asarray(values, dtype=np.int64))
+
+    def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add a node with one result; cells are not counted."""
+        name = f"zkml_ray/hinted/{len(self.nodes):05d}"
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def gather(self, tensor: str, index: Ints, *, size: int | None = None) -> str:
+        """Elements of a flat tensor by constant positions, in the index's shape; free.
+
+        Args:
+            tensor: Flat.
+            index: Positions; -1 gives zero if `size` is known.
+            size: Elements of the tensor.
+        """
+        if (index < 0).any():
+            if size is None:
+                raise ValueError("the tensor's size is needed to pad it")
+            if tensor not in self._padded:
+                zero = self.whole(np.zeros(1, dtype=np.int64))
+                self._padded[tensor] = self.node("Concat", [tensor, zero], axis=0)
+            tensor = self._padded[tensor]
+            index = np.where(index < 0, size, index)
+        return self.node("Gather", [tensor, self.indices(index)], axis=0)
+
+    def reshape(self, tensor: str, shape: Sequence[int]) -> str:
+        """Free."""
+        return self.node("Reshape", [tensor, self.indices(list(shape))])
+
+    def concat(self, tensors: Sequence[str]) -> str:
+        """Flat tensors, one after the other; free."""
+        return tensors[0] if len(tensors) == 1 else self.node("Concat", tensors, axis=0)
+
+    def add(self, left: str, right: str, size: int) -> str:
+        """Elementwise; `size` elements in the result."""
+        self.cells += size
+        return self.node("Add", [left, right])
+
+    def subtract(self, left: str, right: str, size: int) -> str:
+        """Elementwise."""
+        self.cells += size
+        return self.node("Sub", [left, right])
+
+    def multiply(self, left: str, right: str, size: int) -> str:
+        """Elementwise."""
+        self.cells += size
+        return self.node("Mul", [left, right])
+
+    def product(self, equation: str, left: str, right: str, *, outputs: int, length: int) -> str:
+        """An einsum of two operands: `outputs` inner products of `length` each."""
+        self.products.append((outputs, length))
+        return self.node("Einsum", [left, right], equation=equation)
+
+    # Hints and checks.
+
+    def hints(self, count: int) -> Ints:
+        """Positions of so many new hints."""
+        start = self.hint_count
+        self.hint_count += count
+        self.cells += count
+        return np.arange(start, self.hint_count, dtype=np.int64)
+
+    def hinted(self, index: Ints) -> str:
+        """The hints at some positions, -1 for zero; free."""
+        padded = np.where(index < 0, 0, index + 1)
+        return self.node("Gather", ["zkml_ray/hints", self.indices(padded)], axis=0)
+
+    def check_digits(self, tensor: str, count: int) -> None:
+        """Hold a flat tensor's elements in the table's range [0, T)."""
+        self._derived.append((tensor, count))
+        self.cells += 3 * count
+
+    def check_zero(self, total: str, bound: int) -> None:
+        """Hold a scalar, a sum of products of digits, at zero.
+
+        Args:
+            total: Shape [1]; it cannot be negative.
+            bound: Its largest value in any proof.
+        """
+        self._product_bound += bound
+        if self._product_bound.bit_length() + _ISOLATION_BITS > PACKED_BITS + _ISOLATION_BITS:
+            raise ChunkingError("a pooling window has too many elements for one product")
+        self._products.append(total)
+
+    def powers(self, bits: int, count: int) -> str:
+        """The vector (1, S, S^2, ...) with S = 2^bits, `count` long.
+
+        Constants end at 2^126, and tract computes with constants in float32 what it can: so the
+        vector is made of powers that depend, by a zero, on an input.
+        """
+        key = (bits, count)
+        if key not in self._powers:
+            if count == 1:
+                self._powers[key] = self.whole([1])
+                return self._powers[key]
+            run = min(count, _CONSTANT_BITS // bits + 1)
+            low = self.whole(2.0 ** (bits * np.arange(run)))
+            part = self.add(low, self._dynamic_zero(), run)
+            parts, have = [part], run
+            step = self.whole([2.0 ** (bits * min(run, _CONSTANT_BITS // bits))])
+            stride = min(run, _CONSTANT_BITS // bits)
+            while have < count:
+                previous = self.concat(parts)
+                source = self.gather(previous, np.arange(have - stride, have))
+                parts.append(self.multiply(source, step, stride))
+                have += stride
+            whole = self.concat(parts)
+            self._powers[key] = self.gather(whole, np.arange(count))
+        return self._powers[key]
+
+    def _dynamic_zero(self) -> str:
+        if not self._zero:
+            first = self.hinted(np.asarray([0], dtype=np.int64))
+            self._zero = self.subtract(first, first, 1)
+        return self._zero
+
+    def finish(self) -> str:
+        """Emit the remaining checks; the name of a tensor [1] that is zero if they hold."""
+        parts = [self._dynamic_zero()]
+        if self._products:
+            total = self._products[0]
+            for other in self._products[1:]:
+                total = self.add(total, other, 1)
+            far = self.multiply(total, self.whole([2.0**_ISOLATION_BITS]), 1)
+            parts += [self._lookup(total, 1), self._lookup(far, 1)]
+        if self._derived:
+            derived = self.concat([tensor for tensor, _ in self._derived])
+            looked_up = self.node("HardSwish", [derived])
+            axis = self.indices([0])
+            after = self.node("ReduceSum", [looked_up, axis], keepdims=1)
+            before = self.node("ReduceSum", [derived, axis], keepdims=1)
+            parts.append(self.subtract(after, before, 1))
+        zero = parts[0]
+        for part in parts[1:]:
+            zero = self.add(zero, part, 1)
+        return zero
+
+    def _lookup(self, tensor: str, count: int) -> str:
+        self.cells += count
+        return self.node("HardSwish", [tensor])
+
+    def _constant(self, array: np.ndarray) -> str:
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"zkml_ray/constant/{len(self._constants):05d}"
+            self._constants[key] = name
+            self.initializers.append(numpy_helper.from_array(array, name))
+        return self._constants[key]

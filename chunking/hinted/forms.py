@@ -1,0 +1,178 @@
+"""Linear maps that are not yet rounded.
+
+A `Form` is a grid of `groups` x `channels` sums of products of constants with wires' elements: a
+convolution's output positions x its channels, a dense layer's rows x its outputs. A `Pending` is a
+form with what is still to be done to it at once: a maximum over windows, a ReLU, the rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from zkml_ray.chunking.hinted.grid import Ints, View, Wire
+from zkml_ray.errors import ChunkingError
+
+Floats = npt.NDArray[np.float64]
+
+
+class NotHintedError(ChunkingError):
+    """These operators have no hinted form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """Sums over shared inputs: out[g, c] += sum_k wire[index[g, k]] weights[k, c].
+
+    Attributes:
+        wire: What is read.
+        index: Shape [groups, K].
+        weights: Shape [K, channels].
+    """
+
+    wire: Wire
+    index: Ints
+    weights: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Local:
+    """Sums over inputs of their own: out[g, c] += sum_k wire[index[g, c, k]] weights[c, k].
+
+    Attributes:
+        wire: What is read.
+        index: Shape [groups, channels, K].
+        weights: Shape [channels, K].
+    """
+
+    wire: Wire
+    index: Ints
+    weights: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A grid of sums.
+
+    Attributes:
+        groups: Rows of the grid.
+        channels: Columns.
+        dense: Terms.
+        local: Terms.
+        bias: Shape [groups, channels], or [1, channels] for all groups.
+    """
+
+    groups: int
+    channels: int
+    dense: tuple[Dense, ...] = ()
+    local: tuple[Local, ...] = ()
+    bias: Floats
+
+    def scaled(self, factor: float) -> Form:
+        """The form times a constant."""
+        return replace(
+            self,
+            dense=tuple(replace(t, weights=t.weights * factor) for t in self.dense),
+            local=tuple(replace(t, weights=t.weights * factor) for t in self.local),
+            bias=self.bias * factor,
+        )
+
+    def plus(self, other: Form) -> Form:
+        """The sum of two forms of one grid."""
+        return replace(
+            self,
+            dense=self.dense + other.dense,
+            local=self.local + other.local,
+            bias=self.bias + other.bias,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A tensor that is a form, still to be rounded.
+
+    Attributes:
+        form: The form.
+        sites: The tensor's shape; of every element, its site w * channels + c in the rounded grid.
+        windows: Shape [outputs, elements]: the groups over which each output is the maximum.
+        relu: Whether negative results become zero.
+    """
+
+    form: Form
+    sites: Ints
+    windows: Ints | None = None
+    relu: bool = False
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether nothing but rounding is left to do."""
+        return self.windows is None and not self.relu
+
+    def read(self, view: View, factor: float) -> Form:
+        """A view of the tensor's shape, times a constant, as a form of this grid."""
+        form = self.form
+        index = np.full(form.groups * form.channels, -1, dtype=np.int64)
+        index[self.sites.ravel()] = view.index.ravel()
+        return Form(
+            groups=form.groups,
+            channels=form.channels,
+            local=(
+                Local(
+                    wire=view.wire,
+                    index=index.reshape(form.groups, form.channels, 1),
+                    weights=np.full((form.channels, 1), factor),
+                ),
+            ),
+            bias=np.zeros((1, form.channels)),
+        )
+
+    def constant(self, values: Floats) -> Form:
+        """A constant of the tensor's shape as a form of this grid."""
+        form = self.form
+        bias = np.zeros(form.groups * form.channels)
+        bias[self.sites.ravel()] = values.ravel()
+        grid = bias.reshape(form.groups, form.channels)
+        if (grid == grid[:1]).all():
+            grid = grid[:1]
+        return Form(groups=form.groups, channels=form.channels, bias=grid)
+
+
+def identity(view: View, factor: float = 1.0) -> Pending:
+    """A view as a form, its last dimension as channels."""
+    shape = view.shape or (1,)
+    channels = shape[-1]
+    groups = int(np.prod(shape[:-1], dtype=np.int64))
+    sites = np.arange(groups * channels, dtype=np.int64).reshape(view.shape)
+    empty = Form(groups=groups, channels=channels, bias=np.zeros((1, channels)))
+    blank = Pending(form=empty, sites=sites)
+    return replace(blank, form=blank.read(view, factor))
+
+
+def pooled(pending: Pending, windows: Ints, shape: Sequence[int]) -> Pending:
+    """The maximum over windows of elements of a pending tensor.
+
+    Args:
+        pending: Not pooled yet.
+        windows: Per output element (flat), the flat elements it is the maximum of, -1 for none.
+        shape: The output's shape.
+
+    Raises:
+        NotHintedError: Windows overlap, are cut off, or differ from channel to channel.
+    """
+    form = pending.form
+    if pending.windows is not None or (windows < 0).any():
+        raise NotHintedError("maxima of maxima, and padded ones, have no hinted form")
+    sites = pending.sites.ravel()[windows]
+    groups, channel = np.divmod(sites, form.channels)
+    if (channel != channel[:, :1]).any():
+        raise NotHintedError("a maximum over channels has no hinted form")
+    kept, position = np.unique(groups, axis=0, return_inverse=True)
+    if len(np.unique(kept)) != kept.size:
+        raise NotHintedError("overlapping maxima have no hinted form")
+    if len(kept) * form.channels != len(windows):
+        raise NotHintedError("maxima that differ from channel to channel have no hinted form")
+    found = position.reshape(-1) * form.channels + channel[:, 0]
+    return replace(pending, windows=kept, sites=found.reshape(tuple(shape)))

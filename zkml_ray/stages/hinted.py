@@ -1,0 +1,232 @@
+"""Planning with hinted circuits: their sizes are counted, not probed.
+
+A hinted circuit's numbers depend on its rows (the table's length is the weights' scale), so every
+number of rows is lowered anew; that takes milliseconds, and no call of ezkl. Layers are the units
+that are cut between: a hinted layer ends with the one rounding that its boundary needs anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from zkml_ray.backend import BLINDING_ROWS
+from zkml_ray.chunking.cuts import SegmentCost, best_cuts
+from zkml_ray.chunking.extract import CommittedTensor
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.hinted.extract import hinted_size
+from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.chunking.partition import layer_partition
+from zkml_ray.circuits import DerivedCircuits, committed_tensors, derive_circuits
+from zkml_ray.commitments.packing import PackingSpec
+from zkml_ray.cost.load import MAX_COLUMN_BLOCKS, Load
+from zkml_ray.cost.model import CostModel
+from zkml_ray.cost.sizing import Sized, better_size
+from zkml_ray.errors import ChunkingError
+from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+
+PRECISION_BITS: Final = 3
+"""Weights get at least so many bits more than rounded values: their errors add up over a sum."""
+
+MORE_ROWS: Final = 5
+"""So many doublings of the least number of rows are tried."""
+
+COLUMNS: Final = (6, 5, 7, 4, 3, 2, 1)
+HASH_ROWS: Final = 41
+"""Rows of the hash region for every packed element (measured: 10,899 for 266)."""
+
+MAX_SEGMENTS: Final = 80
+"""Segments whose circuits are counted; longer ones are left out of large models."""
+
+
+class HintedPlanner:
+    """Chooses the circuits of one model."""
+
+    def __init__(
+        self,
+        graph: ModelGraph,
+        *,
+        scale: int,
+        range_bits: int,
+        commitment: CommitmentArguments,
+        prices: CostModel,
+        memory_bytes: int | None,
+    ) -> None:
+        """Plan for a model.
+
+        Args:
+            graph: The normalised model, not rewritten.
+            scale: log2 of the fixed-point denominator of rounded values.
+            range_bits: Rounded values may reach 2^range_bits.
+            commitment: How boundaries are committed to, salts apart.
+            prices: Predicts seconds and memory.
+            memory_bytes: Most memory of one worker by prediction; None: any.
+        """
+        self._graph = graph
+        self._scale = scale
+        self._range_bits = range_bits
+        self._commitment = commitment
+        self._packing = PackingSpec.for_decomposition(
+            commitment.decomp_base, commitment.decomp_legs
+        )
+        self._prices = prices
+        self._memory_bytes = memory_bytes
+
+    def circuits(
+        self,
+        model: LoadedModel,
+        *,
+        dimensions: Mapping[str, int],
+        workers: int,
+        layers_per_chunk: int | None,
+    ) -> DerivedCircuits:
+        """Cut the model and derive its circuits.
+
+        Args:
+            model: The user's model.
+            dimensions: Values of symbolic dimensions.
+            workers: Workers that prove.
+            layers_per_chunk: Weighted operators per chunk; None: searched.
+
+        Raises:
+            NotHintedError: An operator has no hinted form.
+            ChunkingError: No cuts keep within the memory.
+        """
+        if layers_per_chunk is None:
+            parts = self._searched(workers)
+        else:
+            parts = layer_partition(self._graph, layers_per_chunk=layers_per_chunk)
+        return derive_circuits(
+            model,
+            self._graph,
+            dimensions=dimensions,
+            parts=parts,
+            input_scale=self._scale,
+            commitment=self._commitment,
+            arguments=_never,
+            hinted=self._arguments,
+        )
+
+    def _searched(self, workers: int) -> Sequence[Sequence[str]]:
+        units = layer_partition(self._graph, layers_per_chunk=1)
+        count = len(units)
+        longest = next(n for n in range(count, 0, -1) if n == 1 or n * count <= 2 * MAX_SEGMENTS)
+
+        def nodes(start: int, end: int) -> list[str]:
+            return [name for unit in units[start:end] for name in unit]
+
+        costs = {}
+        for start in range(count):
+            for end in range(start + 1, min(count, start + longest) + 1):
+                before, after = nodes(0, start), nodes(end, count)
+                parts = [part for part in (before, nodes(start, end), after) if part]
+                into, out = self._boundaries(parts, 1 if before else 0)
+                found = self._size(nodes(start, end), into, out)
+                if found is not None:
+                    costs[start, end] = SegmentCost(
+                        seconds=found[1].seconds, peak_bytes=found[1].peak_bytes
+                    )
+        chunk_s = self._prices.profile.chunk_s
+        segments = best_cuts(
+            count, costs, workers=workers, memory_bytes=self._memory_bytes, chunk_s=chunk_s
+        )
+        return [nodes(start, end) for start, end in segments]
+
+    def _boundaries(
+        self, parts: Sequence[Sequence[str]], index: int
+    ) -> tuple[list[CommittedTensor], list[CommittedTensor]]:
+        crossings = self._graph.crossings(parts)
+        committed = committed_tensors(crossings, self._packing, self._commitment)
+        into = [committed[c.tensor.name] for c in crossings if index in c.consumers]
+        out = [committed[c.tensor.name] for c in crossings if c.producer == index]
+        return into, out
+
+    def _arguments(
+        self,
+        chunk_id: str,
+        nodes: Sequence[str],
+        into: Sequence[CommittedTensor],
+        out: Sequence[CommittedTensor],
+    ) -> CircuitArguments:
+        found = self._size(nodes, into, out)
+        if found is None:
+            raise ChunkingError(
+                f"{chunk_id} needs too many rows for scale {self._scale}: cut it smaller "
+                "(--memory, --layers-per-chunk)"
+            )
+        numbers, sized = found
+        if self._memory_bytes is not None and sized.peak_bytes > self._memory_bytes:
+            raise ChunkingError(
+                f"{chunk_id} needs about {sized.peak_bytes >> 20:,} MiB, more than the "
+                f"{self._memory_bytes >> 20:,} MiB that --memory leaves"
+            )
+        return CircuitArguments(
+            input_scale=self._scale,
+            param_scale=self._scale,
+            decomp_base=self._commitment.decomp_base,
+            decomp_legs=self._commitment.decomp_legs,
+            num_inner_cols=sized.geometry.inner_columns,
+            logrows=numbers.logrows,
+            lookup_range=(0, numbers.divisor - 1),
+            kind="hinted",
+            range_bits=self._range_bits,
+        )
+
+    def _size(
+        self,
+        nodes: Sequence[str],
+        into: Sequence[CommittedTensor],
+        out: Sequence[CommittedTensor],
+    ) -> tuple[Arithmetic, Sized] | None:
+        """The rows and columns that are proved soonest within the memory, if there are any."""
+        sizes = dict(self._sizes(nodes, into, out))
+        chosen = better_size(sizes.values(), self._memory_bytes)
+        return next(((n, s) for n, s in sizes.items() if s is chosen), None)
+
+    def _sizes(
+        self,
+        nodes: Sequence[str],
+        into: Sequence[CommittedTensor],
+        out: Sequence[CommittedTensor],
+    ) -> Iterator[tuple[Arithmetic, Sized]]:
+        touched = [*into, *out]
+        hash_rows = HASH_ROWS * sum(t.layout.leaf_count * t.layout.packed_per_leaf for t in touched)
+        least = self._scale + PRECISION_BITS
+        for logrows in range(least, least + MORE_ROWS):
+            if hash_rows + BLINDING_ROWS > 1 << logrows:
+                continue
+            numbers = Arithmetic(scale=self._scale, logrows=logrows, range_bits=self._range_bits)
+            circuit = hinted_size(self._graph, nodes, into, out, numbers)
+            options = []
+            for columns in COLUMNS:
+                load = Load(
+                    inner_columns=columns,
+                    cells=circuit.cells_at(columns),
+                    einsum_cells=0,
+                    freivalds=False,
+                    shuffle_cells=0,
+                    tables=1,
+                    range_checks=0,
+                    hash_rows=hash_rows,
+                    table_rows=numbers.divisor,
+                    instances=sum(t.layout.leaf_count for t in touched),
+                )
+                geometry = load.geometry(logrows)
+                if geometry.blocks <= MAX_COLUMN_BLOCKS:
+                    options.append(
+                        Sized(
+                            geometry=geometry,
+                            seconds=self._prices.prove_s(geometry),
+                            peak_bytes=self._prices.peak_bytes(geometry),
+                        )
+                    )
+            best = better_size(options, self._memory_bytes)
+            if best is not None:
+                yield numbers, best
+                if best.geometry.blocks == 1:
+                    return
+
+
+def _never(chunk_id: str, *_: object) -> CircuitArguments:
+    raise ChunkingError(f"{chunk_id}: every chunk of this plan has a hinted circuit")
