@@ -116,7 +116,9 @@ class Layout:
         """A local term's weights: [B, p, K], or [1, p, K] where channels do not differ."""
         p = self.width
         if (weights == weights[:1]).all():
-            return np.broadcast_to(weights[:1][:, None], (1, p, weights.shape[1])).copy()
+            shape = (1, p, weights.shape[1])
+            shared: Ints = np.array(np.broadcast_to(weights[:1][:, None], shape))
+            return shared
         different: Ints = weights[self._channel[0]]
         return different
 

@@ -189,7 +189,8 @@ class _Solver:
             return found.reshape(t, a, b, p)
         if term["kind"] == "rows":
             found = _matmul(picked.reshape(t * a * p, length), weights.reshape(length, b))
-            return found.reshape(t, a, p, b).transpose(0, 1, 3, 2)
+            found = found.reshape(t, a, p, b).transpose(0, 1, 3, 2)
+            return found
         found = (picked.reshape(t, a, b, p, -1) * weights).sum(axis=-1)
         return found
 
