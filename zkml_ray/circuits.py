@@ -65,11 +65,13 @@ class DerivedCircuits:
         plan: The plan.
         files: Per chunk id, its circuit's files.
         normalised: The normalised model's bytes.
+        notices: What whoever planned should know about the choice, a sentence each.
     """
 
     plan: Plan
     files: Mapping[str, CircuitFiles]
     normalised: bytes
+    notices: tuple[str, ...] = ()
 
 
 def normalised_graph(

@@ -43,7 +43,8 @@ def solve(model: onnx.ModelProto, incoming: Mapping[str, Sequence[int]], chunk_i
     constants = {t.name: t for t in model.graph.initializer}
 
     def array(name: str) -> Ints:
-        return numpy_helper.to_array(constants[name]).astype(np.int64)
+        found: Ints = numpy_helper.to_array(constants[name]).astype(np.int64)
+        return found
 
     solver = _Solver(numbers, array, chunk_id)
     for step in recipe["steps"]:
@@ -108,12 +109,15 @@ class _Solver:
         if term["kind"] == "columns":
             length = picked.shape[-1]
             product = _matmul(picked.reshape(t * a, length), weights.reshape(length, b * p))
-            return product.reshape(t, a, b, p)
+            found: Ints = product.reshape(t, a, b, p)
+            return found
         if term["kind"] == "rows":
             length = picked.shape[-1]
             product = _matmul(picked.reshape(t * a * p, length), weights.reshape(length, b))
-            return product.reshape(t, a, p, b).transpose(0, 1, 3, 2)
-        return (picked.reshape(t, a, b, p, -1) * weights).sum(axis=-1)
+            found = product.reshape(t, a, p, b).transpose(0, 1, 3, 2)
+            return found
+        found = (picked.reshape(t, a, b, p, -1) * weights).sum(axis=-1)
+        return found
 
     def _digits(self, values: Ints, name: str) -> list[Ints]:
         digits = _split(values, self._numbers)
