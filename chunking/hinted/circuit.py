@@ -16,15 +16,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import FLOAT_BITS, PACKED_BITS
 from zkml_ray.errors import ChunkingError
-
-Floats = npt.NDArray[np.floating[Any]]
 
 _CONSTANT_BITS: Final = 126
 _ISOLATION_BITS: Final = 100
@@ -63,7 +60,7 @@ class Circuit:
 
     # Constants and plain operators.
 
-    def whole(self, values: Ints | Floats | Sequence[float]) -> str:
+    def whole(self, values: Ints | Sequence[int]) -> str:
         """A constant tensor of whole numbers (float32, exactly)."""
         array = np.asarray(values, dtype=np.float64)
         exact = array.astype(np.float32)

@@ -28,7 +28,7 @@ from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.lower import Lowering
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.recipe import METADATA_KEY
+from zkml_ray.chunking.hinted.recipe import METADATA_KEY, hint_count
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.errors import ChunkingError
 
@@ -40,6 +40,8 @@ BLINDERS: Final = 128
 in, its commitment and its evaluation at one point: 508 bits, hidden by 1,792 random ones."""
 
 INPUT: Final = "zkml_ray/advice"
+HINTS: Final = "zkml_ray/hints"
+"""The looked-up hints between two zeros."""
 
 _IR_VERSION = 9
 _OPSET = 17
@@ -80,6 +82,24 @@ def hinted_size(
 ) -> Circuit:
     """A chunk's circuit, for its size (`Circuit.cells_at`); arguments as `extract_hinted_chunk`."""
     return _built(graph, nodes, incoming, outgoing, numbers)[1]
+
+
+def taken_alone(model: onnx.ModelProto) -> int:
+    """Cells that `ezkl.gen_settings` counts where one element of a vector is taken out.
+
+    tract slices there, and the count has every element of the vector assigned again; the circuit
+    that is compiled assigns none, because all are assigned already. Only the two long vectors are
+    looked at: the input and the hints.
+    """
+    index_shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    length = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    sizes = {INPUT: int(length), HINTS: hint_count(model) + 2}
+    reads = {
+        (node.input[0], node.input[1])
+        for node in model.graph.node
+        if node.op_type == "Gather" and index_shapes.get(node.input[1]) == (1,)
+    }
+    return sum(sizes.get(source, 0) for source, _ in reads)
 
 
 def _built(
@@ -176,10 +196,12 @@ def _taken_apart(
     if circuit.hint_count:
         looked_up = helper.make_node("HardSwish", ["zkml_ray/given"], ["zkml_ray/checked"])
         nodes.append(looked_up)
-        parts_of_hints = [zero, "zkml_ray/checked"]
+        # Read twice, or ezkl would not put the constant into a cell, and assign all hints again
+        # wherever one of them is taken out.
+        parts_of_hints = [zero, "zkml_ray/checked", zero]
     else:
         parts_of_hints = [zero, zero]
-    nodes.append(helper.make_node("Concat", parts_of_hints, ["zkml_ray/hints"], axis=0))
+    nodes.append(helper.make_node("Concat", parts_of_hints, [HINTS], axis=0))
     return nodes, start + BLINDERS
 
 

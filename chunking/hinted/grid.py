@@ -68,15 +68,15 @@ def windows(shape: tuple[int, int], window: Window) -> Ints:
         Shape [outputs, kernel elements], row-major positions in the plane; -1 in the padding.
     """
     kernel, strides, dilations, pads = window.kernel, window.strides, window.dilations, window.pads
-    axes: list[Ints] = []
+    rows, columns = [], []
     for axis in (0, 1):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
         count = (shape[axis] + pads[axis] + pads[axis + 2] - reach) // strides[axis] + 1
         start = np.arange(count)[:, None] * strides[axis] - pads[axis]
         taps = start + np.arange(kernel[axis])[None, :] * dilations[axis]
-        axes.append(taps)
-    y = axes[0][:, None, :, None]
-    x = axes[1][None, :, None, :]
+        (rows if axis == 0 else columns).append(taps)
+    y = rows[0][:, None, :, None]
+    x = columns[0][None, :, None, :]
     inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
     found = np.where(inside, y * shape[1] + x, -1)
     return found.reshape(found.shape[0] * found.shape[1], -1).astype(np.int64)
