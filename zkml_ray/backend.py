@@ -37,7 +37,6 @@ import onnx
 from onnx import numpy_helper
 
 from zkml_ray.canonical import canonical_json
-from zkml_ray.chunking.hinted.recipe import hint_count
 from zkml_ray.commitments.field import decode, encode
 from zkml_ray.errors import ConfigError, RangeExceededError, StageError
 from zkml_ray.schema.plan import CircuitArguments
@@ -195,18 +194,17 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
     """Settings of a circuit whose input is committed to as a polynomial.
 
     `ezkl.gen_settings` counts a decomposition of the input, with its range checks, as it would make
-    of a private one, and the hints once more as they are taken out of it; the circuit that is
-    compiled has neither. What a decomposition of so many elements takes is found with a model that
-    does nothing else. The count decides only how many columns there are: one too low makes setup
-    fail. The circuit's own operators need no range check; one that did could not be laid out
-    without the tables, so leaving them out can refuse a proof but admit none.
+    of a private one; the circuit that is compiled has none. What a decomposition of so many
+    elements takes is found with a model that does nothing else. The count decides only how many
+    columns there are: one too low makes setup fail. The circuit's own operators need no range
+    check; one that did could not be laid out without the tables, so leaving them out can refuse a
+    proof but admit none.
     """
     args = run_args(arguments)
     counted = json.loads(settings_for(onnx_path, args).data)
     length = int(counted["module_sizes"]["polycommit"][0])
     checked, plain = (_summing_cells(length, arguments, ignored=i) for i in (False, True))
-    hints = hint_count(onnx.load(onnx_path))
-    cells = counted["total_assignments"] - checked + (plain - length) - hints
+    cells = counted["total_assignments"] - checked + (plain - length)
     columns = arguments.num_inner_cols
     rows = -(-cells // columns)
     rows += SPARE_ROWS + rows // SPARE_SHARE

@@ -14,7 +14,7 @@ from zkml_ray.backend import BLINDING_ROWS
 from zkml_ray.chunking.cuts import SegmentCost, best_cuts
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.extract import hinted_size
+from zkml_ray.chunking.hinted.extract import cells_at, hinted_size
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
@@ -202,7 +202,7 @@ class HintedPlanner:
             for columns in COLUMNS:
                 load = Load(
                     inner_columns=columns,
-                    cells=circuit.cells_at(columns),
+                    cells=cells_at(circuit, numbers, columns),
                     einsum_cells=0,
                     freivalds=False,
                     shuffle_cells=0,
