@@ -196,9 +196,9 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
 
     `ezkl.gen_settings` counts a decomposition of the input, with its range checks, as it would make
     of a private one, and a whole vector wherever one element of it is taken out; the circuit that
-    is compiled has neither. What a decomposition of so many elements takes is found with a model that
-    does nothing else. The count decides only how many columns there are: one too low makes setup
-    fail. The circuit's own operators need no range check; one that did could not be laid out
+    is compiled has neither. What a decomposition of so many elements takes is found with a model
+    that does nothing else. The count decides only how many columns there are: one too low makes
+    setup fail. The circuit's own operators need no range check; one that did could not be laid out
     without the tables, so leaving them out can refuse a proof but admit none.
     """
     args = run_args(arguments)

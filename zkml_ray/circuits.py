@@ -259,7 +259,8 @@ def _hinted_circuit(
     if shifted:
         raise ChunkingError(f"{chunk_id}: boundary {shifted[0]} has a scale of its own")
     numbers = hinted_arithmetic(chosen)
-    data = extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers)
+    columns = chosen.num_inner_cols
+    data = extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers, columns=columns)
     _, settings = _settings(chunk_id, operators, data, chosen.input_scale, lambda *_: chosen)
     leaves = sum(t.layout.leaf_count for t in (*incoming, *outgoing))
     if settings.instance_count != leaves or any(settings.output_scales):

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from zkml_ray.chunking.hinted.blinding import Spread
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import FLOAT_BITS, PACKED_BITS
 from zkml_ray.errors import ChunkingError
@@ -60,7 +62,7 @@ class Circuit:
 
     # Constants and plain operators.
 
-    def whole(self, values: Ints | Sequence[int]) -> str:
+    def whole(self, values: npt.NDArray[Any] | Sequence[float]) -> str:
         """A constant tensor of whole numbers (float32, exactly)."""
         array = np.asarray(values, dtype=np.float64)
         exact = array.astype(np.float32)
@@ -151,7 +153,8 @@ class Circuit:
             bound: Its largest value in any proof.
         """
         self._product_bound += bound
-        if self._product_bound.bit_length() + _ISOLATION_BITS > PACKED_BITS + _ISOLATION_BITS:
+        # All totals together are one sum: below 2^252 it is zero in the field only if it is zero.
+        if self._product_bound.bit_length() > PACKED_BITS:
             raise ChunkingError("a pooling window has too many elements for one product")
         self._products.append(total)
 
@@ -183,12 +186,29 @@ class Circuit:
 
     def _dynamic_zero(self) -> str:
         if not self._zero:
-            first = self.hinted(np.asarray([0], dtype=np.int64))
-            self._zero = self.subtract(first, first, 1)
+            # Twice, because tract makes a slice of a single element, and ezkl may assign anew the
+            # whole tensor that a slice is taken from, which its own count of cells leaves open.
+            first = self.hinted(np.asarray([0, 0], dtype=np.int64))
+            nothing = self.subtract(first, first, 2)
+            self.cells += 2
+            self._zero = self.node("ReduceSum", [nothing, self.indices([0])], keepdims=1)
         return self._zero
 
-    def finish(self) -> str:
-        """Emit the remaining checks; the name of a tensor [1] that is zero if they hold."""
+    @property
+    def derived_count(self) -> int:
+        """Digits that the circuit computes and looks up."""
+        return sum(count for _, count in self._derived)
+
+    def finish(self, spread: Spread, blinders: str) -> str:
+        """Emit the remaining checks.
+
+        Args:
+            spread: Where the derived digits stand among blinders.
+            blinders: The tensor of those blinders, flat.
+
+        Returns:
+            The name of a tensor [1] that is zero if the checks hold.
+        """
         parts = [self._dynamic_zero()]
         if self._products:
             total = self._products[0]
@@ -198,7 +218,12 @@ class Circuit:
             parts += [self._lookup(total, 1), self._lookup(far, 1)]
         if self._derived:
             derived = self.concat([tensor for tensor, _ in self._derived])
-            looked_up = self.node("HardSwish", [derived])
+            count = self.derived_count
+            order = np.empty(spread.length, dtype=np.int64)
+            order[spread.places] = np.arange(count)
+            order[spread.others()] = np.arange(count, spread.length)
+            mixed = self.gather(self.concat([derived, blinders]), order)
+            looked_up = self.gather(self.node("HardSwish", [mixed]), spread.places)
             axis = self.indices([0])
             after = self.node("ReduceSum", [looked_up, axis], keepdims=1)
             before = self.node("ReduceSum", [derived, axis], keepdims=1)

@@ -3,12 +3,12 @@
 Shape (the verifier relies on the outputs alone):
 
 - one input, a flat vector: the hints; the values of every incoming boundary; the salts of every
-  touched boundary, incoming first; `BLINDERS` random numbers of `BLINDER_BITS` bits;
+  touched boundary, incoming first; random digits among them all (`blinding`);
 - outputs: per touched boundary, in the same order, its packed leaves, one tensor each.
 
 The input is committed to as a polynomial (ezkl's visibility `polycommit`), because ezkl would
 decompose every element of a private input into digits, at more cells than the check it needs here.
-That commitment is not blinded by halo2: the blinders do it. They stand in no constraint.
+That commitment is not blinded by halo2: the random digits do it.
 
 Salts are not range-checked, so a leaf's salts fill packed elements of their own: whatever they
 are, the elements that hold values are packed injectively.
@@ -19,25 +19,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.hinted.blinding import Advice
 from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.recipe import METADATA_KEY, hint_count
+from zkml_ray.chunking.hinted.recipe import METADATA_KEY, advice_of
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.errors import ChunkingError
-
-BLINDER_BITS: Final = 14
-"""ezkl's forward pass decomposes every input, so none may exceed the decomposition's range."""
-
-BLINDERS: Final = 128
-"""Random numbers beside the values. A proof shows two field elements' worth of the column they are
-in, its commitment and its evaluation at one point: 508 bits, hidden by 1,792 random ones."""
 
 INPUT: Final = "zkml_ray/advice"
 HINTS: Final = "zkml_ray/hints"
@@ -53,6 +47,8 @@ def extract_hinted_chunk(
     incoming: Sequence[CommittedTensor],
     outgoing: Sequence[CommittedTensor],
     numbers: Arithmetic,
+    *,
+    columns: int = 1,
 ) -> bytes:
     """Build a chunk's hinted ONNX model.
 
@@ -62,6 +58,7 @@ def extract_hinted_chunk(
         incoming: Boundaries it reads, in plan order.
         outgoing: Boundaries it produces, in plan order.
         numbers: Digits and ranges of the circuit.
+        columns: Its inner columns, over which blinders are spread.
 
     Returns:
         The model's bytes, deterministic in the arguments.
@@ -70,7 +67,7 @@ def extract_hinted_chunk(
         NotHintedError: An operator has no hinted form.
         ChunkingError: A boundary's packing does not hold the values.
     """
-    return _built(graph, nodes, incoming, outgoing, numbers)[0]
+    return _built(graph, nodes, incoming, outgoing, numbers, columns)[0]
 
 
 def hinted_size(
@@ -80,8 +77,20 @@ def hinted_size(
     outgoing: Sequence[CommittedTensor],
     numbers: Arithmetic,
 ) -> Circuit:
-    """A chunk's circuit, for its size (`Circuit.cells_at`); arguments as `extract_hinted_chunk`."""
-    return _built(graph, nodes, incoming, outgoing, numbers)[1]
+    """A chunk's circuit, for its size; arguments as `extract_hinted_chunk`."""
+    return _built(graph, nodes, incoming, outgoing, numbers, 1)[1]
+
+
+def cells_at(circuit: Circuit, numbers: Arithmetic, columns: int) -> int:
+    """Estimated cells of a circuit with so many inner columns, blinders included."""
+    advice = Advice(
+        hints=circuit.hint_count,
+        derived=circuit.derived_count,
+        given=0,
+        logrows=numbers.logrows,
+        columns=columns,
+    )
+    return circuit.cells_at(columns) + advice.blinders_looked_up
 
 
 def taken_alone(model: onnx.ModelProto) -> int:
@@ -93,7 +102,7 @@ def taken_alone(model: onnx.ModelProto) -> int:
     """
     index_shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     length = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    sizes = {INPUT: int(length), HINTS: hint_count(model) + 2}
+    sizes = {INPUT: int(length), HINTS: len(advice_of(model).hints.places) + 2}
     reads = {
         (node.input[0], node.input[1])
         for node in model.graph.node
@@ -108,6 +117,7 @@ def _built(
     incoming: Sequence[CommittedTensor],
     outgoing: Sequence[CommittedTensor],
     numbers: Arithmetic,
+    columns: int,
 ) -> tuple[bytes, Circuit]:
     shapes = _shapes(graph, nodes)
     lowering = Lowering(numbers, graph.initializers, shapes)
@@ -129,9 +139,18 @@ def _built(
                 f"boundary {tensor.info.name} reaches {numbers.value_bound}, more than its "
                 "packing holds"
             )
-    zero = circuit.finish()
-    outputs = []
     touched = [*incoming, *outgoing]
+    sizes = {
+        "hints": circuit.hint_count,
+        "derived": circuit.derived_count,
+        "given": sum(t.layout.element_count for t in incoming)
+        + sum(t.layout.salt_count for t in touched),
+        "logrows": numbers.logrows,
+        "columns": columns,
+    }
+    advice = Advice(**sizes)
+    zero = circuit.finish(advice.derived, "zkml_ray/beside")
+    outputs = []
     salts = [f"zkml_ray/salts_{index}" for index in range(len(touched))]
     for index, (tensor, source) in enumerate(zip(touched, tensors, strict=True)):
         layout = tensor.layout
@@ -161,12 +180,12 @@ def _built(
         circuit.initializers += commit.initializers
         circuit.cells += layout.leaf_count * layout.slots * 2
         outputs += commit.outputs
-    head, length = _taken_apart(circuit, incoming, touched)
+    head = _taken_apart(circuit, advice, incoming, touched)
     model = helper.make_model(
         helper.make_graph(
             [*head, *circuit.nodes],
             "chunk",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [length])],
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [advice.length])],
             outputs,
             circuit.initializers,
         ),
@@ -174,35 +193,46 @@ def _built(
         ir_version=_IR_VERSION,
         producer_name="zkml_ray",
     )
-    helper.set_model_props(model, {METADATA_KEY: lowering.recipe()})
+    helper.set_model_props(model, {METADATA_KEY: lowering.recipe(sizes)})
     data: bytes = model.SerializeToString(deterministic=True)
     return data, circuit
 
 
 def _taken_apart(
-    circuit: Circuit, incoming: Sequence[CommittedTensor], touched: Sequence[CommittedTensor]
-) -> tuple[list[onnx.NodeProto], int]:
-    """The nodes that take the input vector apart, and its length."""
-    parts = [("zkml_ray/given", circuit.hint_count)]
-    parts += [(f"zkml_ray/incoming_{i}", t.layout.element_count) for i, t in enumerate(incoming)]
+    circuit: Circuit,
+    advice: Advice,
+    incoming: Sequence[CommittedTensor],
+    touched: Sequence[CommittedTensor],
+) -> list[onnx.NodeProto]:
+    """The nodes that take the input vector apart and look the hints up."""
+    parts = [(f"zkml_ray/incoming_{i}", t.layout.element_count) for i, t in enumerate(incoming)]
     parts += [(f"zkml_ray/salts_{i}", t.layout.salt_count) for i, t in enumerate(touched)]
-    nodes, start = [], 0
+    given, start = advice.given(), 0
+    places = {"zkml_ray/looked_up": advice.looked_up(), "zkml_ray/beside": advice.beside_derived()}
     for name, count in parts:
-        if count:
-            index = circuit.indices(np.arange(start, start + count))
-            nodes.append(helper.make_node("Gather", [INPUT, index], [name], name=name, axis=0))
+        places[name] = given[start : start + count]
         start += count
+    nodes = []
+
+    def gather(source: str, index: Ints, name: str) -> None:
+        inputs = [source, circuit.indices(index)]
+        nodes.append(helper.make_node("Gather", inputs, [name], name=name, axis=0))
+
+    for name, index in places.items():
+        if len(index):
+            gather(INPUT, index, name)
     zero = circuit.whole([0])
+    checked = zero
     if circuit.hint_count:
-        looked_up = helper.make_node("HardSwish", ["zkml_ray/given"], ["zkml_ray/checked"])
-        nodes.append(looked_up)
-        # Read twice, or ezkl would not put the constant into a cell, and assign all hints again
-        # wherever one of them is taken out.
-        parts_of_hints = [zero, "zkml_ray/checked", zero]
-    else:
-        parts_of_hints = [zero, zero]
-    nodes.append(helper.make_node("Concat", parts_of_hints, [HINTS], axis=0))
-    return nodes, start + BLINDERS
+        looked_up = "zkml_ray/looked_up"
+        swish = helper.make_node("HardSwish", [looked_up], ["zkml_ray/digits"], "zkml_ray/digits")
+        nodes.append(swish)
+        checked = "zkml_ray/checked"
+        gather("zkml_ray/digits", advice.hints.places, checked)
+    # Zero is read twice, or ezkl would not put the constant into a cell, and would assign all hints
+    # again wherever one of them is taken out.
+    nodes.append(helper.make_node("Concat", [zero, checked, zero], [HINTS], axis=0))
+    return nodes
 
 
 def _shapes(graph: ModelGraph, nodes: Sequence[str]) -> Mapping[str, tuple[int, ...]]:

@@ -114,8 +114,8 @@ class Lowering:
             raise NotHintedError(f"boundary {name} is padded")
         return self.circuit.gather(view.wire.name, view.index.ravel()), view.wire.magnitude
 
-    def recipe(self) -> str:
-        """The recipe, for the chunk model's metadata."""
+    def recipe(self, advice: Mapping[str, int]) -> str:
+        """The recipe, for the chunk model's metadata; with the arguments of its input's layout."""
         numbers = self._numbers
         arithmetic = {
             "scale": numbers.scale,
@@ -124,7 +124,7 @@ class Lowering:
         }
         document = {
             "arithmetic": arithmetic,
-            "hints": self.circuit.hint_count,
+            "advice": dict(advice),
             "steps": self._steps,
         }
         return json.dumps(document, sort_keys=True, separators=(",", ":"))

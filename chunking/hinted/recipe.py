@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from zkml_ray.chunking.hinted.blinding import Advice
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.errors import RangeExceededError
@@ -33,7 +34,7 @@ def solve(model: onnx.ModelProto, incoming: Mapping[str, Sequence[int]], chunk_i
         chunk_id: For error messages.
 
     Returns:
-        The hints, in the order of the circuit's input.
+        The hints, in the order in which the circuit was made.
 
     Raises:
         RangeExceededError: A value does not fit the circuit's digits.
@@ -55,9 +56,15 @@ def solve(model: onnx.ModelProto, incoming: Mapping[str, Sequence[int]], chunk_i
     return np.concatenate(solver.hints) if solver.hints else np.zeros(0, dtype=np.int64)
 
 
-def hint_count(model: onnx.ModelProto) -> int:
-    """How many hints a chunk model's input begins with."""
-    return int(json.loads(_entry(model))["hints"])
+def advice_of(model: onnx.ModelProto) -> Advice:
+    """The layout of a chunk model's input."""
+    return Advice(**json.loads(_entry(model))["advice"])
+
+
+def filled(model: onnx.ModelProto, hints: Ints, given: Sequence[int]) -> list[int]:
+    """A chunk model's input: hints, values of incoming boundaries and salts, fresh blinders."""
+    numbers = Arithmetic(**json.loads(_entry(model))["arithmetic"])
+    return advice_of(model).filled(hints.tolist(), given, numbers.divisor)
 
 
 def _entry(model: onnx.ModelProto) -> str:

@@ -14,7 +14,7 @@ from zkml_ray.backend import BLINDING_ROWS
 from zkml_ray.chunking.cuts import SegmentCost, best_cuts
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.extract import hinted_size
+from zkml_ray.chunking.hinted.extract import cells_at, hinted_size
 from zkml_ray.chunking.hinted.numbers import MAX_OVERLAP_BITS, Arithmetic
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
@@ -29,8 +29,8 @@ from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 PRECISION_BITS: Final = 3
 """Weights get at least so many bits more than rounded values: their errors add up over a sum."""
 
-MIN_LOGROWS: Final = 6
-"""What a plan can hold; half of so small a table is its reserve."""
+MIN_LOGROWS: Final = 8
+"""Fewer rows have no room for values among blinders."""
 
 MORE_ROWS: Final = 5
 """So many doublings of the least number of rows are tried."""
@@ -208,7 +208,7 @@ class HintedPlanner:
             for columns in COLUMNS:
                 load = Load(
                     inner_columns=columns,
-                    cells=circuit.cells_at(columns),
+                    cells=cells_at(circuit, numbers, columns),
                     einsum_cells=0,
                     freivalds=False,
                     shuffle_cells=0,

@@ -16,7 +16,6 @@ from typing import Final, Literal, get_args
 from zkml_ray import backend
 from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.extract import BLINDER_BITS
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
@@ -252,14 +251,14 @@ def hinted_commitment(options: PlanOptions) -> CommitmentArguments:
     """How the boundaries of hinted circuits are committed to: for no more than their range.
 
     A narrower range packs more values into a hashed element. Two digits, because ezkl's forward
-    pass decomposes even inputs that the circuit does not: so the range holds blinders, too, and
-    the digits of the largest table that is tried.
+    pass decomposes even inputs that the circuit does not: so the range holds the digits of the
+    largest table that is tried, too.
 
     Raises:
         ChunkingError: The range is wider than commitments can be.
     """
     largest_table_bits = options.scale + PRECISION_BITS + MORE_ROWS - 1
-    bits = max(options.scale + options.range_bits + 2, largest_table_bits, BLINDER_BITS)
+    bits = max(options.scale + options.range_bits + 2, largest_table_bits)
     if bits > MAX_COMMITTED_BITS:
         raise ChunkingError(
             f"scale {options.scale} with values up to 2^{options.range_bits} needs {bits} bits a "

@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 from tests.unit.chunking.hinted_reference import Reference, Whole
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.extract import BLINDER_BITS, BLINDERS, extract_hinted_chunk
+from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
 from zkml_ray.chunking.hinted.numbers import PACKED_BITS, Arithmetic
-from zkml_ray.chunking.hinted.recipe import solve
+from zkml_ray.chunking.hinted.recipe import filled, solve
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.circuits import committed_tensors
 from zkml_ray.commitments.field import canonical
@@ -39,6 +39,7 @@ class HintedChunk:
     numbers: Arithmetic
     incoming: Sequence[CommittedTensor]
     outgoing: Sequence[CommittedTensor]
+    columns: int
 
     def quantised(self, arrays: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Whole]:
         """Inputs in whole numbers."""
@@ -52,13 +53,13 @@ class HintedChunk:
     def advice(self, inputs: Mapping[str, Whole]) -> list[int]:
         """The circuit's input: hints, values, salts, blinders."""
         values = {t.info.name: inputs[t.info.name].ravel() for t in self.incoming}
-        hints = solve(onnx.ModelProto.FromString(self.data), values, "chunk-000")
-        vector = hints.tolist()
+        model = onnx.ModelProto.FromString(self.data)
+        given: list[int] = []
         for flat in values.values():
-            vector += flat.tolist()
+            given += flat.tolist()
         for tensor in (*self.incoming, *self.outgoing):
-            vector += self.salts(tensor)
-        return [*vector, *range((1 << BLINDER_BITS) - BLINDERS, 1 << BLINDER_BITS)]
+            given += self.salts(tensor)
+        return filled(model, solve(model, values, "chunk-000"), given)
 
     def salts(self, tensor: CommittedTensor) -> list[int]:
         """The salts that `advice` puts beside a tensor."""
@@ -76,7 +77,7 @@ class HintedChunk:
         assert start == len(leaves)
         return found
 
-    def arguments(self, columns: int = 1) -> CircuitArguments:
+    def arguments(self) -> CircuitArguments:
         """Its circuit arguments."""
         spec = self.incoming[0].layout.packing
         return CircuitArguments(
@@ -84,7 +85,7 @@ class HintedChunk:
             param_scale=self.numbers.scale,
             decomp_base=spec.decomp_base,
             decomp_legs=spec.decomp_legs,
-            num_inner_cols=columns,
+            num_inner_cols=self.columns,
             logrows=self.numbers.logrows,
             lookup_range=(0, self.numbers.divisor - 1),
             kind="hinted",
@@ -93,7 +94,7 @@ class HintedChunk:
 
 
 def hinted_chunk(
-    proto: onnx.ModelProto, numbers: Arithmetic = NUMBERS, *, salted: bool = True
+    proto: onnx.ModelProto, numbers: Arithmetic = NUMBERS, *, salted: bool = True, columns: int = 1
 ) -> HintedChunk:
     """A model as one hinted chunk.
 
@@ -108,12 +109,14 @@ def hinted_chunk(
     committed = committed_tensors(crossings, packing, commitment)
     incoming = [committed[c.tensor.name] for c in crossings if 0 in c.consumers]
     outgoing = [committed[c.tensor.name] for c in crossings if c.producer == 0]
+    nodes = list(graph.nodes)
     return HintedChunk(
         graph=graph,
-        data=extract_hinted_chunk(graph, list(graph.nodes), incoming, outgoing, numbers),
+        data=extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers, columns=columns),
         numbers=numbers,
         incoming=incoming,
         outgoing=outgoing,
+        columns=columns,
     )
 
 

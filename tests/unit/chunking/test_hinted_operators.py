@@ -437,12 +437,12 @@ def test_ezkls_own_witness_is_what_the_evaluated_circuit_gives(
     name: str, salted: bool, tmp_path: Path
 ) -> None:
     case = CASES[name]
-    chunk = hinted_chunk(case.proto(), salted=salted)
+    chunk = hinted_chunk(case.proto(), salted=salted, columns=3)
     whole = chunk.quantised(inputs(case, NUMBERS))
     vector = chunk.advice(whole)
     path = saved(chunk, tmp_path)
-    arguments = chunk.arguments(columns=3)
-    (tmp_path / "settings.json").write_bytes(backend.derive_settings(path, arguments).data)
+    settings = backend.derive_settings(path, chunk.arguments())
+    (tmp_path / "settings.json").write_bytes(settings.data)
     compiled, witness = tmp_path / "circuit.ezkl", tmp_path / "witness.json"
     backend.compile_circuit(path, tmp_path / "settings.json", compiled)
     found = backend.generate_witness("chunk-000", [vector], compiled, witness)

@@ -7,6 +7,7 @@ circuits are laid out, in many blocks of few rows, so that a lack would show.
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -31,8 +32,9 @@ from tests.unit.chunking.test_hinted_operators import (
     weight,
 )
 from zkml_ray import backend
-from zkml_ray.chunking.hinted.extract import hinted_size, taken_alone
+from zkml_ray.chunking.hinted.extract import cells_at, hinted_size, taken_alone
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 
 COLUMNS = (1, 3, 6)
 SHORT = Arithmetic(scale=6, logrows=9, range_bits=5)
@@ -102,7 +104,6 @@ class Laid:
     """A circuit as planned and as laid out."""
 
     chunk: HintedChunk
-    columns: int
     planned_cells: int
     cells: int
     held: bool
@@ -111,27 +112,21 @@ class Laid:
 @pytest.fixture(scope="module")
 def laid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Laid]:
     """Every circuit with every number of columns."""
-    made: dict[str, tuple[HintedChunk, int, int]] = {}
+    made: dict[str, tuple[HintedChunk, int]] = {}
     asked = []
-    for name in WIDE:
-        for numbers in (SHORT, ONE_DIGIT):
-            # Hashing salts would need more rows, in columns of its own.
-            chunk = hinted_chunk(WIDE[name].proto(), numbers, salted=False)
-            vector = chunk.advice(chunk.quantised(inputs(WIDE[name], numbers)))
-            for columns in COLUMNS:
-                folder = tmp_path_factory.mktemp("laid")
-                path, settings = saved(chunk, folder), folder / "settings.json"
-                compiled, witness = folder / "circuit.ezkl", folder / "witness.json"
-                settings.write_bytes(backend.derive_settings(path, chunk.arguments(columns)).data)
-                backend.compile_circuit(path, settings, compiled)
-                backend.generate_witness("chunk-000", [vector], compiled, witness)
-                planned = json.loads(settings.read_text())["total_assignments"]
-                made[f"{name}, {numbers.digits} digits, {columns} columns"] = (
-                    chunk,
-                    columns,
-                    planned,
-                )
-                asked.append([str(path), str(settings), str(witness)])
+    for name, numbers, columns in itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS):
+        # Hashing salts would need more rows, in columns of its own.
+        chunk = hinted_chunk(WIDE[name].proto(), numbers, salted=False, columns=columns)
+        vector = chunk.advice(chunk.quantised(inputs(WIDE[name], numbers)))
+        folder = tmp_path_factory.mktemp("laid")
+        path, settings = saved(chunk, folder), folder / "settings.json"
+        compiled, witness = folder / "circuit.ezkl", folder / "witness.json"
+        settings.write_bytes(backend.derive_settings(path, chunk.arguments()).data)
+        backend.compile_circuit(path, settings, compiled)
+        backend.generate_witness("chunk-000", [vector], compiled, witness)
+        planned = json.loads(settings.read_text())["total_assignments"]
+        made[f"{name}, {numbers.digits} digits, {columns} columns"] = (chunk, planned)
+        asked.append([str(path), str(settings), str(witness)])
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("hinted_rows_child.py"))],
         input=json.dumps(asked),
@@ -142,10 +137,8 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Laid]:
     )
     answers = json.loads(done.stdout)
     return {
-        key: Laid(chunk=chunk, columns=columns, planned_cells=planned, cells=cells, held=held)
-        for (key, (chunk, columns, planned)), (cells, held) in zip(
-            made.items(), answers, strict=True
-        )
+        key: Laid(chunk=chunk, planned_cells=planned, cells=cells, held=held)
+        for (key, (chunk, planned)), (cells, held) in zip(made.items(), answers, strict=True)
     }
 
 
@@ -157,13 +150,13 @@ def test_planned_rows_hold_every_circuit(laid: dict[str, Laid]) -> None:
 
 def test_planned_rows_are_few_more_than_are_laid_out(laid: dict[str, Laid]) -> None:
     for name, found in laid.items():
-        spare = (backend.SPARE_ROWS + 1) * found.columns
+        spare = (backend.SPARE_ROWS + 1) * found.chunk.columns
         assert found.planned_cells <= 1.05 * found.cells + spare, name
 
 
 def test_circuits_fill_several_blocks_so_that_a_lack_would_show(laid: dict[str, Laid]) -> None:
     room = (1 << SHORT.logrows) - backend.BLINDING_ROWS
-    blocks = [found.cells / (room * found.columns) for found in laid.values()]
+    blocks = [found.cells / (room * found.chunk.columns) for found in laid.values()]
     assert sum(count > 4 for count in blocks) >= 6
 
 
@@ -175,8 +168,8 @@ def test_counted_cells_that_cuts_are_chosen_by_are_near_those_laid_out(
         circuit = hinted_size(
             chunk.graph, list(chunk.graph.nodes), chunk.incoming, chunk.outgoing, chunk.numbers
         )
-        counted = circuit.cells_at(found.columns)
-        assert abs(counted - found.cells) <= 0.1 * found.cells + 40 * found.columns, name
+        counted = cells_at(circuit, chunk.numbers, chunk.columns)
+        assert abs(counted - found.cells) <= 0.1 * found.cells + 40 * chunk.columns, name
 
 
 def test_only_vectors_that_are_read_one_element_at_a_time_are_counted_again() -> None:
@@ -197,5 +190,6 @@ def test_only_vectors_that_are_read_one_element_at_a_time_are_counted_again() ->
         ],
     )
     model = helper.make_model(graph)
-    helper.set_model_props(model, {"zkml_ray/recipe": '{"hints": 7}'})
+    advice = {"hints": 7, "derived": 1, "given": 1, "logrows": 9, "columns": 1}
+    helper.set_model_props(model, {METADATA_KEY: json.dumps({"advice": advice})})
     assert taken_alone(model) == 50 + (7 + 2)
