@@ -97,8 +97,8 @@ def chunks_of(
 ) -> Iterator[tuple[str, DerivedCircuits, ChunkPlan]]:
     data = models()[name]().SerializeToString()
     for how, options in (
-        ("search", PlanOptions(memory_bytes=memory_bytes)),
-        ("layers", PlanOptions(layers_per_chunk=1)),
+        ("search", PlanOptions(memory_bytes=memory_bytes, circuits="native")),
+        ("layers", PlanOptions(layers_per_chunk=1, circuits="native")),
     ):
         try:
             circuits = plan(parse_model(data, name), options)
