@@ -24,6 +24,9 @@ from benchmarks.processes import Outcome, watch
 
 ROOT = Path(__file__).resolve().parent.parent
 
+FIRST_METHOD = "first"
+"""How the keys of records were made that do not say it."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `Steps.of` reads."""
@@ -132,45 +135,45 @@ class Steps:
         settings = self.run("settings", variant)
         if settings.failure:
             return {"settings": asdict(settings), "setup": setup_record(settings)}
-        known = read_record(folder)
-        if known is not None:
-            former = known["settings"]["facts"].get("plan_sha256")
-            if former == settings.facts["plan_sha256"]:
-                return known
+        method = f"plan {settings.facts['plan_sha256']}"
+        if (known := read_record(folder, method)) is not None:
+            return known
         for kind in ("keys", "circuits"):
             shutil.rmtree(folder / kind, ignore_errors=True)
         setup = self.run("setup", variant)
         record = {"settings": asdict(settings), "setup": setup_record(setup)}
-        write_record(folder, record)
+        write_record(folder, record, method)
         return record
 
 
 def setup_record(found: Outcome) -> dict[str, Any]:
     """What a result file says about a setup."""
     if found.failure:
-        return {
-            "failure": found.failure,
-            "wall_s": found.wall_s,
-            "cpu_s": found.cpu_s,
-            "largest_bytes": found.largest_bytes,
-        }
+        names = ("failure", "stopped", "begun_s", "wall_s", "cpu_s", "largest_bytes", "total_bytes")
+        return {name: getattr(found, name) for name in names}
     return {"failure": "", **found.phases["setup"], **found.facts}
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """A variant's settings and setup, if its keys are made."""
+def read_record(folder: Path, method: str) -> dict[str, Any] | None:
+    """A variant's settings and setup, if its keys are made, and made by this method."""
     path = folder / "record.json"
     if not path.exists():
         return None
     record: dict[str, Any] = json.loads(path.read_text())
-    return record
+    return record if record.pop("method", FIRST_METHOD) == method else None
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write it, unless the setup failed."""
+def write_record(folder: Path, record: dict[str, Any], method: str) -> None:
+    """Write it, unless the setup failed.
+
+    Args:
+        folder: The variant's.
+        record: Settings and setup.
+        method: Names how the settings were found, with whatever they depend on.
+    """
     (folder / "record.json").unlink(missing_ok=True)
     if not record["setup"]["failure"]:
-        (folder / "record.json").write_text(json.dumps(record))
+        (folder / "record.json").write_text(json.dumps({**record, "method": method}))
 
 
 def say(text: str) -> None:

@@ -74,7 +74,9 @@ def make_settings(model: BenchmarkModel, given: argparse.Namespace, log: PhaseLo
         log.facts["search"] = json.loads((given.folder / "search.json").read_text())
         return
     else:
-        chosen = stock.split_settings(model, given.folder)
+        chosen, log.facts["tried"] = stock.split_settings(model, given.folder)
+        if not chosen:
+            log.facts["impossible"] = f"no split works: {log.facts['tried'][-1]['failure']}"
     log.facts["arguments"] = [settings["run_args"] for settings in chosen]
     log.facts["sizes"] = [tuning.sizes_of(settings) for settings in chosen]
 
