@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--max-error", type=float, default=0.0)
     parser.add_argument("--finalists", type=int, default=2)
+    parser.add_argument("--memory-bytes", type=int, default=None)
     parser.add_argument("--options", default="{}")
     parser.add_argument("--threads", type=int, default=None)
     given = parser.parse_args()
@@ -70,7 +71,13 @@ def make_settings(model: BenchmarkModel, given: argparse.Namespace, log: PhaseLo
         tried = [tuning.forward(model, part, one) for one in stock.calibration_inputs(model)]
         log.facts["max_error"] = max(one.error for one in tried)
     elif given.variant == "b":
-        tuning.finalists(model, given.folder, count=given.finalists, max_error=given.max_error)
+        tuning.finalists(
+            model,
+            given.folder,
+            count=given.finalists,
+            max_error=given.max_error,
+            memory_bytes=given.memory_bytes,
+        )
         log.facts["search"] = json.loads((given.folder / "search.json").read_text())
         return
     else:

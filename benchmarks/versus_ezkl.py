@@ -137,6 +137,7 @@ class Comparison:
         if variant == "b":
             more = ["--max-error", str(self._max_error())]
             more += ["--finalists", str(self._given.finalists)]
+            more += ["--memory-bytes", str(self._steps.limit_bytes)]
         settings = self._steps.run("settings", variant, threads=1, more=more)
         made: dict[str, Any] = {"settings": asdict(settings)}
         if settings.failure:
@@ -152,26 +153,45 @@ class Comparison:
         return made
 
     def _best_finalist(self, folder: Path) -> tuple[Outcome, list[dict[str, Any]]]:
-        """Prove (b)'s finalists once; the fastest becomes the variant."""
-        best: tuple[float, Path] | None = None
-        trials, setups = [], {}
+        """Prove (b)'s finalists once; the fastest becomes the variant.
+
+        One that fails, or that memory stops, leaves the others their turn. Only the best so far
+        keeps its keys: they are gigabytes.
+        """
+        best: tuple[float, Path, Outcome] | None = None
+        trials = []
+        setup: Outcome | None = None
         for candidate in sorted(folder.glob("finalist-*")):
-            setups[candidate] = found = self._steps.run("setup", "b", folder=candidate)
+            setup = found = self._steps.run("setup", "b", folder=candidate)
+            step = "setup"
             if not found.failure:
-                found = self._steps.run("prove", "b", folder=candidate)
+                found, step = self._steps.run("prove", "b", folder=candidate), "prove"
             spent = None if found.failure else total_s("b", asdict(found))
-            if spent is not None and (best is None or spent < best[0]):
-                best = spent, candidate
-            trials.append({"finalist": candidate.name, "total_s": spent, "failure": found.failure})
+            trials.append(
+                {
+                    "finalist": candidate.name,
+                    "step": step,
+                    "total_s": spent,
+                    "largest_bytes": found.largest_bytes,
+                    "stopped": found.stopped,
+                    "failure": found.failure,
+                }
+            )
             say(f"b, {candidate.name}: {found.failure or f'{spent:.2f} s'}")
-        setup = setups[best[1] if best else candidate]
+            loser = candidate
+            if spent is not None and (best is None or spent < best[0]):
+                loser = best[1] if best else None
+                best = spent, candidate, setup
+            if loser is not None:
+                shutil.rmtree(loser)
+        if setup is None:
+            raise RuntimeError("the search left no finalist")
         if best is None:
-            setup = replace(setup, failure=setup.failure or "no finalist could be proved")
-        else:
-            (best[1] / "part-000").replace(folder / "part-000")
-        for candidate in setups:  # keys of gigabytes
-            shutil.rmtree(candidate)
-        return setup, trials
+            why = "; ".join(trial["failure"] for trial in trials)
+            return replace(setup, failure=f"no finalist could be proved: {why}"), trials
+        best[1].joinpath("part-000").replace(folder / "part-000")
+        best[1].rmdir()
+        return best[2], trials
 
     def _max_error(self) -> float:
         """The largest error that (b) may have on the calibration inputs: (a)'s."""

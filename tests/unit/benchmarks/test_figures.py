@@ -7,7 +7,14 @@ import pytest
 
 from benchmarks.accuracy import compare
 from benchmarks.big import covered_s, extrapolated
-from benchmarks.tuning import columns_needed, estimated_cost, smallest_logrows
+from benchmarks.tuning import (
+    Arguments,
+    Candidate,
+    columns_needed,
+    estimated_cost,
+    in_order,
+    smallest_logrows,
+)
 
 SETTINGS = {
     "total_assignments": 100_000,
@@ -49,6 +56,27 @@ def test_lookup_tables_and_unused_rows_cost():
     plain = estimated_cost(SETTINGS, 2, 14)
     assert estimated_cost({**SETTINGS, "required_lookups": ["Erf"]}, 2, 14) > plain
     assert estimated_cost(SETTINGS, 2, 18) > plain  # one block of 2^18 rows, mostly empty
+
+
+def candidate(logrows: int, cost: float, memory_bytes: int) -> Candidate:
+    arguments = Arguments(
+        input_scale=7,
+        param_scale=7,
+        scale_rebase_multiplier=1,
+        decomp_base=128,
+        decomp_legs=4,
+        num_inner_cols=2,
+        logrows=logrows,
+    )
+    return Candidate(arguments=arguments, cost=cost, memory_bytes=memory_bytes)
+
+
+def test_candidates_that_do_not_fit_the_memory_come_last_the_smallest_first():
+    found = [candidate(12, 1.0, 90), candidate(13, 2.0, 80), candidate(14, 4.0, 40)]
+    found.append(candidate(15, 3.0, 50))
+    order = [one.arguments.logrows for one in in_order(found, 60)]
+    assert order == [15, 14, 13, 12]
+    assert [one.arguments.logrows for one in in_order(found, None)] == [12, 13, 15, 14]
 
 
 def test_accuracy_compares_classes_and_names_the_images_that_differ():
