@@ -112,6 +112,8 @@ class Lowering:
         view = self.view(name)
         if (view.index < 0).any():
             raise NotHintedError(f"boundary {name} is padded")
+        index = self.circuit.indices(view.index.ravel())
+        self._steps.append({"do": "give", "boundary": name, "wire": view.wire.name, "index": index})
         return self.circuit.gather(view.wire.name, view.index.ravel()), view.wire.magnitude
 
     def recipe(self) -> str:
