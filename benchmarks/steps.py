@@ -14,15 +14,18 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.models.registry import BenchmarkModel
 from benchmarks.processes import Outcome, watch
 
 ROOT = Path(__file__).resolve().parent.parent
+
+OPTIONS: Final[Mapping[str, Any]] = {"scale": 11, "circuits": "auto"}
+"""PlanOptions of every benchmark of zkml_ray, where the command line says nothing else."""
 
 FIRST_METHOD = "first"
 """How the keys of records were made that do not say it."""
@@ -32,10 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `Steps.of` reads."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     parser.add_argument("--sample", type=int, default=0, help="which of the model's inputs")
-    parser.add_argument("--options", default="{}", help="zkml_ray's PlanOptions, as JSON")
+    parser.add_argument(
+        "--options", default="{}", help=f"zkml_ray's PlanOptions, as JSON, over {OPTIONS}"
+    )
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "benchmarks")
     parser.add_argument("--memory-limit-gib", type=float, default=0.92 * memory_gib)
     parser.add_argument("--time-limit-s", type=float, default=7200)
+
+
+def merged_options(given: str) -> dict[str, Any]:
+    """PlanOptions: the benchmarks' own, and over them what the command line gives as JSON."""
+    return {**OPTIONS, **json.loads(given)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +74,7 @@ class Steps:
         return cls(
             model=model,
             sample=given.sample,
-            options=given.options,
+            options=json.dumps(merged_options(given.options)),
             cache=given.cache.resolve(),
             limit_bytes=int(given.memory_limit_gib * (1 << 30)),
             limit_s=given.time_limit_s,

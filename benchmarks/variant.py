@@ -21,14 +21,18 @@ import numpy as np
 from benchmarks import stock, tuning
 from benchmarks.models.registry import MODELS, BenchmarkModel, FloatArray
 from benchmarks.processes import PhaseLog
-from zkml_ray import prove_distributed, verify
+from zkml_ray import names, prove_distributed, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import document_digest
 from zkml_ray.chunking.load import load_model
 from zkml_ray.events import ChunkMoved, Event, StageStarted
+from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.manifest import Manifest
+from zkml_ray.schema.plan import Plan
 from zkml_ray.srs import ensure_srs
 from zkml_ray.stages.plan import PlanOptions, plan
+from zkml_ray.stores import open_store
+from zkml_ray.stores.layout import RunLayout
 
 
 def main() -> None:
@@ -107,7 +111,7 @@ def ours(model: BenchmarkModel, given: argparse.Namespace, log: PhaseLog) -> Non
         with log.phase("settings"):
             planned = plan(load_model(model.path), options).plan
         log.facts["plan_sha256"] = document_digest(planned.model_dump(mode="json"))
-        log.facts["logrows"] = [chunk.arguments.logrows for chunk in planned.chunks]
+        log.facts |= circuits_of(planned)
         for logrows in set(log.facts["logrows"]):
             ensure_srs(logrows)
         return
@@ -161,7 +165,8 @@ def run_ours(
             raise RuntimeError(f"{log.facts['keys_made']} keys were made: this was no warm run")
         log.facts["options"] = options.choices().model_dump(mode="json")
         log.facts["scales"] = sorted({chunk.arguments.input_scale for chunk in run.plan.chunks})
-        log.facts["logrows"] = [chunk.arguments.logrows for chunk in run.plan.chunks]
+        log.facts |= circuits_of(run.plan)
+        add_predictions(log.facts["chunks"], stored_forecast(store, run.run_id))
         log.facts["witness_s"] = witnessed
         log.facts["ray_start_s"] = planned[0] - log.phases["prove"]["start_s"]
     for stage in run.manifest.stages:
@@ -178,6 +183,33 @@ def run_ours(
     )
     log.facts["max_error"] = float(same_input.max())
     log.facts["mean_error"] = float(same_input.mean())
+
+
+def circuits_of(plan: Plan) -> dict[str, Any]:
+    """What a benchmark keeps of a plan: per chunk, the kind of its circuit and its size."""
+    arguments = [chunk.arguments for chunk in plan.chunks]
+    return {
+        "kinds": [one.kind for one in arguments],
+        "range_bits": sorted({one.range_bits for one in arguments if one.kind == "hinted"}),
+        "logrows": [one.logrows for one in arguments],
+        "columns": [one.num_inner_cols for one in arguments],
+        "rows": [chunk.num_rows for chunk in plan.chunks],
+        "operators": [" ".join(chunk.operators) for chunk in plan.chunks],
+    }
+
+
+def stored_forecast(store: str, run_id: str) -> Forecast:
+    """What a run's plan was expected to cost, as its coordinator stored it."""
+    key = RunLayout("default", run_id).run_key(names.FORECAST)
+    return Forecast.model_validate_json(open_store(store).get(key, max_bytes=1 << 24))
+
+
+def add_predictions(chunks: list[dict[str, Any]], forecast: Forecast) -> None:
+    """Put beside what was measured of every chunk what had been predicted."""
+    for chunk in chunks:
+        expected = forecast.of(chunk["chunk"])
+        chunk["predicted_prove_s"] = expected.prove_s
+        chunk["predicted_peak_bytes"] = expected.peak_bytes
 
 
 def describe(manifest: Manifest) -> dict[str, Any]:

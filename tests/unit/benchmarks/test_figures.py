@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import compare
+from benchmarks.accuracy import compare, top1
 from benchmarks.big import covered_s, extrapolated
 from benchmarks.tuning import (
     Arguments,
@@ -79,11 +79,13 @@ def test_candidates_that_do_not_fit_the_memory_come_last_the_smallest_first():
     assert [one.arguments.logrows for one in in_order(found, None)] == [12, 13, 15, 14]
 
 
-def test_accuracy_compares_classes_and_names_the_images_that_differ():
+def test_accuracy_compares_classes_and_names_the_inputs_that_differ():
     floats = np.array([[1.0, 0.0], [0.2, 0.8], [0.6, 0.4]])
     quantised = np.array([[0.9, 0.0], [0.3, 0.7], [0.4, 0.5]])
-    found = compare(floats, quantised, np.array([0, 1, 1]))
-    assert found["float_top1"] == pytest.approx(2 / 3)
-    assert found["quantised_top1"] == 1.0
-    assert found["disagreeing_images"] == [2]
+    labels = np.array([0, 1, 1])
+    found = compare(floats, quantised, labels)
+    assert top1(floats, labels) == pytest.approx(2 / 3)
+    assert found["top1"] == 1.0
+    assert found["disagreeing_inputs"] == [2]
     assert found["max_abs_error"] == pytest.approx(0.2)
+    assert compare(floats, quantised, None).keys() == {"max_abs_error", "mean_abs_error"}

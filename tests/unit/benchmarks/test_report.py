@@ -177,16 +177,20 @@ def test_every_row_of_a_table_has_the_header_s_columns():
     assert "6.00x" in ratio_table([result])[2]
 
 
-def test_accuracy_is_shown_in_points():
+def test_accuracy_is_shown_beside_stock_and_in_points():
+    ours = {"mean_abs_error": 0.00046, "max_abs_error": 0.02, "top1": 0.9775, "agreement": 0.9975}
     result = {
         "title": "M",
-        "images": 400,
+        "inputs": 400,
         "float_top1": 0.98,
-        "quantised_top1": 0.9775,
-        "agreement": 0.9975,
-        "max_abs_error": 0.02,
+        "ours": ours,
+        "stock": {"mean_abs_error": 0.00063, "max_abs_error": 0.03, "top1": 0.98},
     }
-    assert "-0.25 points" in accuracy_table([result])[2]
+    line = accuracy_table([result])[2]
+    assert "| 0.00046 | 0.00063 | 0.0200 | 0.0300 |" in line
+    assert "-0.25 points" in line
+    del result["float_top1"]
+    assert accuracy_table([result])[2].count("-") == 4
 
 
 def test_marked_blocks_are_replaced_and_the_rest_is_kept():
