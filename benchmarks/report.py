@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -110,7 +111,7 @@ def big_table(results: Results) -> list[str]:
                 lines.append(f"| predicted memory of one circuit | {low} to {high} |")
         if proved := result.get("proved"):
             lines += [
-                f"| proved with | `--memory {result['memory']}`, {proved['chunks']} chunks |",
+                f"| proved with | `--memory {result['memory']}`, {chunks_in_words(proved)} |",
                 f"| largest process, measured | {gib(proved['largest_bytes'])} |",
                 f"| proving, sum over workers | {seconds(proved['prove_worker_s'])} |",
                 f"| wall time with a chunk in hand | {seconds(proved['busy_wall_s'])} |",
@@ -126,6 +127,12 @@ def big_table(results: Results) -> list[str]:
                 f"wall {seconds(more['busy_wall_s'])} |"
             )
     return lines
+
+
+def chunks_in_words(proved: Mapping[str, Any]) -> str:
+    """How many chunks of which kind."""
+    kinds = Counter(proved["circuits"]["kinds"])
+    return ", ".join(f"{count} {kind} chunks" for kind, count in sorted(kinds.items()))
 
 
 def commitment_table(result: Mapping[str, Any]) -> list[str]:
