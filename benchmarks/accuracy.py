@@ -322,9 +322,10 @@ def main() -> None:
     parser.add_argument("--checked", type=int, default=3)
     parser.add_argument("--options", default="{}", help=f"PlanOptions, over {OPTIONS}")
     given = parser.parse_args()
+    model = MODELS[given.model]
     found = measure(
-        MODELS[given.model],
-        PlanOptions(**merged_options(given.options)),
+        model,
+        PlanOptions(**merged_options(given.options, model)),
         count=given.inputs,
         processes=given.processes,
         checked=given.checked,
