@@ -339,7 +339,7 @@ def _step(step: str, given: argparse.Namespace, result: dict[str, Any]) -> None:
             environment=environment,
             limit_bytes=int(given.memory_limit_gib * (1 << 30)),
             limit_s=given.size_limit_s if step == "size" else float("inf"),
-            quiet=step == "size",
+            quiet=step != "prove",
         )
     if step == "plan":
         if found.failure:
