@@ -165,7 +165,10 @@ def _witness(chunk: ChunkPlan, compiled: Path, tensors: Sequence[Sequence[int]])
         data, made = Path(scratch) / "input.json", Path(scratch) / "witness.json"
         field = [[encode(v) for v in tensor] for tensor in tensors]
         data.write_text(json.dumps({"input_data": field}))
-        ezkl.gen_witness(str(data), str(compiled), str(made))
+        try:
+            ezkl.gen_witness(str(data), str(compiled), str(made))
+        except RuntimeError as error:
+            raise RuntimeError(f"{chunk.id}: a value left its circuit's range ({error})") from None
         found: dict[str, Any] = json.loads(made.read_text())
     low, high = chunk.arguments.lookup_range
     if found["min_lookup_inputs"] < low or found["max_lookup_inputs"] > high:

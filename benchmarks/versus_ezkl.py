@@ -99,6 +99,9 @@ class Comparison:
                     ready[variant] = self._prepared(variant)
                 if ready[variant]:
                     ready[variant] = self._measure(variant, repeat)
+        if self._given.discard_keys:
+            for variant in order:
+                shutil.rmtree(self._steps.folder(variant))
 
     def _measure(self, variant: str, repeat: int) -> bool:
         """Run a variant once; False where it was stopped."""
@@ -232,7 +235,12 @@ def main() -> None:
     parser.add_argument("--variants", default=None, help="of a,b,c,d1,dN; default: all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--replace", action="store_true", help="drop the variants' former runs")
-    parser.add_argument("--max-error", type=float, default=None, help="bound for (b)'s search")
+    parser.add_argument(
+        "--discard-keys", action="store_true", help="at the end; one model's take up to 40 GB"
+    )
+    parser.add_argument(
+        "--max-error", type=float, default=None, help="bound for (b)'s search; default: (a)'s"
+    )
     parser.add_argument("--finalists", type=int, default=3, help="of (b)'s search, to be proved")
     add_arguments(parser)
     given = parser.parse_args()
