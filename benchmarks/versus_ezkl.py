@@ -235,9 +235,7 @@ def main() -> None:
     parser.add_argument("--variants", default=None, help="of a,b,c,d1,dN; default: all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--replace", action="store_true", help="drop the variants' former runs")
-    parser.add_argument(
-        "--discard-keys", action="store_true", help="at the end; one model's take up to 40 GB"
-    )
+    parser.add_argument("--discard-keys", action="store_true", help="at the end; they are large")
     parser.add_argument(
         "--max-error", type=float, default=None, help="bound for (b)'s search; default: (a)'s"
     )
