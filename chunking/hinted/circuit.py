@@ -5,9 +5,14 @@ raised, so nothing is rebased. The one lookup is `HardSwish` at scale 0, which i
 whole numbers >= 0 (round(x (x + 3) / 6) is 1 and 2 for x = 1 and 2): its table, which starts at 0,
 is a range check that passes its input on.
 
-Everything looked up must lead to an output, or tract drops it. `finish` therefore gives a tensor of
-one zero, which the caller adds to something that is committed to; that it is zero follows from
-the checks it is made of.
+Everything looked up must lead to an output, or tract drops it. `finish` therefore sums up what was
+looked up, times a zero that tract does not know to be one, and the caller adds that to something
+that is committed to.
+
+A function (Erf, Exp) has a table over the same digits, which then serves for all range checks: a
+second table would make every column dearer. It works on numbers of a nominal scale above zero; a
+product with 2^-k is how a number gets one, at no cost. What is computed from a function's results
+keeps that scale.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -26,6 +32,10 @@ from zkml_ray.errors import ChunkingError
 _CONSTANT_BITS: Final = 126
 _ISOLATION_BITS: Final = 100
 """v and v 2^100 both lie in the table only if v is zero."""
+
+
+GIVEN: Final = "zkml_ray/given"
+"""The hints as they are given."""
 
 
 class Circuit:
@@ -48,7 +58,8 @@ class Circuit:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._padded: dict[str, str] = {}
         self._powers: dict[tuple[int, int], str] = {}
-        self._derived: list[tuple[str, int]] = []
+        self._derived: dict[int, list[str]] = {}
+        self._function: tuple[str, int] | None = None
         self._products: list[str] = []
         self._product_bound = 0
         self._zero = ""
@@ -60,7 +71,7 @@ class Circuit:
 
     # Constants and plain operators.
 
-    def whole(self, values: Ints | Sequence[int]) -> str:
+    def whole(self, values: npt.NDArray[Any] | Sequence[float]) -> str:
         """A constant tensor of whole numbers (float32, exactly)."""
         array = np.asarray(values, dtype=np.float64)
         exact = array.astype(np.float32)
@@ -138,10 +149,55 @@ class Circuit:
         padded = np.where(index < 0, 0, index + 1)
         return self.node("Gather", ["zkml_ray/hints", self.indices(padded)], axis=0)
 
-    def check_digits(self, tensor: str, count: int) -> None:
-        """Hold a flat tensor's elements in the table's range [0, T)."""
-        self._derived.append((tensor, count))
-        self.cells += 3 * count
+    def check_digits(self, tensor: str, count: int, nominal: int = 0) -> None:
+        """Hold a flat tensor's elements in the table's range [0, T).
+
+        Args:
+            tensor: Flat.
+            count: Its elements.
+            nominal: Its nominal scale: zero, or that of a function that this circuit looks up.
+        """
+        self._derived.setdefault(nominal, []).append(tensor)
+        self.cells += 2 * count
+
+    def function(self, op: str, tensor: str, count: int, nominal: int) -> str:
+        """Look up a function of digits; the result's nominal scale is the argument's.
+
+        Args:
+            op: "Erf" or "Exp".
+            tensor: Nominal scale 0; its elements are held in the table's range by this.
+            count: Its elements.
+            nominal: log2 of the fixed-point denominator of argument and result.
+
+        Raises:
+            ChunkingError: The circuit has another function already: every table makes every
+                column dearer.
+        """
+        self._function = self._function or (op, nominal)
+        if self._function != (op, nominal):
+            raise ChunkingError(f"a circuit with {self._function[0]} cannot have {op} as well")
+        self.cells += count
+        return self.node(op, [self.raised(tensor, 0, nominal)])
+
+    def raised(self, tensor: str, nominal: int, target: int) -> str:
+        """The same numbers at a higher nominal scale; free.
+
+        Never of a constant: tract would compute the product, and the number would be another.
+        """
+        if nominal == target:
+            return tensor
+        return self.node(
+            "Mul", [tensor, self._constant(np.asarray([2.0 ** (nominal - target)], np.float32))]
+        )
+
+    @property
+    def checks_hints_alone(self) -> bool:
+        """Whether hints are looked up in the range table, which hands them on.
+
+        A circuit with a function has only that one's table, over the same digits; what it gives
+        for a hint is of no use, so that hints are looked up beside their use.
+        """
+        return self._function is None
 
     def check_zero(self, total: str, bound: int) -> None:
         """Hold a scalar, a sum of products of digits, at zero.
@@ -163,9 +219,6 @@ class Circuit:
         """
         key = (bits, count)
         if key not in self._powers:
-            if count == 1:
-                self._powers[key] = self.whole([1])
-                return self._powers[key]
             run = min(count, _CONSTANT_BITS // bits + 1)
             low = self.whole(2.0 ** (bits * np.arange(run)))
             part = self.add(low, self._dynamic_zero(), run)
@@ -181,36 +234,49 @@ class Circuit:
             self._powers[key] = self.gather(whole, np.arange(count))
         return self._powers[key]
 
+    def dynamic(self, value: int) -> str:
+        """A tensor [1] of a number that tract does not know to be constant."""
+        return self.add(self.whole([value]), self._dynamic_zero(), 1)
+
+    def sum_rows(self, tensor: str, size: int) -> str:
+        """Sums of a matrix's rows: [rows]."""
+        self.cells += size
+        return self.node("ReduceSum", [tensor, self.indices([1])], keepdims=0)
+
     def _dynamic_zero(self) -> str:
         if not self._zero:
             first = self.hinted(np.asarray([0], dtype=np.int64))
             self._zero = self.subtract(first, first, 1)
         return self._zero
 
-    def finish(self) -> str:
-        """Emit the remaining checks; the name of a tensor [1] that is zero if they hold."""
-        parts = [self._dynamic_zero()]
+    def finish(self) -> tuple[str, int]:
+        """Emit the remaining checks.
+
+        Returns:
+            A tensor [1] that is zero whatever the checks say, and depends on all of them, to be
+            added to something that is committed to; and its nominal scale.
+        """
+        table, top = self._function or ("HardSwish", 0)
+        checked = [
+            self.raised(tensor, nominal, top)
+            for nominal, tensors in self._derived.items()
+            for tensor in tensors
+        ]
         if self._products:
             total = self._products[0]
             for other in self._products[1:]:
                 total = self.add(total, other, 1)
             far = self.multiply(total, self.whole([2.0**_ISOLATION_BITS]), 1)
-            parts += [self._lookup(total, 1), self._lookup(far, 1)]
-        if self._derived:
-            derived = self.concat([tensor for tensor, _ in self._derived])
-            looked_up = self.node("HardSwish", [derived])
-            axis = self.indices([0])
-            after = self.node("ReduceSum", [looked_up, axis], keepdims=1)
-            before = self.node("ReduceSum", [derived, axis], keepdims=1)
-            parts.append(self.subtract(after, before, 1))
-        zero = parts[0]
-        for part in parts[1:]:
-            zero = self.add(zero, part, 1)
-        return zero
-
-    def _lookup(self, tensor: str, count: int) -> str:
-        self.cells += count
-        return self.node("HardSwish", [tensor])
+            checked += [self.raised(tensor, 0, top) for tensor in (total, far)]
+            self.cells += 4
+        if self._function and self.hint_count:
+            checked.append(self.raised(GIVEN, 0, top))
+            self.cells += self.hint_count
+        if not checked:
+            return self._dynamic_zero(), 0
+        looked_up = self.node(table, [self.concat(checked)])
+        found = self.node("ReduceSum", [looked_up, self.indices([0])], keepdims=1)
+        return self.multiply(found, self._dynamic_zero(), 1), top
 
     def _constant(self, array: np.ndarray) -> str:
         key = (array.dtype.str, array.shape, array.tobytes())

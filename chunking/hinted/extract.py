@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.circuit import GIVEN, Circuit
 from zkml_ray.chunking.hinted.lower import Lowering
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY
@@ -109,7 +109,7 @@ def _built(
                 f"boundary {tensor.info.name} reaches {numbers.value_bound}, more than its "
                 "packing holds"
             )
-    zero = circuit.finish()
+    zero, nominal = circuit.finish()
     outputs = []
     touched = [*incoming, *outgoing]
     salts = [f"zkml_ray/salts_{index}" for index in range(len(touched))]
@@ -124,7 +124,9 @@ def _built(
         if index == len(touched) - 1:
             # What is looked up must lead to an output.
             count = layout.salt_count if salted else layout.element_count
-            kept = circuit.add(salts[index] if salted else source, zero, count)
+            source = circuit.raised(source, 0, nominal)
+            kept = salts[index] if salted else source
+            kept = circuit.add(circuit.raised(kept, 0, nominal if salted else 0), zero, count)
             source, salts[index] = (source, kept) if salted else (kept, salts[index])
         salt = None
         if salted:
@@ -163,7 +165,7 @@ def _taken_apart(
     circuit: Circuit, incoming: Sequence[CommittedTensor], touched: Sequence[CommittedTensor]
 ) -> tuple[list[onnx.NodeProto], int]:
     """The nodes that take the input vector apart, and its length."""
-    parts = [("zkml_ray/given", circuit.hint_count)]
+    parts = [(GIVEN, circuit.hint_count)]
     parts += [(f"zkml_ray/incoming_{i}", t.layout.element_count) for i, t in enumerate(incoming)]
     parts += [(f"zkml_ray/salts_{i}", t.layout.salt_count) for i, t in enumerate(touched)]
     nodes, start = [], 0
@@ -173,13 +175,11 @@ def _taken_apart(
             nodes.append(helper.make_node("Gather", [INPUT, index], [name], name=name, axis=0))
         start += count
     zero = circuit.whole([0])
-    if circuit.hint_count:
-        looked_up = helper.make_node("HardSwish", ["zkml_ray/given"], ["zkml_ray/checked"])
-        nodes.append(looked_up)
-        parts_of_hints = [zero, "zkml_ray/checked"]
-    else:
-        parts_of_hints = [zero, zero]
-    nodes.append(helper.make_node("Concat", parts_of_hints, ["zkml_ray/hints"], axis=0))
+    hints = GIVEN if circuit.hint_count else zero
+    if circuit.hint_count and circuit.checks_hints_alone:
+        hints = "zkml_ray/checked"
+        nodes.append(helper.make_node("HardSwish", [GIVEN], [hints]))
+    nodes.append(helper.make_node("Concat", [zero, hints], ["zkml_ray/hints"], axis=0))
     return nodes, start + BLINDERS
 
 

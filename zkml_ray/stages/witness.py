@@ -85,8 +85,8 @@ def forward(
     tensors = [list(incoming[name].values) for name in chunk.inputs]
     tensors += [list(salts[name]) for name in chunk.touched() if salts[name]]
     if chunk.arguments.kind == "hinted":
-        values = {name: incoming[name].values for name in chunk.inputs}
-        tensors = [_advice(chunk.id, circuit, values, tensors)]
+        read = {name: incoming[name].values for name in chunk.inputs}
+        tensors = [_advice(chunk.id, circuit, read, tensors)]
     witness = backend.generate_witness(chunk.id, tensors, circuit.compiled, witness_path)
     _check_lookups(chunk, witness.lookup_inputs)
     outgoing: dict[str, BoundaryValues] = {}
