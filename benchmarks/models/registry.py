@@ -89,6 +89,7 @@ MODELS = {
             title="encoder block",
             path=_HERE / "encoder_block.onnx",
             inputs=_seeded_inputs(BLOCK.tokens, BLOCK.width),
+            scale=12,
         ),
     )
 }
