@@ -32,12 +32,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import ezkl
-import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from zkml_ray.canonical import canonical_json
-from zkml_ray.chunking.hinted.extract import taken_alone
 from zkml_ray.commitments.field import decode, encode
 from zkml_ray.errors import ConfigError, RangeExceededError, StageError
 from zkml_ray.schema.plan import CircuitArguments
@@ -201,6 +197,11 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
     setup fail. The circuit's own operators need no range check; one that did could not be laid out
     without the tables, so leaving them out can refuse a proof but admit none.
     """
+    # Imported here, as below: who verifies by a plan's digest needs no onnx.
+    import onnx
+
+    from zkml_ray.chunking.hinted.extract import taken_alone
+
     args = run_args(arguments)
     counted = json.loads(settings_for(onnx_path, args).data)
     length = int(counted["module_sizes"]["polycommit"][0])
@@ -220,6 +221,10 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
 
 def _summing_cells(length: int, arguments: CircuitArguments, *, ignored: bool) -> int:
     """Cells of a circuit that adds up its input, with or without decomposing it."""
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
     args = run_args(arguments)
     args.ignore_range_check_inputs_outputs = ignored
     axis = numpy_helper.from_array(np.asarray([0], dtype=np.int64), "axis")
