@@ -43,7 +43,7 @@ EZKL_VERSION: Final[str] = "23.0.5"
 """The only version whose settings, keys and proofs this package understands."""
 
 SPARE_ROWS: Final[int] = 16
-SPARE_SHARE: Final[int] = 64
+SPARE_SHARE: Final[int] = 50
 """A hinted circuit gets so many more rows than were counted, and one in so many."""
 
 BLINDING_ROWS: Final[int] = 8
@@ -162,7 +162,7 @@ def run_args(arguments: CircuitArguments) -> Any:
     args.disable_freivalds = True
     args.check_mode = "unsafe"
     args.input_scale = 0 if hinted else arguments.input_scale
-    args.param_scale = 0 if hinted else arguments.param_scale
+    args.param_scale = arguments.param_scale
     args.scale_rebase_multiplier = arguments.scale_rebase_multiplier
     args.decomp_base = arguments.decomp_base
     args.decomp_legs = arguments.decomp_legs
@@ -191,58 +191,32 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
     """Settings of a circuit whose input is committed to as a polynomial.
 
     `ezkl.gen_settings` counts a decomposition of the input, with its range checks, as it would make
-    of a private one, and a whole vector wherever one element of it is taken out; the circuit that
-    is compiled has neither. What a decomposition of so many elements takes is found with a model
-    that does nothing else. The count decides only how many columns there are: one too low makes
-    setup fail. The circuit's own operators need no range check; one that did could not be laid out
-    without the tables, so leaving them out can refuse a proof but admit none.
+    of a private one; and, because it takes nothing for assigned while it counts, it counts what
+    only renames numbers. The circuit that is compiled has neither. So the rows are those that the
+    chunk model says it takes (`recipe.cell_count`). The count decides only how many columns there
+    are: one too low makes setup fail. The circuit's own operators need no range check; one that did
+    could not be laid out without the tables, so leaving them out can refuse a proof but admit none.
     """
-    # Imported here, as below: who verifies by a plan's digest needs no onnx.
+    # Imported here: who verifies by a plan's digest needs no onnx.
     import onnx
 
-    from zkml_ray.chunking.hinted.extract import taken_alone
+    from zkml_ray.chunking.hinted.recipe import cell_count
 
-    args = run_args(arguments)
-    counted = json.loads(settings_for(onnx_path, args).data)
-    length = int(counted["module_sizes"]["polycommit"][0])
-    checked, plain = (_summing_cells(length, arguments, ignored=i) for i in (False, True))
-    cells = counted["total_assignments"] - checked + (plain - length)
-    cells -= taken_alone(onnx.load(onnx_path))
+    counted = json.loads(settings_for(onnx_path, run_args(arguments)).data)
     columns = arguments.num_inner_cols
-    rows = -(-cells // columns)
-    rows += SPARE_ROWS + rows // SPARE_SHARE
+    cells = with_spare_rows(cell_count(onnx.load(onnx_path), columns), columns)
     counted |= {
-        "num_rows": rows,
-        "total_assignments": rows * columns,
+        "num_rows": cells // columns,
+        "total_assignments": cells,
         "required_range_checks": [],
     }
     return Settings.read(canonical_json(counted))
 
 
-def _summing_cells(length: int, arguments: CircuitArguments, *, ignored: bool) -> int:
-    """Cells of a circuit that adds up its input, with or without decomposing it."""
-    import numpy as np
-    import onnx
-    from onnx import numpy_helper
-
-    args = run_args(arguments)
-    args.ignore_range_check_inputs_outputs = ignored
-    axis = numpy_helper.from_array(np.asarray([0], dtype=np.int64), "axis")
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("ReduceSum", ["x", "axis"], ["y"], keepdims=1)],
-        "sum",
-        [value("x", onnx.TensorProto.FLOAT, [length])],
-        [value("y", onnx.TensorProto.FLOAT, [1])],
-        [axis],
-    )
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9
-    )
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        path = Path(folder) / "sum.onnx"
-        path.write_bytes(model.SerializeToString())
-        return int(json.loads(settings_for(path, args).data)["total_assignments"])
+def with_spare_rows(cells: int, columns: int) -> int:
+    """The cells that a hinted circuit of so many counted cells is given."""
+    rows = -(-cells // columns)
+    return (rows + SPARE_ROWS + rows // SPARE_SHARE) * columns
 
 
 def settings_for(onnx_path: Path, args: Any) -> Settings:

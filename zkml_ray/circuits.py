@@ -263,10 +263,12 @@ def _hinted_circuit(
     data = extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers, columns=columns)
     _, settings = _settings(chunk_id, operators, data, chosen.input_scale, lambda *_: chosen)
     leaves = sum(t.layout.leaf_count for t in (*incoming, *outgoing))
-    if settings.instance_count != leaves or any(settings.output_scales):
+    # What ezkl takes the leaves' scales to be is a label: packed integers have none.
+    labels = {0, chosen.input_scale}
+    if settings.instance_count != leaves or not labels.issuperset(settings.output_scales):
         raise ChunkingError(
             f"{chunk_id}: its circuit has {settings.instance_count} instances at scales "
-            f"{set(settings.output_scales)}; {leaves} at scale 0 were expected"
+            f"{set(settings.output_scales)}; {leaves} at scales {labels} were expected"
         )
     return _Circuit(onnx=data, chosen=chosen, settings=settings, shifts={})
 

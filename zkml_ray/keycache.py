@@ -102,7 +102,7 @@ class KeyCache:
                 folder / "chunk.onnx", folder / "settings.json", folder / "circuit.ezkl"
             )
 
-        folder, _ = self._entry("circuits", name, make)
+        folder, _ = self.entry("circuits", name, make)
         return CachedCircuit(
             name=name,
             onnx=folder / "chunk.onnx",
@@ -126,7 +126,7 @@ class KeyCache:
         def make(folder: Path) -> None:
             backend.setup_keys(circuit.compiled, srs_path, folder / "vk.key", folder / "pk.key")
 
-        folder, made = self._entry("keys", name, make)
+        folder, made = self.entry("keys", name, make)
         return _keys(folder, made=made)
 
     def made_keys(self, circuit: CachedCircuit, srs_sha256: str) -> CachedKeys | None:
@@ -137,7 +137,17 @@ class KeyCache:
         with FileLock(str(folder) + ".lock"):
             return _keys(folder, made=False) if _intact(folder) else None
 
-    def _entry(self, kind: str, name: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
+    def entry(self, kind: str, name: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
+        """A folder of the cache, made if it is not there whole.
+
+        Args:
+            kind: Its parent folder.
+            name: What its content follows from.
+            make: Fills a folder with files.
+
+        Returns:
+            The folder, and whether this call made it.
+        """
         parent = self._root / kind
         parent.mkdir(parents=True, exist_ok=True)
         folder = parent / name

@@ -79,58 +79,49 @@ class Spread:
 class Advice:
     """The layout of a hinted circuit's one input.
 
-    It holds the hints, among blinders that are looked up with them; the blinders that are looked
-    up with derived digits; and what was given, all among blinders of its own columns.
+    It holds the hints, among blinders that are looked up with them, and what was given, all among
+    blinders of its own columns.
 
     Attributes:
         hints: The hints among the blinders that are looked up with them.
-        derived: The derived digits among theirs.
         length: Elements of the input.
     """
 
-    def __init__(self, *, hints: int, derived: int, given: int, logrows: int, columns: int) -> None:
+    def __init__(self, *, hints: int, given: int, logrows: int, columns: int) -> None:
         """Lay out an input.
 
         Args:
             hints: Hints.
-            derived: Digits that the circuit computes and looks up.
             given: Values of incoming boundaries, and salts.
             logrows: log2 of the circuit's rows.
             columns: The circuit's inner columns.
         """
         self.hints = Spread.of(hints, logrows=logrows, columns=columns)
-        self.derived = Spread.of(derived, logrows=logrows, columns=columns)
-        beside = self.derived.length - derived
-        total = self.hints.length + beside + given
-        outer = Spread.of(total, logrows=logrows, columns=1)
+        outer = Spread.of(self.hints.length + given, logrows=logrows, columns=1)
         self.length = outer.length
-        self._looked_up, self._beside, self._given = np.split(
-            outer.places, [self.hints.length, self.hints.length + beside]
-        )
-
-    @property
-    def blinders_looked_up(self) -> int:
-        """Blinders that take part in lookups."""
-        count = self.hints.length - len(self.hints.places)
-        return count + self.derived.length - len(self.derived.places)
+        self._looked_up, self._given = np.split(outer.places, [self.hints.length])
 
     def looked_up(self) -> Ints:
         """Positions of the hints and of the blinders among them."""
         return self._looked_up
 
-    def beside_derived(self) -> Ints:
-        """Positions of the blinders that are looked up with derived digits."""
-        return self._beside
-
     def given(self) -> Ints:
         """Positions of what was given."""
         return self._given
 
-    def filled(self, hints: Sequence[int], given: Sequence[int], digits: int) -> list[int]:
-        """The input: hints, what was given, and fresh blinders below `digits`."""
+    def filled(self, hints: Ints, given: Sequence[int], digits: int) -> list[int]:
+        """The input.
+
+        Args:
+            hints: The hints; -1 where a blinder goes.
+            given: Values of incoming boundaries, and salts.
+            digits: Blinders are drawn below this.
+        """
         vector = [secrets.randbelow(digits) for _ in range(self.length)]
-        for place, hint in zip(self._looked_up[self.hints.places], hints, strict=True):
-            vector[place] = hint
-        for place, value in zip(self._given, given, strict=True):
+        places = self._looked_up[self.hints.places]
+        for place, hint in zip(places.tolist(), hints.tolist(), strict=True):
+            if hint >= 0:
+                vector[place] = hint
+        for place, value in zip(self._given.tolist(), given, strict=True):
             vector[place] = value
         return vector

@@ -5,9 +5,14 @@ raised, so nothing is rebased. The one lookup is `HardSwish` at scale 0, which i
 whole numbers >= 0 (round(x (x + 3) / 6) is 1 and 2 for x = 1 and 2): its table, which starts at 0,
 is a range check that passes its input on.
 
-Everything looked up must lead to an output, or tract drops it. `finish` therefore gives a tensor of
-one zero, which the caller adds to something that is committed to; that it is zero follows from
-the checks it is made of.
+Everything looked up must lead to an output, or tract drops it. `finish` therefore sums up what was
+looked up, times a zero that tract does not know to be one, and the caller adds that to something
+that is committed to.
+
+A function (Erf, Exp) has a table over the same digits, which then serves for all range checks: a
+second table would make every column dearer. It works on numbers of a nominal scale above zero; a
+product with 2^-k is how a number gets one, at no cost. What is computed from a function's results
+keeps that scale.
 """
 
 from __future__ import annotations
@@ -30,6 +35,13 @@ _ISOLATION_BITS: Final = 100
 """v and v 2^100 both lie in the table only if v is zero."""
 
 
+GIVEN: Final = "zkml_ray/given"
+"""The hints as they are given, among the blinders that are looked up with them."""
+
+HINTS: Final = "zkml_ray/hints"
+"""The hints, between two zeros."""
+
+
 class Circuit:
     """The nodes of one chunk's circuit, and an estimate of its cells.
 
@@ -38,19 +50,30 @@ class Circuit:
         initializers: Their constants.
         cells: Estimated cells, inner products left out.
         products: Of every einsum, its inner products and the length of each.
-        hint_count: Hints so far.
+        hint_count: Hints so far, blinders among them.
+        blinders: Positions of the blinders among the hints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, logrows: int, columns: int) -> None:
+        """Start an empty circuit.
+
+        Args:
+            logrows: log2 of its rows.
+            columns: Its inner columns; both say where blinders stand (`blinding`).
+        """
+        self.logrows = logrows
+        self.columns = columns
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.cells = 0
         self.products: list[tuple[int, int]] = []
         self.hint_count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self.blinders: list[Ints] = []
         self._padded: dict[str, str] = {}
         self._powers: dict[tuple[int, int], str] = {}
-        self._derived: list[tuple[str, int]] = []
+        self._derived: list[tuple[str, int, int]] = []
+        self._function: tuple[str, int] | None = None
         self._products: list[str] = []
         self._product_bound = 0
         self._zero = ""
@@ -138,12 +161,69 @@ class Circuit:
     def hinted(self, index: Ints) -> str:
         """The hints at some positions, -1 for zero; free."""
         padded = np.where(index < 0, 0, index + 1)
-        return self.node("Gather", ["zkml_ray/hints", self.indices(padded)], axis=0)
+        return self.node("Gather", [HINTS, self.indices(padded)], axis=0)
 
-    def check_digits(self, tensor: str, count: int) -> None:
-        """Hold a flat tensor's elements in the table's range [0, T)."""
-        self._derived.append((tensor, count))
-        self.cells += 3 * count
+    def check_digits(self, tensor: str, count: int, nominal: int = 0) -> None:
+        """Hold a flat tensor's elements in the table's range [0, T).
+
+        Args:
+            tensor: Flat.
+            count: Its elements.
+            nominal: Its nominal scale: zero, or that of a function that this circuit looks up.
+        """
+        self._derived.append((tensor, count, nominal))
+        self.cells += 2 * count
+
+    def function(self, op: str, tensor: str, count: int, nominal: int) -> str:
+        """Look up a function of digits; the result's nominal scale is the argument's.
+
+        Args:
+            op: "Erf" or "Exp".
+            tensor: Nominal scale 0; its elements are held in the table's range by this.
+            count: Its elements.
+            nominal: log2 of the fixed-point denominator of argument and result.
+
+        Raises:
+            ChunkingError: The circuit has another function already: every table makes every
+                column dearer.
+        """
+        self._function = self._function or (op, nominal)
+        if self._function != (op, nominal):
+            raise ChunkingError(f"a circuit with {self._function[0]} cannot have {op} as well")
+        spread = Spread.of(count, logrows=self.logrows, columns=self.columns)
+        self.cells += spread.length
+        mixed = self._mixed(self.raised(tensor, 0, nominal), count, spread, nominal)
+        return self.gather(self.node(op, [mixed]), spread.places)
+
+    def _mixed(self, tensor: str, count: int, spread: Spread, nominal: int) -> str:
+        """Digits among blinders."""
+        index = self.hints(spread.length - count)
+        self.blinders.append(index)
+        blinders = self.raised(self.hinted(index), 0, nominal)
+        order = np.empty(spread.length, dtype=np.int64)
+        order[spread.places] = np.arange(count)
+        order[spread.others()] = np.arange(count, spread.length)
+        return self.gather(self.concat([tensor, blinders]), order)
+
+    def raised(self, tensor: str, nominal: int, target: int) -> str:
+        """The same numbers at a higher nominal scale; free.
+
+        Never of a constant: tract would compute the product, and the number would be another.
+        """
+        if nominal == target:
+            return tensor
+        return self.node(
+            "Mul", [tensor, self._constant(np.asarray([2.0 ** (nominal - target)], np.float32))]
+        )
+
+    @property
+    def checks_hints_alone(self) -> bool:
+        """Whether hints are looked up in the range table, which hands them on.
+
+        A circuit with a function has only that one's table, over the same digits; what it gives
+        for a hint is of no use, so that hints are looked up beside their use.
+        """
+        return self._function is None
 
     def check_zero(self, total: str, bound: int) -> None:
         """Hold a scalar, a sum of products of digits, at zero.
@@ -166,9 +246,6 @@ class Circuit:
         """
         key = (bits, count)
         if key not in self._powers:
-            if count == 1:
-                self._powers[key] = self.whole([1])
-                return self._powers[key]
             run = min(count, _CONSTANT_BITS // bits + 1)
             low = self.whole(2.0 ** (bits * np.arange(run)))
             part = self.add(low, self._dynamic_zero(), run)
@@ -184,58 +261,65 @@ class Circuit:
             self._powers[key] = self.gather(whole, np.arange(count))
         return self._powers[key]
 
+    def dynamic(self, value: int) -> str:
+        """A tensor [1] of a number that tract does not know to be constant."""
+        return self.add(self.whole([value]), self._dynamic_zero(), 1)
+
+    def sum_rows(self, tensor: str, size: int) -> str:
+        """Sums of a matrix's rows: [rows]."""
+        self.cells += size
+        return self.node("ReduceSum", [tensor, self.indices([1])], keepdims=0)
+
     def _dynamic_zero(self) -> str:
         if not self._zero:
             # Twice, because tract makes a slice of a single element, and ezkl may assign anew the
-            # whole tensor that a slice is taken from, which its own count of cells leaves open.
+            # whole tensor that a slice is taken from.
             first = self.hinted(np.asarray([0, 0], dtype=np.int64))
             nothing = self.subtract(first, first, 2)
             self.cells += 2
             self._zero = self.node("ReduceSum", [nothing, self.indices([0])], keepdims=1)
         return self._zero
 
-    @property
-    def derived_count(self) -> int:
-        """Digits that the circuit computes and looks up."""
-        return sum(count for _, count in self._derived)
-
-    def finish(self, spread: Spread, blinders: str) -> str:
-        """Emit the remaining checks.
-
-        Args:
-            spread: Where the derived digits stand among blinders.
-            blinders: The tensor of those blinders, flat.
+    def finish(self) -> tuple[str, int]:
+        """Emit the remaining checks. No hint may be asked for afterwards.
 
         Returns:
-            The name of a tensor [1] that is zero if the checks hold.
+            A tensor [1] that is zero whatever the checks say, and depends on all of them, to be
+            added to something that is committed to; and its nominal scale.
         """
-        parts = [self._dynamic_zero()]
+        table, top = self._function or ("HardSwish", 0)
         if self._products:
             total = self._products[0]
             for other in self._products[1:]:
                 total = self.add(total, other, 1)
             far = self.multiply(total, self.whole([2.0**_ISOLATION_BITS]), 1)
-            parts += [self._lookup(total, 1), self._lookup(far, 1)]
+            self.check_digits(total, 1)
+            self.check_digits(far, 1)
+        sums = []
         if self._derived:
-            derived = self.concat([tensor for tensor, _ in self._derived])
-            count = self.derived_count
-            order = np.empty(spread.length, dtype=np.int64)
-            order[spread.places] = np.arange(count)
-            order[spread.others()] = np.arange(count, spread.length)
-            mixed = self.gather(self.concat([derived, blinders]), order)
-            looked_up = self.gather(self.node("HardSwish", [mixed]), spread.places)
-            axis = self.indices([0])
-            after = self.node("ReduceSum", [looked_up, axis], keepdims=1)
-            before = self.node("ReduceSum", [derived, axis], keepdims=1)
-            parts.append(self.subtract(after, before, 1))
-        zero = parts[0]
-        for part in parts[1:]:
-            zero = self.add(zero, part, 1)
-        return zero
+            tensors = [self.raised(tensor, nominal, top) for tensor, _, nominal in self._derived]
+            count = sum(count for _, count, _ in self._derived)
+            spread = Spread.of(count, logrows=self.logrows, columns=self.columns)
+            self.cells += 2 * (spread.length - count)
+            sums.append(self._sum_of(table, self._mixed(self.concat(tensors), count, spread, top)))
+        # Hints come last, for the blinders above are hints too.
+        advice = self.advice()
+        self.cells += advice.length - self.hint_count
+        if self._function and self.hint_count:
+            self.cells += advice.length
+            sums.append(self._sum_of(table, self.raised(GIVEN, 0, top)))
+        total = self.raised(self._dynamic_zero(), 0, top)
+        for each in sums:
+            total = self.add(total, each, 1)
+        return self.multiply(total, self._dynamic_zero(), 1), top
 
-    def _lookup(self, tensor: str, count: int) -> str:
-        self.cells += count
-        return self.node("HardSwish", [tensor])
+    def advice(self) -> Spread:
+        """The hints among the blinders that are looked up with them."""
+        return Spread.of(self.hint_count, logrows=self.logrows, columns=self.columns)
+
+    def _sum_of(self, table: str, tensor: str) -> str:
+        looked_up = self.node(table, [tensor])
+        return self.node("ReduceSum", [looked_up, self.indices([0])], keepdims=1)
 
     def _constant(self, array: np.ndarray) -> str:
         key = (array.dtype.str, array.shape, array.tobytes())

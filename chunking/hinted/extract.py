@@ -19,23 +19,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.blinding import Advice
-from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.recipe import METADATA_KEY, advice_of
+from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.errors import ChunkingError
 
 INPUT: Final = "zkml_ray/advice"
-HINTS: Final = "zkml_ray/hints"
-"""The looked-up hints between two zeros."""
 
 _IR_VERSION = 9
 _OPSET = 17
@@ -77,38 +76,15 @@ def hinted_size(
     outgoing: Sequence[CommittedTensor],
     numbers: Arithmetic,
 ) -> Circuit:
-    """A chunk's circuit, for its size; arguments as `extract_hinted_chunk`."""
+    """A chunk's circuit, for its size (`Circuit.cells_at`); arguments as `extract_hinted_chunk`."""
     return _built(graph, nodes, incoming, outgoing, numbers, 1)[1]
 
 
-def cells_at(circuit: Circuit, numbers: Arithmetic, columns: int) -> int:
-    """Estimated cells of a circuit with so many inner columns, blinders included."""
-    advice = Advice(
-        hints=circuit.hint_count,
-        derived=circuit.derived_count,
-        given=0,
-        logrows=numbers.logrows,
-        columns=columns,
-    )
-    return circuit.cells_at(columns) + advice.blinders_looked_up
-
-
-def taken_alone(model: onnx.ModelProto) -> int:
-    """Cells that `ezkl.gen_settings` counts where one element of a vector is taken out.
-
-    tract slices there, and the count has every element of the vector assigned again; the circuit
-    that is compiled assigns none, because all are assigned already. Only the two long vectors are
-    looked at: the input and the hints.
-    """
-    index_shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    length = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    sizes = {INPUT: int(length), HINTS: len(advice_of(model).hints.places) + 2}
-    reads = {
-        (node.input[0], node.input[1])
-        for node in model.graph.node
-        if node.op_type == "Gather" and index_shapes.get(node.input[1]) == (1,)
-    }
-    return sum(sizes.get(source, 0) for source, _ in reads)
+def cells_at(circuit: Circuit, columns: int) -> int:
+    """Estimated cells of `hinted_size`'s circuit with so many inner columns, blinders included."""
+    one = circuit.advice().length - circuit.hint_count + len(np.concatenate(circuit.blinders))
+    # Hints are looked up, and summed up where the table hands nothing on; so are derived digits.
+    return circuit.cells_at(columns) + 3 * one * (columns - 1)
 
 
 def _built(
@@ -120,7 +96,7 @@ def _built(
     columns: int,
 ) -> tuple[bytes, Circuit]:
     shapes = _shapes(graph, nodes)
-    lowering = Lowering(numbers, graph.initializers, shapes)
+    lowering = Lowering(numbers, graph.initializers, shapes, columns)
     circuit = lowering.circuit
     for index, tensor in enumerate(incoming):
         lowering.receive(tensor.info.name, f"zkml_ray/incoming_{index}")
@@ -139,18 +115,9 @@ def _built(
                 f"boundary {tensor.info.name} reaches {numbers.value_bound}, more than its "
                 "packing holds"
             )
-    touched = [*incoming, *outgoing]
-    sizes = {
-        "hints": circuit.hint_count,
-        "derived": circuit.derived_count,
-        "given": sum(t.layout.element_count for t in incoming)
-        + sum(t.layout.salt_count for t in touched),
-        "logrows": numbers.logrows,
-        "columns": columns,
-    }
-    advice = Advice(**sizes)
-    zero = circuit.finish(advice.derived, "zkml_ray/beside")
+    zero, nominal = circuit.finish()
     outputs = []
+    touched = [*incoming, *outgoing]
     salts = [f"zkml_ray/salts_{index}" for index in range(len(touched))]
     for index, (tensor, source) in enumerate(zip(touched, tensors, strict=True)):
         layout = tensor.layout
@@ -163,7 +130,9 @@ def _built(
         if index == len(touched) - 1:
             # What is looked up must lead to an output.
             count = layout.salt_count if salted else layout.element_count
-            kept = circuit.add(salts[index] if salted else source, zero, count)
+            source = circuit.raised(source, 0, nominal)
+            kept = salts[index] if salted else source
+            kept = circuit.add(circuit.raised(kept, 0, nominal if salted else 0), zero, count)
             source, salts[index] = (source, kept) if salted else (kept, salts[index])
         salt = None
         if salted:
@@ -180,6 +149,14 @@ def _built(
         circuit.initializers += commit.initializers
         circuit.cells += layout.leaf_count * layout.slots * 2
         outputs += commit.outputs
+    sizes = {
+        "hints": circuit.hint_count,
+        "given": sum(t.layout.element_count for t in incoming)
+        + sum(t.layout.salt_count for t in touched),
+        "logrows": numbers.logrows,
+        "columns": columns,
+    }
+    advice = Advice(**sizes)
     head = _taken_apart(circuit, advice, incoming, touched)
     model = helper.make_model(
         helper.make_graph(
@@ -208,7 +185,7 @@ def _taken_apart(
     parts = [(f"zkml_ray/incoming_{i}", t.layout.element_count) for i, t in enumerate(incoming)]
     parts += [(f"zkml_ray/salts_{i}", t.layout.salt_count) for i, t in enumerate(touched)]
     given, start = advice.given(), 0
-    places = {"zkml_ray/looked_up": advice.looked_up(), "zkml_ray/beside": advice.beside_derived()}
+    places = {GIVEN: advice.looked_up()}
     for name, count in parts:
         places[name] = given[start : start + count]
         start += count
@@ -222,16 +199,16 @@ def _taken_apart(
         if len(index):
             gather(INPUT, index, name)
     zero = circuit.whole([0])
-    checked = zero
+    hints = zero
     if circuit.hint_count:
-        looked_up = "zkml_ray/looked_up"
-        swish = helper.make_node("HardSwish", [looked_up], ["zkml_ray/digits"], "zkml_ray/digits")
-        nodes.append(swish)
-        checked = "zkml_ray/checked"
-        gather("zkml_ray/digits", advice.hints.places, checked)
+        digits, hints = GIVEN, "zkml_ray/checked"
+        if circuit.checks_hints_alone:
+            digits = "zkml_ray/digits"
+            nodes.append(helper.make_node("HardSwish", [GIVEN], [digits], name=digits))
+        gather(digits, advice.hints.places, hints)
     # Zero is read twice, or ezkl would not put the constant into a cell, and would assign all hints
     # again wherever one of them is taken out.
-    nodes.append(helper.make_node("Concat", [zero, checked, zero], [HINTS], axis=0))
+    nodes.append(helper.make_node("Concat", [zero, hints, zero], [HINTS], axis=0))
     return nodes
 
 

@@ -54,6 +54,25 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Products of two activations: out[b m, c] += factor sum_k left[b, m, k] right[b, k, c].
+
+    Attributes:
+        left: What is read.
+        left_index: Shape [batch, M, K]; the grid's groups are batch * M.
+        right: What is read.
+        right_index: Shape [batch, K, channels].
+        factor: A constant.
+    """
+
+    left: Wire
+    left_index: Ints
+    right: Wire
+    right_index: Ints
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """A grid of sums.
 
@@ -62,6 +81,7 @@ class Form:
         channels: Columns.
         dense: Terms.
         local: Terms.
+        pairs: Terms.
         bias: Shape [groups, channels], or [1, channels] for all groups.
     """
 
@@ -69,6 +89,7 @@ class Form:
     channels: int
     dense: tuple[Dense, ...] = ()
     local: tuple[Local, ...] = ()
+    pairs: tuple[Pair, ...] = ()
     bias: Floats
 
     def scaled(self, factor: float) -> Form:
@@ -77,6 +98,7 @@ class Form:
             self,
             dense=tuple(replace(t, weights=t.weights * factor) for t in self.dense),
             local=tuple(replace(t, weights=t.weights * factor) for t in self.local),
+            pairs=tuple(replace(t, factor=t.factor * factor) for t in self.pairs),
             bias=self.bias * factor,
         )
 
@@ -86,6 +108,7 @@ class Form:
             self,
             dense=self.dense + other.dense,
             local=self.local + other.local,
+            pairs=self.pairs + other.pairs,
             bias=self.bias + other.bias,
         )
 
@@ -99,12 +122,16 @@ class Pending:
         sites: The tensor's shape; of every element, its site w * channels + c in the rounded grid.
         windows: Shape [outputs, elements]: the groups over which each output is the maximum.
         relu: Whether negative results become zero.
+        source: Name of the tensor that this is a multiple of.
+        multiple: Which multiple.
     """
 
     form: Form
     sites: Ints
     windows: Ints | None = None
     relu: bool = False
+    source: str = ""
+    multiple: float = 1.0
 
     @property
     def is_linear(self) -> bool:

@@ -24,14 +24,16 @@ class Wire:
         size: Elements.
         low: Smallest value in any proof.
         high: Largest value in any proof.
-        scale: log2 of its fixed-point denominator.
+        resolution: Whole numbers per unit: the value v stands for v / resolution.
+        nominal: The scale that ezkl takes it to have; above zero behind a table of a function.
     """
 
     name: str
     size: int
     low: int
     high: int
-    scale: int
+    resolution: float
+    nominal: int = 0
 
     @property
     def magnitude(self) -> int:
@@ -54,7 +56,7 @@ class View:
     @property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
-        return self.index.shape
+        return tuple(self.index.shape)
 
 
 def windows(shape: tuple[int, int], window: Window) -> Ints:
@@ -68,15 +70,13 @@ def windows(shape: tuple[int, int], window: Window) -> Ints:
         Shape [outputs, kernel elements], row-major positions in the plane; -1 in the padding.
     """
     kernel, strides, dilations, pads = window.kernel, window.strides, window.dilations, window.pads
-    rows, columns = [], []
+    taps = []
     for axis in (0, 1):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
         count = (shape[axis] + pads[axis] + pads[axis + 2] - reach) // strides[axis] + 1
         start = np.arange(count)[:, None] * strides[axis] - pads[axis]
-        taps = start + np.arange(kernel[axis])[None, :] * dilations[axis]
-        (rows if axis == 0 else columns).append(taps)
-    y = rows[0][:, None, :, None]
-    x = columns[0][None, :, None, :]
+        taps.append(start + np.arange(kernel[axis])[None, :] * dilations[axis])
+    y, x = taps[0][:, None, :, None], taps[1][None, :, None, :]
     inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
     found = np.where(inside, y * shape[1] + x, -1)
     return found.reshape(found.shape[0] * found.shape[1], -1).astype(np.int64)

@@ -74,7 +74,11 @@ class Arithmetic:
     @property
     def value_bound(self) -> int:
         """Largest value that digits can hold in any proof."""
-        return self.digit_bound * (1 + (1 << self.overlap_bits if self.overlap_bits else 0))
+        return self.bound_of(self.digits)
+
+    def bound_of(self, digits: int) -> int:
+        """Largest value of so many digits in any proof; 0 for none."""
+        return sum(self.digit_bound << (self.overlap_bits * place) for place in range(digits))
 
     @property
     def offset(self) -> int:

@@ -7,6 +7,7 @@ constants. Nothing here is trusted. A wrong hint makes a proof impossible, not w
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ from zkml_ray.errors import RangeExceededError
 
 METADATA_KEY: Final = "zkml_ray/recipe"
 
+FINE_OVERLAP: Final = 6
+"""log2 of the second digit's weight in hinted reciprocals."""
+
 EXACT_BITS: Final = 53
 """Sums below 2^53 are exact in float64, whose matrix products are fast."""
 
@@ -34,7 +38,7 @@ def solve(model: onnx.ModelProto, incoming: Mapping[str, Sequence[int]], chunk_i
         chunk_id: For error messages.
 
     Returns:
-        The hints, in the order in which the circuit was made.
+        The hints, in the order in which the circuit was made, without blinders.
 
     Raises:
         RangeExceededError: A value does not fit the circuit's digits.
@@ -51,20 +55,41 @@ def solve(model: onnx.ModelProto, incoming: Mapping[str, Sequence[int]], chunk_i
     for step in recipe["steps"]:
         if step["do"] == "receive":
             solver.receive(step, np.asarray(incoming[step["boundary"]], dtype=np.int64))
-        else:
+        elif step["do"] == "settle":
             solver.settle(step)
+        elif step["do"] == "gate":
+            solver.gate(step)
+        elif step["do"] == "share":
+            solver.share(step)
+        else:
+            solver.normalise(step)
     return np.concatenate(solver.hints) if solver.hints else np.zeros(0, dtype=np.int64)
 
 
-def advice_of(model: onnx.ModelProto) -> Advice:
-    """The layout of a chunk model's input."""
-    return Advice(**json.loads(_entry(model))["advice"])
-
-
 def filled(model: onnx.ModelProto, hints: Ints, given: Sequence[int]) -> list[int]:
-    """A chunk model's input: hints, values of incoming boundaries and salts, fresh blinders."""
-    numbers = Arithmetic(**json.loads(_entry(model))["arithmetic"])
-    return advice_of(model).filled(hints.tolist(), given, numbers.divisor)
+    """A chunk model's input: hints, values of incoming boundaries and salts, fresh blinders.
+
+    Args:
+        model: The chunk model.
+        hints: What `solve` gave.
+        given: The values of every boundary it reads, then the salts of all it touches.
+    """
+    recipe = json.loads(_entry(model))
+    advice = Advice(**recipe["advice"])
+    every = np.zeros(len(advice.hints.places), dtype=np.int64)
+    for start, count in recipe["blinders"]:
+        every[start : start + count] = -1
+    every[every == 0] = hints
+    return advice.filled(every, given, Arithmetic(**recipe["arithmetic"]).divisor)
+
+
+def cell_count(model: onnx.ModelProto, columns: int) -> int:
+    """Cells that a chunk model's circuit was counted to take, at some number of inner columns."""
+    single, products = json.loads(_entry(model))["cells"]
+    total = int(single)
+    for (count, length), times in products:
+        total += int(times * count * -(-length // columns) * columns)
+    return total
 
 
 def _entry(model: onnx.ModelProto) -> str:
@@ -82,63 +107,149 @@ class _Solver:
     def receive(self, step: Mapping[str, Any], values: Ints) -> None:
         """A boundary's values: the higher digits."""
         self._wires[step["wire"]] = values
-        digits = self._digits(values + self._numbers.offset, step["boundary"])
+        shifted = values + self._numbers.offset
+        digits = self._digits(shifted, step["boundary"], self._numbers.digits)
         self.hints += digits[1:]
 
     def settle(self, step: Mapping[str, Any]) -> None:
-        """Round sums to quotients: see `lower.settle`."""
+        """Round sums to quotients: see `settle.settle`."""
         t, a, b, p = step["layout"]
-        q = self._numbers.divisor
+        divisor, places, width = step["divisor"]
         total = np.broadcast_to(self._array(step["constant"]), (t, a, b, p)).copy()
         for term in step["terms"]:
             total += self._term(term, (t, a, b, p))
-        quotient = total // q
-        remainder = total - quotient * q
+        quotient = total // divisor
+        remainder = total - quotient * divisor
         valid = np.broadcast_to(self._array(step["valid"]).astype(bool), (a, b, p))
         every = np.broadcast_to(valid, (t, a, b, p))
         best = quotient.max(axis=0)
-        if step["relu"]:
+        moves: list[Ints] = []
+        if step["row_top"] is not None:
+            rows = np.where(valid, best, best.min()).max(axis=(1, 2))
+            move = np.maximum(rows - step["row_top"], 0)
+            moves = self._digits(move, step["name"], self._numbers.digits)
+            quotient = quotient - move[None, :, None, None]
+            best = np.maximum(quotient[0], 0)
+        elif step["relu"]:
             best = np.maximum(best, 0)
-        self.hints += self._digits(best[valid], step["name"])
-        if step["below"]:
+        results = best[valid]
+        self.hints += self._digits(results, step["name"], step["result_digits"])
+        if step["below_digits"]:
             below = (best[None] - quotient)[every]
-            self.hints += self._digits(below, step["name"])
-        rest = every.copy()
-        rest[..., 0] = False
-        self.hints.append(remainder[rest])
-        self._wires[step["wire"]] = best[valid] - step["offset"]
+            self.hints += self._digits(below, step["name"], step["below_digits"])
+            self._wires[step["below"]] = below
+        self.hints += moves
+        for place in range(places):
+            digit = remainder >> (width * place)
+            if place < places - 1:
+                digit &= (1 << width) - 1
+            kept = every.copy()
+            if place == 0:
+                kept[..., 0] = False
+            self.hints.append(digit[kept])
+        self._wires[step["wire"]] = results - step["offset"]
+
+    def gate(self, step: Mapping[str, Any]) -> None:
+        """U (c + erf v): see `functions.gated`."""
+        positive, negative = self._wires[step["positive"]], self._wires[step["negative"]]
+        one = 1 << step["bits"]
+        magnitude = positive + negative
+        table = [_half_up(one * math.erf(v / one)) for v in range(int(magnitude.max()) + 1)]
+        error = np.asarray(table, dtype=np.int64)[magnitude]
+        self._wires[step["wire"]] = (positive - negative) * step["plus"] + magnitude * error
+
+    def share(self, step: Mapping[str, Any]) -> None:
+        """Weights times their row's reciprocal sum: see `functions.softmax`."""
+        rows, keys = step["shape"]
+        one = 1 << step["bits"]
+        exponent = self._wires[step["exponent"]].reshape(rows, keys)
+        base = float(np.float32(np.e))
+        weights = np.asarray(
+            [_half_up(one * base ** (v / one)) for v in exponent.ravel().tolist()], dtype=np.int64
+        ).reshape(rows, keys)
+        totals = weights.sum(axis=1)
+        self._places([int(v) - step["least"] for v in totals], step["digits"])
+        shares = [(step["unit"] * step["scale"] + int(v) // 2) // max(int(v), 1) for v in totals]
+        reciprocal = self._fine(shares, "softmax")
+        self._wires[step["wire"]] = (weights * reciprocal[:, None]).ravel()
+
+    def normalise(self, step: Mapping[str, Any]) -> None:
+        """Centred values times the reciprocal root: see `functions.layer_norm`."""
+        values = self._wires[step["source"]][self._array(step["index"])]
+        width = values.shape[1]
+        centred = values * width - values.sum(axis=1, keepdims=True)
+        squares = (centred.astype(object) ** 2).sum(axis=1)
+        spread = [int(v) + step["epsilon"] for v in squares]
+        roots = [math.isqrt(step["target"] // v) for v in spread]
+        reciprocal = self._fine(roots, step["name"])
+        for change in (1, -1):
+            difference = [
+                change * ((r + change) ** 2 * v - step["target"])
+                for r, v in zip(roots, spread, strict=True)
+            ]
+            self._places(difference, step["digits"])
+        self._wires[step["wire"]] = (centred * reciprocal[:, None]).ravel()
 
     def _term(self, term: Mapping[str, Any], layout: tuple[int, int, int, int]) -> Ints:
         t, a, b, p = layout
         wire = np.append(self._wires[term["wire"]], 0)
         picked = wire[self._array(term["index"])]
+        found: Ints
+        if term["kind"] == "pair":
+            right = np.append(self._wires[term["right"]], 0)[self._array(term["right_index"])]
+            batch, depth = right.shape[:2]
+            found = np.matmul(picked, right.reshape(batch, depth, b * p)) * term["factor"]
+            return found.reshape(t, a, b, p)
         weights = self._array(term["weights"])
+        length = picked.shape[-1]
         if term["kind"] == "columns":
-            length = picked.shape[-1]
-            product = _matmul(picked.reshape(t * a, length), weights.reshape(length, b * p))
-            found: Ints = product.reshape(t, a, b, p)
-            return found
+            found = _matmul(picked.reshape(t * a, length), weights.reshape(length, b * p))
+            return found.reshape(t, a, b, p)
         if term["kind"] == "rows":
-            length = picked.shape[-1]
-            product = _matmul(picked.reshape(t * a * p, length), weights.reshape(length, b))
-            found = product.reshape(t, a, p, b).transpose(0, 1, 3, 2)
+            found = _matmul(picked.reshape(t * a * p, length), weights.reshape(length, b))
+            found = found.reshape(t, a, p, b).transpose(0, 1, 3, 2)
             return found
         found = (picked.reshape(t, a, b, p, -1) * weights).sum(axis=-1)
         return found
 
-    def _digits(self, values: Ints, name: str) -> list[Ints]:
-        digits = _split(values, self._numbers)
+    def _fine(self, values: Sequence[int], name: str) -> Ints:
+        """Hints of two digits, finer than rounded values."""
+        array = np.asarray(values, dtype=np.int64)
+        high = np.minimum(array >> FINE_OVERLAP, self._numbers.divisor - 1)
+        low = array - (high << FINE_OVERLAP)
+        if array.size and (array.min() < 0 or low.max() >= self._numbers.divisor):
+            raise self._beyond(name)
+        self.hints += [low, high]
+        return array
+
+    def _places(self, values: Sequence[int], count: int) -> None:
+        """The higher digits of numbers that are held at zero or above."""
+        step = self._numbers.logrows - 1
+        for place in range(1, count):
+            digit = [(v >> (step * place)) & ((1 << step) - 1) for v in values]
+            self.hints.append(np.asarray(digit, dtype=np.int64))
+
+    def _digits(self, values: Ints, name: str, count: int) -> list[Ints]:
+        digits = _split(values, self._numbers) if count > 1 else [values]
         limit = self._numbers.divisor
         if values.size and (values.min() < 0 or max(d.max() for d in digits) >= limit):
-            reach = 2.0**self._numbers.range_bits
-            raise RangeExceededError(
-                f"{self._chunk_id}: {name} reached a value beyond +-{reach:g}, the range that its "
-                "circuit can express; raise --range-bits, or use inputs like those the model was "
-                "trained on",
-                stage="witness",
-                chunk_id=self._chunk_id,
-            )
+            raise self._beyond(name)
         return digits
+
+    def _beyond(self, name: str) -> RangeExceededError:
+        reach = 2.0**self._numbers.range_bits
+        return RangeExceededError(
+            f"{self._chunk_id}: {name} reached a value beyond +-{reach:g}, the range that its "
+            "circuit can express; raise --range-bits, or use inputs like those the model was "
+            "trained on",
+            stage="witness",
+            chunk_id=self._chunk_id,
+        )
+
+
+def _half_up(value: float) -> int:
+    """The nearest whole number to a number >= 0, as ezkl's tables round."""
+    return math.floor(value + 0.5)
 
 
 def _split(values: Ints, numbers: Arithmetic) -> list[Ints]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from zkml_ray import backend
 from zkml_ray.backend import BLINDING_ROWS
 from zkml_ray.chunking.cuts import SegmentCost, best_cuts
 from zkml_ray.chunking.extract import CommittedTensor
@@ -75,6 +76,7 @@ class HintedPlanner:
         )
         self._prices = prices
         self._memory_bytes = memory_bytes
+        self._refusal: ChunkingError | None = None
 
     def circuits(
         self,
@@ -130,10 +132,16 @@ class HintedPlanner:
                     costs[start, end] = SegmentCost(
                         seconds=found[1].seconds, peak_bytes=found[1].peak_bytes
                     )
-        chunk_s = self._prices.profile.chunk_s
-        segments = best_cuts(
-            count, costs, workers=workers, memory_bytes=self._memory_bytes, chunk_s=chunk_s
-        )
+        try:
+            segments = best_cuts(
+                count,
+                costs,
+                workers=workers,
+                memory_bytes=self._memory_bytes,
+                chunk_s=self._prices.profile.chunk_s,
+            )
+        except ChunkingError as error:
+            raise self._refusal or error from None
         return [nodes(start, end) for start, end in segments]
 
     def _boundaries(
@@ -154,7 +162,7 @@ class HintedPlanner:
     ) -> CircuitArguments:
         found = self._size(nodes, into, out)
         if found is None:
-            raise ChunkingError(
+            raise self._refusal or ChunkingError(
                 f"{chunk_id} does not fit 2^{self._scale + PRECISION_BITS + MORE_ROWS - 1} rows, "
                 f"the most for scale {self._scale}: cut it smaller (--layers-per-chunk), or use a "
                 "larger --scale or a smaller --range-bits"
@@ -203,12 +211,16 @@ class HintedPlanner:
             if self._scale + self._range_bits + 1 - logrows > MAX_OVERLAP_BITS:
                 continue  # two digits do not reach so far
             numbers = Arithmetic(scale=self._scale, logrows=logrows, range_bits=self._range_bits)
-            circuit = hinted_size(self._graph, nodes, into, out, numbers)
+            try:
+                circuit = hinted_size(self._graph, nodes, into, out, numbers)
+            except ChunkingError as error:
+                self._refusal = error
+                continue
             options = []
             for columns in COLUMNS:
                 load = Load(
                     inner_columns=columns,
-                    cells=cells_at(circuit, numbers, columns),
+                    cells=backend.with_spare_rows(cells_at(circuit, columns), columns),
                     einsum_cells=0,
                     freivalds=False,
                     shuffle_cells=0,

@@ -28,6 +28,7 @@ from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.request import PlanChoices
 from zkml_ray.stages.hinted import MORE_ROWS, PRECISION_BITS, HintedPlanner
+from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
 
@@ -156,8 +157,13 @@ def plan(
         ZkmlRayError: The model cannot be planned; the message says why.
     """
     backend.check_version()
+    chosen = profile or load_profile()
+    return kept_plan(model.data, options.choices(), chosen, lambda: _made(model, options, chosen))
+
+
+def _made(model: LoadedModel, options: PlanOptions, profile: Profile) -> DerivedCircuits:
     # One thread: more of them change every chunk's time by one factor, so no choice.
-    prices = CostModel(profile=profile or load_profile(), threads=1)
+    prices = CostModel(profile=profile, threads=1)
     limit_bytes = (
         None if options.memory_bytes is None else int(options.memory_bytes / MEMORY_RESERVE)
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from zkml_ray.chunking.hinted.lower import _Layout
+from zkml_ray.chunking.hinted.layout import Layout
 from zkml_ray.chunking.hinted.numbers import (
     MAX_OVERLAP_BITS,
     PACKED_BITS,
@@ -109,17 +109,17 @@ def test_packed_sum_is_zero_only_if_every_element_is(magnitude: int) -> None:
 
 
 @st.composite
-def layouts(draw: st.DrawFn) -> tuple[_Layout, np.ndarray, int]:
+def layouts(draw: st.DrawFn) -> tuple[Layout, np.ndarray, int]:
     """A layout of any windows and channels, rarely divisible by the width."""
     t, count, channels = (draw(st.integers(1, n)) for n in (4, 9, 9))
     groups = draw(st.permutations(range(t * count + draw(st.integers(0, 3)))))
     chosen = np.array(groups[: t * count], dtype=np.int64).reshape(count, t)
     width, over = draw(st.integers(1, 7)), draw(st.booleans())
-    return _Layout(chosen, channels, width, 20, over_channels=over), chosen, channels
+    return Layout(chosen, channels, width, 20, over_channels=over), chosen, channels
 
 
 @given(layouts())
-def test_every_candidate_has_exactly_one_slot(made: tuple[_Layout, np.ndarray, int]) -> None:
+def test_every_candidate_has_exactly_one_slot(made: tuple[Layout, np.ndarray, int]) -> None:
     layout, groups, channels = made
     t, a, b, p = layout.shape
     assert layout.units == t * a * b
@@ -139,7 +139,7 @@ def test_every_candidate_has_exactly_one_slot(made: tuple[_Layout, np.ndarray, i
 
 @given(layouts())
 def test_every_result_has_exactly_one_place_in_the_wire(
-    made: tuple[_Layout, np.ndarray, int],
+    made: tuple[Layout, np.ndarray, int],
 ) -> None:
     layout, groups, channels = made
     positions = layout.positions()
@@ -151,7 +151,7 @@ def test_every_result_has_exactly_one_place_in_the_wire(
 @settings(max_examples=50)
 @given(layouts(), st.integers(1, 4), st.integers(0, 99))
 def test_packed_sums_of_a_dense_term_hold_every_candidates_sum(
-    made: tuple[_Layout, np.ndarray, int], depth: int, seed: int
+    made: tuple[Layout, np.ndarray, int], depth: int, seed: int
 ) -> None:
     """Rows times columns, in the layout's order, against the product over the plain grid."""
     layout, groups, channels = made
@@ -175,7 +175,7 @@ def test_packed_sums_of_a_dense_term_hold_every_candidates_sum(
 
 @given(layouts(), st.booleans())
 def test_constants_and_weights_stand_at_their_candidates(
-    made: tuple[_Layout, np.ndarray, int], shared: bool
+    made: tuple[Layout, np.ndarray, int], shared: bool
 ) -> None:
     layout, groups, channels = made
     t, a, b, p = layout.shape

@@ -30,8 +30,8 @@ from tests.unit.chunking.hinted_circuit import (
 )
 from zkml_ray import backend
 from zkml_ray.chunking.hinted.forms import NotHintedError
-from zkml_ray.chunking.hinted.lower import _OPERATORS
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.operators import _OPERATORS
 from zkml_ray.errors import ChunkingError, RangeExceededError
 
 ONE_DIGIT = Arithmetic(scale=6, logrows=11, range_bits=4)

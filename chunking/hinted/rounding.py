@@ -1,0 +1,150 @@
+"""Forms in whole numbers, and the divisor that rounds them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pair
+from zkml_ray.chunking.hinted.grid import Ints
+from zkml_ray.chunking.hinted.numbers import FLOAT_BITS, Arithmetic
+
+MAX_REMAINDER_DIGITS: Final = 5
+EXACT: Final = 1e-9
+SUM_BITS: Final = 62
+"""The recipe computes in 64 bits."""
+
+_COARSE: Final = 4
+"""Weights may be this much coarser than 1/q before another digit of the remainder is paid for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divisor:
+    """What sums are divided by.
+
+    Attributes:
+        value: d; remainders lie in [0, d).
+        digits: Digits of a remainder.
+        step: Digit i weighs 2^(step i).
+    """
+
+    value: int
+    digits: int = 1
+    step: int = 0
+
+    def remainder_bound(self, numbers: Arithmetic) -> int:
+        """Largest remainder that digits can hold in any proof."""
+        return sum(numbers.digit_bound << (self.step * place) for place in range(self.digits))
+
+
+class Quantised:
+    """A form in whole numbers, at `divisor` times the resolution of its rounded values.
+
+    Weights are rounded to that scale. Sums of unweighted values (products of two activations,
+    averages) take a divisor that makes their one weight a whole number; otherwise the divisor
+    leaves weights about as many bits as a table has, with more digits for the remainder where the
+    values that are summed are finer than the result.
+
+    Attributes:
+        form: The form.
+        divisor: What sums are divided by.
+        dense: Terms with whole weights.
+        local: Terms with whole weights.
+        pairs: Terms with their whole factor.
+        constant: What is added to sums: bias, half a divisor, divisor times offset.
+        magnitude: Largest absolute value of a sum, constant included, in any proof.
+        nominal: Largest nominal scale among the terms.
+    """
+
+    def __init__(self, form: Form, numbers: Arithmetic, *, resolution: float, offset: int) -> None:
+        """Quantise a form.
+
+        Args:
+            form: The form.
+            numbers: Of the circuit.
+            resolution: Whole numbers per unit of the rounded values.
+            offset: Added to rounded values.
+        """
+        self.form = form
+        self.divisor = _divisor(form, numbers, resolution)
+        scale = self.divisor.value * resolution
+        self.dense = [(t, _whole(t.weights, scale / t.wire.resolution)) for t in form.dense]
+        self.local = [(t, _whole(t.weights, scale / t.wire.resolution)) for t in form.local]
+        self.pairs = [
+            (t, int(_whole(np.asarray([t.factor]), scale / _finer(t))[0])) for t in form.pairs
+        ]
+        added = form.bias * scale + (self.divisor.value // 2 + self.divisor.value * offset)
+        if np.abs(added).max(initial=0) >= 2.0**SUM_BITS:
+            raise NotHintedError("a bias is too large for its scale")
+        # As float32 holds them: less than 2^-24 of the constant, far below a rounding.
+        self.constant: Ints = np.rint(added).astype(np.float32).astype(np.int64)
+        sums = np.zeros(form.channels, dtype=object)
+        for dense, weights in self.dense:
+            sums += np.abs(weights).sum(axis=0).astype(object) * dense.wire.magnitude
+        for local, weights in self.local:
+            sums += np.abs(weights).sum(axis=1).astype(object) * local.wire.magnitude
+        for pair, factor in self.pairs:
+            depth = pair.left_index.shape[2]
+            sums += depth * abs(factor) * pair.left.magnitude * pair.right.magnitude
+        self.magnitude = int(sums.max()) + int(np.abs(self.constant).max())
+        if self.magnitude.bit_length() > SUM_BITS:
+            raise NotHintedError("sums are too large to round")
+        nominals = [t.wire.nominal for t in form.dense] + [t.wire.nominal for t in form.local]
+        nominals += [t.left.nominal + t.right.nominal for t in form.pairs]
+        self.nominal = max(nominals, default=0)
+
+
+def _finer(pair: Pair) -> float:
+    return pair.left.resolution * pair.right.resolution
+
+
+def _resolutions(form: Form) -> list[tuple[Floats, float]]:
+    """Per term its weights and the resolution of what they multiply."""
+    found = [(term.weights, term.wire.resolution) for term in form.dense]
+    found += [(term.weights, term.wire.resolution) for term in form.local]
+    found += [(np.asarray([pair.factor]), _finer(pair)) for pair in form.pairs]
+    return found
+
+
+def _divisor(form: Form, numbers: Arithmetic, resolution: float) -> Divisor:
+    terms = _resolutions(form)
+    if not terms:
+        raise NotHintedError("a constant stands where a tensor is expected")
+    exact = _unit_divisor(terms, numbers, resolution)
+    if exact is not None:
+        return Divisor(value=exact)
+    finest = max(own for _, own in terms)
+    excess = math.log2(finest / resolution)
+    for digits in range(1, MAX_REMAINDER_DIGITS + 1):
+        step = 0 if digits == 1 else math.ceil(max(excess, 1) / (digits - 1))
+        value = numbers.divisor << (step * (digits - 1))
+        if step < numbers.logrows and value * resolution / finest * _COARSE >= numbers.divisor:
+            return Divisor(value=value, digits=digits, step=step)
+    raise NotHintedError("values are too fine to be rounded at once")
+
+
+def _unit_divisor(
+    terms: list[tuple[Floats, float]], numbers: Arithmetic, resolution: float
+) -> int | None:
+    """The divisor that makes the only weight there is a whole number, if one is large enough."""
+    units = np.concatenate([np.abs(weights.ravel()) * resolution / own for weights, own in terms])
+    units = units[units > 0]
+    if not units.size or np.ptp(units) > EXACT * units[0]:
+        return None
+    unit = float(units[0])
+    weight = math.floor(numbers.divisor * unit * (1 + EXACT))
+    if weight < 1:
+        return None
+    value = weight / unit
+    fits = numbers.divisor // 2 <= value <= numbers.divisor * (1 + EXACT)
+    return round(value) if fits and abs(value - round(value)) < EXACT * value else None
+
+
+def _whole(weights: Floats, scale: float) -> Ints:
+    scaled = np.rint(weights * scale)
+    if np.abs(scaled).max(initial=0) >= 1 << FLOAT_BITS:
+        raise NotHintedError("weights are too large for their scale")
+    return scaled.astype(np.int64)

@@ -1,0 +1,323 @@
+"""Settling: rounding a form's sums to a wire of hinted digits.
+
+A form's sums Y, d times as fine as the result, are to become Z = floor((Y + d/2) / d), a maximum
+over windows, max(., 0). With c the constants (bias, d/2, the offset that makes signed results
+digits) the hints are the result M, how far below it each candidate lies, D, and the remainder R:
+
+    Y + c = d (M - D) + R       for every candidate
+    0 <= R < T                  by lookups, digit by digit; M, D >= 0 likewise
+    M * prod D = 0              for every window (without M where there is no ReLU)
+
+The equations of p candidates are packed into one: the sum of each times S^i. The lowest digit of
+the first R is not a hint but what the equation leaves, and looked up: so the equation holds by
+construction. The product X W is packed too, so p multiplications become one: over channels with
+packed weights (sum S^i W_i costs as much as W has elements), or over groups with packed inputs.
+
+Soundness: |Y + c - d (M - D) - R| < S for everything that the lookups admit, and p strides fit the
+field (`numbers.stride_bits`): so a packed equation holds only if each of its equations does. The
+products are not negative, so one sum of all of them is zero only if each is; it cannot wrap.
+
+For a softmax the candidates of a row share another hint, X: Y + c = d (X + M - D) + R. It moves the
+row to where the exponential's table is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.forms import NotHintedError, Pending
+from zkml_ray.chunking.hinted.grid import Ints, View, Wire
+from zkml_ray.chunking.hinted.layout import Layout
+from zkml_ray.chunking.hinted.numbers import Arithmetic, packable, stride_bits
+from zkml_ray.chunking.hinted.rounding import Quantised
+from zkml_ray.chunking.hinted.sums import Step, packed_sums
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounding:
+    """How a form is to be settled.
+
+    Attributes:
+        resolution: Whole numbers per unit of the result.
+        offset: Added to results to make them digits; 0 where they cannot be negative.
+        result_digits: Digits of a result.
+        below_digits: Digits of a distance below the result; 0 where there is none.
+        row_top: Where the largest result of a row is moved to; None: rows are not moved.
+    """
+
+    resolution: float
+    offset: int
+    result_digits: int
+    below_digits: int
+    row_top: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A settled form.
+
+    Attributes:
+        wire: The results.
+        index: Of the pending tensor's shape: where its elements are in the wire.
+        below: The distances below the results, in the wire's order; "" where there are none.
+    """
+
+    wire: Wire
+    index: Ints
+    below: str
+
+    def view(self) -> View:
+        """The results, in the pending tensor's shape."""
+        return View(wire=self.wire, index=self.index)
+
+
+def settle(
+    circuit: Circuit,
+    numbers: Arithmetic,
+    pending: Pending,
+    rounding: Rounding,
+    name: str,
+) -> tuple[Settled, Step]:
+    """Round a pending tensor.
+
+    Args:
+        circuit: Where the checks go.
+        numbers: Its digits and ranges.
+        pending: What is rounded.
+        rounding: How.
+        name: The tensor's, for error messages.
+
+    Returns:
+        The result, and the recipe's step.
+
+    Raises:
+        NotHintedError: Its numbers do not fit.
+    """
+    form = pending.form
+    groups = pending.windows
+    if groups is None:
+        groups = np.arange(form.groups, dtype=np.int64)[:, None]
+    moved = rounding.row_top is not None
+    offset = numbers.offset if moved else rounding.offset
+    quantised = Quantised(form, numbers, resolution=rounding.resolution, offset=offset)
+    divisor = quantised.divisor
+    reach = quantised.magnitude + divisor.remainder_bound(numbers)
+    reach += divisor.value * numbers.bound_of(rounding.result_digits)
+    reach += divisor.value * numbers.bound_of(rounding.below_digits)
+    reach += divisor.value * (numbers.value_bound if moved else 0)
+    layout = Layout.choose(
+        quantised, groups, packable(reach), stride_bits(reach), only_channels=moved
+    )
+    sums, terms = packed_sums(circuit, quantised, layout)
+    checks = _Checks(circuit, numbers, layout, quantised, rounding)
+    circuit.check_digits(checks.left_of(sums), layout.units, quantised.nominal)
+    if rounding.below_digits:
+        checks.hold_products(with_result=pending.relu or moved)
+    wire = checks.result()
+    below = checks.distances_below() if rounding.below_digits else ""
+    step = {
+        "do": "settle",
+        "name": name,
+        "wire": wire.name,
+        "layout": list(layout.shape),
+        "constant": circuit.whole(layout.arranged_constant(quantised.constant)),
+        "valid": circuit.whole(layout.valid.astype(np.int64)),
+        "divisor": [divisor.value, divisor.digits, divisor.step],
+        "relu": pending.relu and not moved,
+        "result_digits": rounding.result_digits,
+        "below": below,
+        "below_digits": rounding.below_digits,
+        "row_top": rounding.row_top,
+        "offset": rounding.offset,
+        "terms": terms,
+    }
+    return Settled(wire=wire, index=layout.positions()[pending.sites], below=below), step
+
+
+class _Checks:
+    """Hints of one settled form and what holds them."""
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        numbers: Arithmetic,
+        layout: Layout,
+        form: Quantised,
+        rounding: Rounding,
+    ) -> None:
+        self._circuit = circuit
+        self._numbers = numbers
+        self._layout = layout
+        self._form = form
+        self._rounding = rounding
+        valid = layout.valid
+        every = np.broadcast_to(valid, layout.shape)
+        # In the recipe's order.
+        self._results = [self._placed(valid) for _ in range(rounding.result_digits)]
+        self._distances = [self._placed(every) for _ in range(rounding.below_digits)]
+        self._moves: list[Ints] = []
+        if rounding.row_top is not None:
+            self._moves = [circuit.hints(layout.shape[1]) for _ in range(numbers.digits)]
+        first = every.copy()
+        first[..., 0] = False
+        places = range(form.divisor.digits)
+        self._remainders = [self._placed(every if place else first) for place in places]
+
+    def left_of(self, sums: str) -> str:
+        """What packed equations leave for the lowest digits of the first remainders, [units]."""
+        circuit, layout, divisor = self._circuit, self._layout, self._form.divisor
+        t, a, b, p = layout.shape
+        powers = circuit.powers(layout.bits, p)
+        factors = self._times(powers, divisor.value, p)
+        head = self._weighted(self._results, factors, self._numbers.overlap_bits, a * b)
+        head = circuit.subtract(head, self._packed_constant(), a * b)
+        if self._moves:
+            head = circuit.add(head, self._moved(factors), a * b)
+        if t > 1:
+            head = circuit.concat([head] * t)
+        taken = head
+        for place, digits in enumerate(self._remainders):
+            # The first remainder's lowest digit is what is left.
+            skipped = 1 if place == 0 else 0
+            if p - skipped == 0:
+                continue
+            shifted = self._times(powers, 1 << (divisor.step * place), p)
+            taken = circuit.add(taken, self._packed(digits, shifted, skipped), layout.units)
+        if self._distances:
+            down = self._weighted(
+                self._distances, factors, self._numbers.overlap_bits, layout.units
+            )
+            taken = circuit.subtract(taken, down, layout.units)
+        raised = circuit.raised(taken, 0, self._form.nominal)
+        return circuit.subtract(sums, raised, layout.units)
+
+    def hold_products(self, *, with_result: bool) -> None:
+        """One of the candidates' distances, or the result, is zero."""
+        circuit, valid = self._circuit, self._layout.valid
+        count = int(valid.sum())
+        factors = [
+            self._sum_of([digits[step][valid] for digits in self._distances])
+            for step in range(self._layout.shape[0])
+        ]
+        if with_result:
+            factors.append(self._sum_of([digits[valid] for digits in self._results]))
+        if len(factors) < 2:
+            raise NotHintedError("a maximum of one element")
+        half = len(factors) // 2
+        left, right = (self._product(part, count) for part in (factors[:half], factors[half:]))
+        total = circuit.product("i,i->", left, right, outputs=1, length=count)
+        largest = self._numbers.digit_bound * max(
+            self._rounding.result_digits, self._rounding.below_digits
+        )
+        circuit.check_zero(circuit.reshape(total, [1]), count * largest ** len(factors))
+
+    def result(self) -> Wire:
+        """The wire of the results: their digits put together."""
+        circuit, rounding = self._circuit, self._rounding
+        size = int(self._layout.valid.sum())
+        tensor = self._whole([digits[self._layout.valid] for digits in self._results])
+        if rounding.offset:
+            tensor = circuit.subtract(tensor, circuit.whole([rounding.offset]), size)
+        bound = self._numbers.bound_of(rounding.result_digits)
+        return Wire(
+            name=tensor,
+            size=size,
+            low=-rounding.offset,
+            high=bound - rounding.offset,
+            resolution=rounding.resolution,
+        )
+
+    def distances_below(self) -> str:
+        """The distances of a form without windows, in the results' order."""
+        if self._layout.shape[0] > 1:
+            return "windows"
+        return self._whole([digits[0][self._layout.valid] for digits in self._distances])
+
+    def _whole(self, digits: Sequence[Ints]) -> str:
+        circuit = self._circuit
+        tensor = circuit.hinted(digits[0])
+        for place, index in enumerate(digits[1:], start=1):
+            weight = circuit.whole([1 << (self._numbers.overlap_bits * place)])
+            high = circuit.multiply(circuit.hinted(index), weight, index.size)
+            tensor = circuit.add(tensor, high, index.size)
+        return tensor
+
+    def _weighted(self, digits: Sequence[Ints], factors: str, step: int, rows: int) -> str:
+        """Packed values of hinted digits: one a row of the positions."""
+        total = ""
+        for place, index in enumerate(digits):
+            weight = self._times(factors, 1 << (step * place), self._layout.width)
+            part = self._packed(index, weight, 0)
+            total = self._circuit.add(total, part, rows) if total else part
+        return total
+
+    def _packed(self, index: Ints, weights: str, skipped: int) -> str:
+        """Hints times weights, summed over slots from `skipped` on."""
+        circuit, p = self._circuit, self._layout.width
+        rows = index.reshape(-1, p)[:, skipped:]
+        if p == 1:
+            return circuit.multiply(circuit.hinted(rows.ravel()), weights, len(rows))
+        if skipped:
+            weights = circuit.gather(weights, np.arange(skipped, p))
+        return circuit.product(
+            "um,m->u", circuit.hinted(rows), weights, outputs=len(rows), length=p - skipped
+        )
+
+    def _moved(self, factors: str) -> str:
+        """The rows' moves, packed: [A B]."""
+        circuit = self._circuit
+        _, a, b, p = self._layout.shape
+        moves = self._whole(self._moves)
+        mask = circuit.whole(self._layout.valid[0].astype(np.int64))  # [B, p]
+        spread = circuit.product("bp,p->b", mask, factors, outputs=b, length=p)
+        product = circuit.multiply(circuit.reshape(moves, [a, 1]), spread, a * b)
+        return circuit.reshape(product, [a * b])
+
+    def _packed_constant(self) -> str:
+        """[A B]: what is added to every sum, packed."""
+        circuit = self._circuit
+        _, a, b, p = self._layout.shape
+        arranged = self._layout.arranged_constant(self._form.constant)
+        if arranged.shape[0] != 1:
+            raise NotHintedError("constants that differ inside a pooling window")
+        rows = arranged.reshape(-1, p)
+        flat = circuit.reshape(circuit.whole(arranged), [len(rows), p])
+        powers = circuit.powers(self._layout.bits, p)
+        if p > 1:
+            packed = circuit.product("um,m->u", flat, powers, outputs=len(rows), length=p)
+        else:
+            # Not the constant itself: see Circuit.raised.
+            packed = circuit.multiply(circuit.reshape(flat, [len(rows)]), powers, len(rows))
+        if len(rows) == a * b:
+            return packed
+        return circuit.gather(packed, np.tile(np.arange(b), a))
+
+    def _times(self, vector: str, factor: int, size: int) -> str:
+        if factor == 1:
+            return vector
+        return self._circuit.multiply(vector, self._circuit.whole([factor]), size)
+
+    def _sum_of(self, digits: Sequence[Ints]) -> str:
+        """A vector that is zero where all of the digits are."""
+        total = ""
+        for index in digits:
+            hinted = self._circuit.hinted(index)
+            total = self._circuit.add(total, hinted, len(index)) if total else hinted
+        return total
+
+    def _product(self, factors: Sequence[str], size: int) -> str:
+        result = factors[0]
+        for factor in factors[1:]:
+            result = self._circuit.multiply(result, factor, size)
+        return result
+
+    def _placed(self, mask: Any) -> Ints:
+        """New hints where a mask is set, -1 elsewhere."""
+        index = np.full(mask.shape, -1, dtype=np.int64)
+        index[mask] = self._circuit.hints(int(mask.sum()))
+        return index

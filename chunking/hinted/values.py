@@ -1,0 +1,38 @@
+"""What a tensor can be while operators are followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from zkml_ray.chunking.hinted.forms import Floats, Pending
+from zkml_ray.chunking.hinted.grid import View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorFunction:
+    """erf of a multiple of a tensor, waiting to be multiplied by one.
+
+    Attributes:
+        source: Name of the tensor that the argument v is a multiple of.
+        multiple: Which multiple.
+        positive: max(v, 0), and with it the shape.
+        negative: Tensor of max(-v, 0), in the same order.
+        magnitude: Tensor of |v|.
+        result: Tensor of erf |v|, at nominal scale `bits`.
+        bits: log2 of the denominator of v and of the result.
+        plus: What is added to it.
+    """
+
+    source: str
+    multiple: float
+    positive: View
+    negative: str
+    magnitude: str
+    result: str
+    bits: int
+    plus: float = 0.0
+
+
+Value: TypeAlias = View | Pending | Floats | ErrorFunction
+"""Fixed elements; elements still to be rounded; a constant; an error function."""
