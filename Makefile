@@ -46,8 +46,6 @@ bench-run: $(STAMP)
 	    --out benchmarks/results/versus/$$model.json || exit 1; \
 	  $(BIN)/python benchmarks/scaling.py --model $$model \
 	    --out benchmarks/results/scaling/$$model.json || exit 1; \
-	done
-	for model in digits lenet5; do \
 	  $(BIN)/python benchmarks/accuracy.py --model $$model \
 	    --out benchmarks/results/accuracy/$$model.json || exit 1; \
 	done

@@ -9,6 +9,8 @@
    command, given again after an interruption of any kind, goes on where it stopped; each session is
    recorded in FILE. For hours in the background: `nohup nice python benchmarks/big.py ... &`.
 
+With --plan-only the model is planned, and the plan's statistics are printed; nothing is proved.
+
 With fewer --layers the file says so, and its `extrapolated` block multiplies measured figures of
 those layers; it is no measurement of six.
 """
@@ -31,18 +33,22 @@ import numpy as np
 import onnx
 
 from benchmarks import record
+from benchmarks.facts import circuits_of, stored_forecast, stored_plan
 from benchmarks.models.encoder import MINI_LM, EncoderSize, build_encoder
 from benchmarks.processes import PhaseLog, watch
-from benchmarks.steps import ROOT, say
+from benchmarks.steps import OPTIONS, ROOT, merged_options, say
 from benchmarks.tuning import columns_needed, sizes_of
 from zkml_ray import verify
 from zkml_ray.api import prepare, resume
-from zkml_ray.config import parse_size
+from zkml_ray.chunking.load import load_model
+from zkml_ray.config import checked_threads, parse_size
+from zkml_ray.cost.model import CostModel
+from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import RunExistsError
 from zkml_ray.events import ChunkMoved, Event, PlanReady, Warned
 from zkml_ray.openings import read_manifest
 from zkml_ray.schema.manifest import ChunkRecord
-from zkml_ray.stages.plan import PlanOptions
+from zkml_ray.stages.plan import PlanOptions, plan
 from zkml_ray.stores import open_store
 from zkml_ray.stores.layout import RunLayout
 
@@ -100,9 +106,7 @@ def prove(given: argparse.Namespace, model: Path, log: PhaseLog) -> None:
     """Begin the run or go on with it, to its end."""
     size = _size(given)
     inputs = np.random.default_rng(1).normal(size=(1, size.tokens, size.width)).astype(np.float32)
-    options = {"workers": given.workers, **json.loads(given.options)}
-    if given.memory:
-        options["memory_bytes"] = parse_size("--memory", given.memory)
+    options = _options(given)
     started = time.monotonic()
     progress = {"chunks": 0, "proved": 0}
 
@@ -133,10 +137,77 @@ def prove(given: argparse.Namespace, model: Path, log: PhaseLog) -> None:
     manifest = read_manifest(open_store(store), RunLayout("default", given.run))
     with log.phase("verify"):
         verify(given.run, store=store, plan_digest=manifest.plan_sha256, allow_insecure_srs=True)
+    plan_made = stored_plan(store, given.run)
     log.facts |= totals(manifest.chunks)
+    log.facts["circuits"] = circuits_of(plan_made)
+    log.facts["predicted"] = [
+        {"chunk": chunk.chunk, "prove_s": chunk.prove_s, "peak_bytes": chunk.peak_bytes}
+        for chunk in stored_forecast(store, given.run).chunks
+    ]
+    log.facts["measured"] = [
+        {
+            "chunk": chunk.chunk,
+            "prove_s": chunk.prove.seconds,
+            "peak_rss_bytes": chunk.peak_rss_bytes,
+        }
+        for chunk in manifest.chunks
+    ]
     log.facts["max_error"] = manifest.accuracy.max_abs_error if manifest.accuracy else None
     log.facts["plan_sha256"] = manifest.plan_sha256
     log.facts["choices"] = options
+
+
+def planned(given: argparse.Namespace, model: Path, log: PhaseLog) -> None:
+    """Plan the model under the memory and say what it would take."""
+    threads = checked_threads(given.workers, None)
+    with log.phase("plan"):
+        circuits = plan(load_model(model), PlanOptions(**_options(given)))
+    forecast = CostModel(profile=load_profile(), threads=threads).forecast(circuits)
+    log.facts |= circuits_of(circuits.plan)
+    log.facts |= {
+        "options": _options(given),
+        "threads": threads,
+        "chunks": [chunk.model_dump(mode="json") for chunk in forecast.chunks],
+        "cells": sum(
+            chunk.num_rows * chunk.arguments.num_inner_cols for chunk in circuits.plan.chunks
+        ),
+        "boundary_elements": sum(
+            boundary.layout.element_count for boundary in circuits.plan.boundaries
+        ),
+        "prove_worker_s": sum(chunk.prove_s for chunk in forecast.chunks),
+        "setup_worker_s": sum(chunk.setup_s for chunk in forecast.chunks),
+        "makespan_s": {n: forecast.makespan_s(n) for n in (1, given.workers, 8)},
+        "peak_bytes": max(chunk.peak_bytes for chunk in forecast.chunks),
+        "proof_bytes": sum(chunk.proof_bytes for chunk in forecast.chunks),
+    }
+
+
+def plan_lines(facts: dict[str, Any]) -> list[str]:
+    """A plan's statistics for people."""
+    lines = []
+    columns = (facts[name] for name in ("kinds", "logrows", "columns", "rows", "operators"))
+    for chunk, kind, logrows, wide, rows, operators in zip(facts["chunks"], *columns, strict=True):
+        lines.append(
+            f"{chunk['chunk']}  {kind:6}  2^{logrows} x {wide} x {chunk['column_blocks']} blocks  "
+            f"{rows * wide:9,} cells  {chunk['prove_s']:7.1f} s  "
+            f"{chunk['peak_bytes'] / (1 << 30):5.2f} GiB  {operators[:60]}"
+        )
+    spans = ", ".join(f"{n}: {found:.0f} s" for n, found in facts["makespan_s"].items())
+    return [
+        *lines,
+        f"{len(facts['chunks'])} chunks, {facts['cells']:,} cells; boundaries "
+        f"{facts['boundary_elements']:,} elements; proofs {facts['proof_bytes'] / 1e6:.2f} MB",
+        f"predicted, {facts['threads']} threads a worker: proving {facts['prove_worker_s']:.0f} s "
+        f"in all, keys {facts['setup_worker_s']:.0f} s, by workers {spans}; largest "
+        f"{facts['peak_bytes'] / (1 << 30):.2f} GiB",
+    ]
+
+
+def _options(given: argparse.Namespace) -> dict[str, Any]:
+    options = {"workers": given.workers, **merged_options(given.options)}
+    if given.memory:
+        options["memory_bytes"] = parse_size("--memory", given.memory)
+    return options
 
 
 def totals(chunks: tuple[ChunkRecord, ...]) -> dict[str, Any]:
@@ -191,10 +262,11 @@ def _size(given: argparse.Namespace) -> EncoderSize:
 
 def _child(given: argparse.Namespace, model: Path) -> None:
     log = PhaseLog(given.report)
-    if given.child == "size":
-        one_circuit(model, log)
-    else:
-        prove(given, model, log)
+    {
+        "size": lambda: one_circuit(model, log),
+        "plan": lambda: planned(given, model, log),
+        "prove": lambda: prove(given, model, log),
+    }[given.child]()
     log.write()
 
 
@@ -203,7 +275,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=None, help="needed unless --plan-only")
+    parser.add_argument("--plan-only", action="store_true")
     parser.add_argument("--only", choices=("size", "prove"), default=None)
     parser.add_argument("--memory", default="6GiB", help="of each process; '' for no limit")
     parser.add_argument("--workers", type=int, default=2)
@@ -212,13 +285,13 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=MINI_LM.heads)
     parser.add_argument("--hidden", type=int, default=MINI_LM.hidden)
     parser.add_argument("--tokens", type=int, default=MINI_LM.tokens)
-    parser.add_argument("--options", default="{}", help="more of PlanOptions, as JSON")
+    parser.add_argument("--options", default="{}", help=f"more of PlanOptions, over {OPTIONS}")
     parser.add_argument("--folder", type=Path, default=ROOT / ".cache" / "benchmarks" / "big")
     parser.add_argument("--store", type=Path, default=None, help="default: in --folder")
     parser.add_argument("--run", default=None, help="default: from the sizes")
     parser.add_argument("--size-limit-s", type=float, default=1800)
     parser.add_argument("--memory-limit-gib", type=float, default=0.92 * memory_gib)
-    parser.add_argument("--child", choices=("size", "prove"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=("size", "plan", "prove"), help=argparse.SUPPRESS)
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.store = given.store or given.folder / "store"
@@ -232,9 +305,16 @@ def main() -> None:
         model.parent.mkdir(parents=True, exist_ok=True)
         onnx.save(build_encoder(_size(given)), model)
     result: dict[str, Any] = {"sessions": []}
-    if given.out.exists():
+    if given.out is None:
+        if not given.plan_only:
+            parser.error("--out is needed")
+    elif given.out.exists():
         result = json.loads(given.out.read_text())
     result |= {"encoder": asdict(_size(given)), "run": given.run, "memory": given.memory}
+    if given.plan_only:
+        _step("plan", given, result)
+        record.write(given.out, result)
+        return
     for step in ("size", "prove"):
         if given.only in (None, step):
             if step == "prove":
@@ -259,8 +339,16 @@ def _step(step: str, given: argparse.Namespace, result: dict[str, Any]) -> None:
             environment=environment,
             limit_bytes=int(given.memory_limit_gib * (1 << 30)),
             limit_s=given.size_limit_s if step == "size" else float("inf"),
-            quiet=step == "size",
+            quiet=step != "prove",
         )
+    if step == "plan":
+        if found.failure:
+            raise SystemExit(f"planning {found.failure}")
+        spent = found.phases["plan"]
+        result["planned"] = {**found.facts, "plan_s": spent["wall_s"]}
+        print("\n".join(plan_lines(found.facts)))
+        print(f"planned in {spent['wall_s']:.0f} s, {found.largest_bytes / (1 << 30):.2f} GiB")
+        return
     if step == "size":
         result["one_circuit"] = {"failure": found.failure, **found.facts}
         if not found.failure:

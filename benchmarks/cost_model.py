@@ -1,25 +1,26 @@
 """Predicted against measured: what the cost model says of the circuits of whole models.
 
     python benchmarks/cost_model.py [--out FILE] [--profile FILE] [--limit 20] [--models a,b]
-                                    [--memory 2GiB]
+                                    [--memory 2GiB] [--circuits native,hinted]
 
-Every model of the zoo, the digits model and LeNet-5 is planned twice: cut by the search and cut at
-every layer. Every different chunk whose proof is predicted to take at most --limit core-seconds is
-set up and proved, each in a process of its own on one thread, on the model's own activations for a
-random input. Seconds are CPU seconds of `ezkl.prove`, the least of two; memory is what the process
-grew by, plus what an idle worker takes (the profile's). None of these circuits was used to fit the
-shipped profile.
+Every model of the zoo and of the benchmarks is planned cut by the search and cut at every layer,
+with native circuits and with hinted ones where it has them. Every different chunk whose proof is
+predicted to take at most --limit core-seconds is set up and proved, each in a process of its own on
+one thread, on the model's own activations for a random input. Seconds are CPU seconds of
+`ezkl.prove`, the least of two; memory is what the process grew by, plus what an idle worker takes
+(the profile's). None of these circuits was used to fit the shipped profile.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import secrets
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ from rich.table import Table
 
 from benchmarks import record
 from benchmarks.models.registry import MODELS
+from benchmarks.steps import OPTIONS
 from tests import zoo
+from zkml_ray.chunking.hinted.recipe import Recipe, filled
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.circuits import DerivedCircuits
 from zkml_ray.commitments.leaves import salt_bits
@@ -55,6 +58,13 @@ def models() -> dict[str, Callable[[], onnx.ModelProto]]:
     """Every model that is measured, by name."""
     trained = {name: lambda path=entry.path: onnx.load(path) for name, entry in MODELS.items()}
     return {**zoo.MODELS, "digits": lambda: onnx.load(DIGITS), **trained}
+
+
+OPTIONS_OF: dict[str, dict[str, Any]] = {
+    "native": {"circuits": "native"},
+    "hinted": {**OPTIONS, "circuits": "hinted"},
+}
+"""PlanOptions by kind of circuit; native ones at the scale that the profile was fitted at."""
 
 
 def activations(normalised: bytes, seed: int = 0) -> Values:
@@ -92,29 +102,44 @@ def tensors(circuits: DerivedCircuits, chunk: ChunkPlan, values: Values) -> list
     return [*found, *(salt for salt in salts if salt)]
 
 
+def advice(onnx_data: bytes, chunk: ChunkPlan, given: list[list[int]]) -> list[int]:
+    """The one input of a hinted circuit: its hints, values and salts, and blinders."""
+    values = dict(zip(chunk.inputs, given, strict=False))
+    model = onnx.load_model_from_string(onnx_data)
+    hints = Recipe(model).solve(values, chunk.id).hints
+    return filled(model, hints, [element for tensor in given for element in tensor])
+
+
 def chunks_of(
-    name: str, memory_bytes: int | None
+    name: str, memory_bytes: int | None, kinds: Sequence[str]
 ) -> Iterator[tuple[str, DerivedCircuits, ChunkPlan]]:
     data = models()[name]().SerializeToString()
-    for how, options in (
-        ("search", PlanOptions(memory_bytes=memory_bytes, circuits="native")),
-        ("layers", PlanOptions(layers_per_chunk=1, circuits="native")),
-    ):
+    cuts: dict[str, dict[str, Any]] = {
+        "search": {"memory_bytes": memory_bytes},
+        "layers": {"layers_per_chunk": 1},
+    }
+    for how, kind in itertools.product(cuts, kinds):
+        options = PlanOptions(**cuts[how], **OPTIONS_OF[kind])
         try:
             circuits = plan(parse_model(data, name), options)
         except ZkmlRayError as error:
-            print(f"{name} ({how}) is not planned: {error}", file=sys.stderr)
+            print(f"{name} ({how}, {kind}) is not planned: {error}", file=sys.stderr)
             continue
         for chunk in circuits.plan.chunks:
             yield how, circuits, chunk
 
 
 def run(
-    names: list[str], prices: CostModel, limit_s: float, memory_bytes: int | None, console: Console
+    names: list[str],
+    prices: CostModel,
+    limit_s: float,
+    memory_bytes: int | None,
+    kinds: Sequence[str],
+    console: Console,
 ) -> list[dict[str, Any]]:
     rows, seen = [], set()
     for name in names:
-        for how, circuits, chunk in chunks_of(name, memory_bytes):
+        for how, circuits, chunk in chunks_of(name, memory_bytes, kinds):
             files = circuits.files[chunk.id]
             geometry = geometry_of(files.settings)
             predicted_s = prices.prove_s(geometry)
@@ -124,7 +149,10 @@ def run(
             seen.add(key)
             values = activations(circuits.normalised)
             try:
-                found = measure(files.onnx, tensors(circuits, chunk, values), chunk.arguments)
+                given = tensors(circuits, chunk, values)
+                if chunk.arguments.kind == "hinted":
+                    given = [advice(files.onnx, chunk, given)]
+                found = measure(files.onnx, given, chunk.arguments)
             except ZkmlRayError as error:
                 print(f"{name} {chunk.id} is not measured: {error}", file=sys.stderr)
                 continue
@@ -134,6 +162,7 @@ def run(
                     "model": name,
                     "cut": how,
                     "chunk": chunk.id,
+                    "kind": chunk.arguments.kind,
                     "operators": " ".join(chunk.operators),
                     "logrows": geometry.logrows,
                     "columns": geometry.inner_columns,
@@ -155,7 +184,7 @@ def run(
             )
             last = rows[-1]["measured"]
             console.print(
-                f"{name} {how} {chunk.id}: {predicted_s:.2f} s predicted, "
+                f"{name} {how} {chunk.id} ({chunk.arguments.kind}): {predicted_s:.2f} s predicted, "
                 f"{last['prove_core_s']:.2f} s measured"
             )
     return rows
@@ -184,6 +213,7 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
         "model",
         "cut",
         "chunk",
+        "kind",
         "2^",
         "columns",
         "prove s",
@@ -204,13 +234,17 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
             )
         ]
         shape = f"{row['blocks']}+{row['einsum_blocks']} x {row['columns']}"
-        table.add_row(row["model"], row["cut"], row["chunk"], str(row["logrows"]), shape, *cells)
-    console.print(table)
-    for quantity, found in summary(rows).items():
-        console.print(
-            f"{quantity}: median error {found['median']:.1%}, largest {found['largest']:.1%} "
-            f"({len(rows)} chunks)"
+        table.add_row(
+            row["model"], row["cut"], row["chunk"], row["kind"], str(row["logrows"]), shape, *cells
         )
+    console.print(table)
+    for kind in sorted({row["kind"] for row in rows}):
+        those = [row for row in rows if row["kind"] == kind]
+        for quantity, found in summary(those).items():
+            console.print(
+                f"{kind}, {quantity}: median error {found['median']:.1%}, largest "
+                f"{found['largest']:.1%} ({len(those)} chunks)"
+            )
 
 
 def main() -> None:
@@ -222,15 +256,19 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=20.0)
     parser.add_argument("--models", default=None)
     parser.add_argument("--memory", default=None)
+    parser.add_argument("--circuits", default="native,hinted")
     given = parser.parse_args()
     prices = CostModel(profile=load_profile(given.profile), threads=1)
     names = given.models.split(",") if given.models else list(models())
     memory_bytes = None if given.memory is None else parse_size("--memory", given.memory)
     console = Console()
-    rows = run(names, prices, given.limit, memory_bytes, console)
+    kinds = given.circuits.split(",")
+    rows = run(names, prices, given.limit, memory_bytes, kinds, console)
     show(console, rows)
     profile = json.loads(prices.profile.to_bytes())
-    record.write(given.out, {"profile": profile, "summary": summary(rows), "chunks": rows})
+    by_kind = {kind: summary([row for row in rows if row["kind"] == kind]) for kind in kinds}
+    result = {"profile": profile, "summary": summary(rows), "by_kind": by_kind, "chunks": rows}
+    record.write(given.out, result)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.versus_summary import variant_name
+from benchmarks.versus_summary import stopped, stopped_words, variant_name
 
 Results = Sequence[Mapping[str, Any]]
 COLOURS = {"a": "#8c8c8c", "b": "#c9a227", "c": "#b0624a"}
@@ -19,19 +19,28 @@ OURS = ("#4a7fb0", "#1f4e79", "#0b2540")
 def versus_plot(results: Results, path: Path) -> None:
     """Seconds and peak memory of every variant, one group per model.
 
+    A variant that was stopped has a hatched bar: how far it came, a lower bound.
+
     Args:
         results: Files of `versus_ezkl.py`.
         path: Where the plot goes.
     """
     if not results:
         return
-    variants = sorted({variant for result in results for variant in result["summary"]})
+    ended = [stopped(result["variants"]) for result in results]
+    proving = [{v: e for v, e in each.items() if e["step"] == "prove"} for each in ended]
+    variants = sorted(
+        {variant for result in results for variant in result["summary"]}.union(*proving)
+    )
     ours = [variant for variant in variants if variant not in COLOURS]
     colours = {**COLOURS, **dict(zip(ours, OURS, strict=False))}
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
-    fields = (("total_s", 1.0, "seconds, keys at hand"), ("peak_bytes", 1 << 30, "GiB"))
-    for panel, (field, unit, label) in zip(panels, fields, strict=True):
+    fields = (
+        ("total_s", "at_least_s", 1.0, "seconds, keys at hand"),
+        ("peak_bytes", "at_least_bytes", 1 << 30, "GiB"),
+    )
+    for panel, (field, bound, unit, label) in zip(panels, fields, strict=True):
         width = 0.8 / max(1, len(variants))
         for position, variant in enumerate(variants):
             places = [i for i, result in enumerate(results) if variant in result["summary"]]
@@ -44,6 +53,14 @@ def versus_plot(results: Results, path: Path) -> None:
                 label=variant_name(variant),
                 color=colours.get(variant),
             )
+            for place, far in enumerate(proving):
+                if variant in far:
+                    height, words = far[variant][bound] / unit, stopped_words(far[variant])
+                    colour = colours.get(variant)
+                    style = {"facecolor": "none", "edgecolor": colour, "hatch": "///"}
+                    panel.bar([place + offset], [height], width, **style)
+                    mark = {"ha": "center", "va": "bottom", "fontsize": "x-small", "rotation": 90}
+                    panel.text(place + offset, height, f"> ({words})", **mark)
         panel.set_xticks(range(len(results)), [result["title"] for result in results])
         panel.set_yscale("log")
         panel.set_ylabel(label)

@@ -177,6 +177,8 @@ class PhaseLog:
         """Measure a block; a name used again adds to what it has."""
         reset_peak()
         started, cpu_s = time.monotonic(), _own_cpu_s()
+        with _begun(self.path).open("a") as marks:
+            marks.write(f"{started}\n")
         yield
         made = {
             "start_s": started,
@@ -198,6 +200,11 @@ class PhaseLog:
         self.path.write_text(json.dumps({"facts": self.facts, "phases": self.phases}))
 
 
+def _begun(report: Path) -> Path:
+    """Where a process marks the starts of its phases, for the case that it is stopped."""
+    return report.with_suffix(".begun")
+
+
 def _own_cpu_s() -> float:
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
@@ -209,6 +216,8 @@ class Outcome:
 
     Attributes:
         failure: Why it gave no result, or nothing.
+        stopped: "memory" or "time" if it was ended at that limit, else nothing.
+        begun_s: From the start of its first phase to the last look at it; 0 if it began none.
         wall_s: From start to end, interpreter start included.
         cpu_s: CPU seconds of the tree.
         largest_bytes: Largest peak resident set of one process.
@@ -218,6 +227,8 @@ class Outcome:
     """
 
     failure: str
+    stopped: str
+    begun_s: float
     wall_s: float
     cpu_s: float
     largest_bytes: int
@@ -247,10 +258,11 @@ def watch(
         quiet: Keep its standard error for a failure's last line; else it is shown.
     """
     report.unlink(missing_ok=True)
+    _begun(report).unlink(missing_ok=True)
     started = time.monotonic()
     errors = report.with_suffix(".stderr")
     samples: list[Sample] = []
-    failure, searched = "", 0.0
+    failure, stopped, searched = "", "", 0.0
     with errors.open("w") as sink, _termination_as_exit():
         child = subprocess.Popen(
             command, env={**os.environ, **environment}, stdout=sink, stderr=sink if quiet else None
@@ -264,13 +276,16 @@ def watch(
                 samples.append(tree.sample())
                 if samples[-1].total_bytes > limit_bytes:
                     failure = f"stopped at {samples[-1].total_bytes / (1 << 30):.1f} GiB of memory"
+                    stopped = "memory"
                 elif available_bytes() < LEAST_AVAILABLE_BYTES:
                     failure = (
                         "stopped: the machine's memory was full, "
                         f"{samples[-1].total_bytes / (1 << 30):.1f} GiB of it this command's"
                     )
+                    stopped = "memory"
                 elif time.monotonic() - started > limit_s:
                     failure = f"stopped after {limit_s:.0f} s"
+                    stopped = "time"
                 if failure:
                     break
                 time.sleep(SAMPLE_S)
@@ -280,6 +295,7 @@ def watch(
                 tree.kill()
         status = child.wait()
     wall_s = time.monotonic() - started
+    marks = _begun(report).read_text().split() if _begun(report).exists() else []
     reported: dict[str, Any] = {"facts": {}, "phases": {}}
     if report.exists():
         reported = json.loads(report.read_text())
@@ -288,6 +304,8 @@ def watch(
         failure = f"ended with {status}: {' '.join(tail)[:300]}"
     return Outcome(
         failure=failure,
+        stopped=stopped,
+        begun_s=samples[-1].at_s - float(marks[0]) if marks and samples else 0.0,
         wall_s=wall_s,
         cpu_s=max((sample.cpu_s for sample in samples), default=0.0),
         largest_bytes=max((sample.largest_bytes for sample in samples), default=0),

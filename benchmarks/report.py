@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -66,19 +67,30 @@ def scaling_table(results: Results) -> list[str]:
 
 
 def accuracy_table(results: Results) -> list[str]:
-    """Accuracy on the held-out images, as lines of markdown."""
+    """Errors beside stock ezkl's own calibrated circuit, and classes, as lines of markdown."""
     lines = [
-        "| model | images | float top-1 | quantised top-1 | difference | same class "
-        "| largest error of a logit |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| model | inputs | mean error, ours | stock | largest error, ours | stock "
+        "| top-1, floats | ours | difference | same class |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for result in results:
-        points = 100 * (result["quantised_top1"] - result["float_top1"])
-        lines.append(
-            f"| {result['title']} | {result['images']} | {result['float_top1']:.2%} "
-            f"| {result['quantised_top1']:.2%} | {points:+.2f} points "
-            f"| {result['agreement']:.2%} | {result['max_abs_error']:.4f} |"
-        )
+        ours, theirs = result["ours"], result["stock"]
+        errors = [
+            f"{side[kind]:.{digits}f}"
+            for kind, digits in (("mean_abs_error", 5), ("max_abs_error", 4))
+            for side in (ours, theirs)
+        ]
+        classes = ["-"] * 4
+        if "float_top1" in result:
+            points = 100 * (ours["top1"] - result["float_top1"])
+            classes = [
+                f"{result['float_top1']:.2%}",
+                f"{ours['top1']:.2%}",
+                f"{points:+.2f} points",
+                f"{ours['agreement']:.2%}",
+            ]
+        cells = [result["title"], str(result["inputs"]), *errors, *classes]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -99,7 +111,7 @@ def big_table(results: Results) -> list[str]:
                 lines.append(f"| predicted memory of one circuit | {low} to {high} |")
         if proved := result.get("proved"):
             lines += [
-                f"| proved with | `--memory {result['memory']}`, {proved['chunks']} chunks |",
+                f"| proved with | `--memory {result['memory']}`, {chunks_in_words(proved)} |",
                 f"| largest process, measured | {gib(proved['largest_bytes'])} |",
                 f"| proving, sum over workers | {seconds(proved['prove_worker_s'])} |",
                 f"| wall time with a chunk in hand | {seconds(proved['busy_wall_s'])} |",
@@ -115,6 +127,12 @@ def big_table(results: Results) -> list[str]:
                 f"wall {seconds(more['busy_wall_s'])} |"
             )
     return lines
+
+
+def chunks_in_words(proved: Mapping[str, Any]) -> str:
+    """How many chunks of which kind."""
+    kinds = Counter(proved["circuits"]["kinds"])
+    return ", ".join(f"{count} {kind} chunks" for kind, count in sorted(kinds.items()))
 
 
 def commitment_table(result: Mapping[str, Any]) -> list[str]:

@@ -151,7 +151,12 @@ def evaluate(raw: dict[str, Any]) -> dict[str, Any]:
                 for run in raw["strong"]["1"]
             ),
         },
-        "chunks": [asdict(task) for task in tasks],
+        "chunks": [
+            {**asdict(task), "kind": kind, "predicted_prove_s": chunk["predicted_prove_s"]}
+            for task, kind, chunk in zip(
+                tasks, facts["1"][0]["kinds"], facts["1"][0]["chunks"], strict=True
+            )
+        ],
         "longest_chunk": {"chunk": longest.name, "work_s": longest.work_s},
         "workers_up_s": workers_up_s(facts["1"]),
         "simulated": simulated(tasks, workers_up_s(facts["1"])),
@@ -179,7 +184,7 @@ def main() -> None:
         "model": given.model,
         "title": steps.model.title,
         "model_sha256": steps.model_sha256,
-        "plan_options": json.loads(given.options),
+        "plan_options": json.loads(steps.options),
         **evaluate(raw),
         "raw": raw,
     }

@@ -14,25 +14,45 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.models.registry import BenchmarkModel
 from benchmarks.processes import Outcome, watch
 
 ROOT = Path(__file__).resolve().parent.parent
 
+OPTIONS: Final[Mapping[str, Any]] = {"scale": 11, "circuits": "auto"}
+"""PlanOptions of every benchmark of zkml_ray, where neither the model (its scale) nor the command
+line says otherwise."""
+
+FIRST_METHOD = "first"
+"""How the keys of records were made that do not say it."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `Steps.of` reads."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     parser.add_argument("--sample", type=int, default=0, help="which of the model's inputs")
-    parser.add_argument("--options", default="{}", help="zkml_ray's PlanOptions, as JSON")
+    parser.add_argument(
+        "--options", default="{}", help=f"zkml_ray's PlanOptions, as JSON, over {OPTIONS}"
+    )
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "benchmarks")
     parser.add_argument("--memory-limit-gib", type=float, default=0.92 * memory_gib)
     parser.add_argument("--time-limit-s", type=float, default=7200)
+
+
+def merged_options(given: str, model: BenchmarkModel | None = None) -> dict[str, Any]:
+    """PlanOptions: the benchmarks' own, the model's scale, and what the command line gives.
+
+    Args:
+        given: JSON.
+        model: Has a scale of its own.
+    """
+    scale = {} if model is None else {"scale": model.scale}
+    return {**OPTIONS, **scale, **json.loads(given)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +81,7 @@ class Steps:
         return cls(
             model=model,
             sample=given.sample,
-            options=given.options,
+            options=json.dumps(merged_options(given.options, model)),
             cache=given.cache.resolve(),
             limit_bytes=int(given.memory_limit_gib * (1 << 30)),
             limit_s=given.time_limit_s,
@@ -132,45 +152,45 @@ class Steps:
         settings = self.run("settings", variant)
         if settings.failure:
             return {"settings": asdict(settings), "setup": setup_record(settings)}
-        known = read_record(folder)
-        if known is not None:
-            former = known["settings"]["facts"].get("plan_sha256")
-            if former == settings.facts["plan_sha256"]:
-                return known
+        method = f"plan {settings.facts['plan_sha256']}"
+        if (known := read_record(folder, method)) is not None:
+            return known
         for kind in ("keys", "circuits"):
             shutil.rmtree(folder / kind, ignore_errors=True)
         setup = self.run("setup", variant)
         record = {"settings": asdict(settings), "setup": setup_record(setup)}
-        write_record(folder, record)
+        write_record(folder, record, method)
         return record
 
 
 def setup_record(found: Outcome) -> dict[str, Any]:
     """What a result file says about a setup."""
     if found.failure:
-        return {
-            "failure": found.failure,
-            "wall_s": found.wall_s,
-            "cpu_s": found.cpu_s,
-            "largest_bytes": found.largest_bytes,
-        }
+        names = ("failure", "stopped", "begun_s", "wall_s", "cpu_s", "largest_bytes", "total_bytes")
+        return {name: getattr(found, name) for name in names}
     return {"failure": "", **found.phases["setup"], **found.facts}
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """A variant's settings and setup, if its keys are made."""
+def read_record(folder: Path, method: str) -> dict[str, Any] | None:
+    """A variant's settings and setup, if its keys are made, and made by this method."""
     path = folder / "record.json"
     if not path.exists():
         return None
     record: dict[str, Any] = json.loads(path.read_text())
-    return record
+    return record if record.pop("method", FIRST_METHOD) == method else None
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write it, unless the setup failed."""
+def write_record(folder: Path, record: dict[str, Any], method: str) -> None:
+    """Write it, unless the setup failed.
+
+    Args:
+        folder: The variant's.
+        record: Settings and setup.
+        method: Names how the settings were found, with whatever they depend on.
+    """
     (folder / "record.json").unlink(missing_ok=True)
     if not record["setup"]["failure"]:
-        (folder / "record.json").write_text(json.dumps(record))
+        (folder / "record.json").write_text(json.dumps({**record, "method": method}))
 
 
 def say(text: str) -> None:

@@ -10,8 +10,10 @@ uses the cores that RAYON_NUM_THREADS gives.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ from zkml_ray.srs import ensure_srs
 
 CALIBRATION_INPUTS: Final = 4
 """Inputs that ezkl's calibration sees: the last of the model's; the first ones are proved."""
+
+SPLIT_SCALES: Final = (13, 12, 11)
+"""What ezkl's calibration tries where it is given no scales, the most accurate first."""
 
 
 def calibration_inputs(model: BenchmarkModel) -> FloatArray:
@@ -84,44 +89,103 @@ class Piece:
     outputs: tuple[str, ...]
 
 
-def split_settings(model: BenchmarkModel, folder: Path) -> list[dict[str, Any]]:
+def split_settings(
+    model: BenchmarkModel, folder: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(c): the split of ezkl's proof_splitting notebook, at the cuts of a layer-wise partition.
 
     Boundaries are hashed, the model's own input and output public, arguments default. As in the
-    notebook, every part is calibrated at one common scale, so that hashes can agree; it is the one
-    that calibration finds for the first part. Unlike the notebook, each part keeps its own logrows
-    instead of the largest.
+    notebook every part is calibrated, at one scale that is chosen by hand: here the largest of
+    calibration's own candidates at which the parts work one after the other. Unlike the notebook,
+    each part keeps its own logrows instead of the largest.
+
+    The notebook lets calibration choose the rebase multiplier. Where it takes 10, a part ends at
+    another scale than the next one reads (26 after 13), and nothing in the notebook carries that
+    over: the next witness fails, or its numbers are wrong. The remedy that a user would find is
+    to calibrate with multiplier 1. It is used only where the notebook to the letter does not work.
 
     Returns:
-        The parts' settings.
+        The parts' settings, none where the split works at no scale; and what was tried: scale,
+        multipliers and the reason of a failure.
     """
     graph = ModelGraph(onnx.shape_inference.infer_shapes(onnx.load(model.path)))
     pieces = split(graph)
-    values = _float_values(graph, calibration_inputs(model), pieces)
-    folder.mkdir(parents=True)
-    scales: list[int] | None = None
-    made = []
-    for index, piece in enumerate(pieces):
-        part = _new_part(folder, index)
-        onnx.utils.extract_model(
-            str(model.path), str(part / "model.onnx"), list(piece.inputs), list(piece.outputs)
+    inputs = calibration_inputs(model)
+    values = _float_values(graph, inputs, pieces)
+    tried = []
+    for scale, remedy in itertools.product(SPLIT_SCALES, (False, True)):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "pieces.json").write_text(
+            json.dumps([{"inputs": piece.inputs, "outputs": piece.outputs} for piece in pieces])
         )
-        arguments = ezkl.PyRunArgs()
-        inner = not set(piece.inputs) <= set(graph.inputs)
-        arguments.input_visibility = "hashed" if inner else "public"
-        last = set(piece.outputs) <= set(graph.outputs)
-        arguments.output_visibility = "public" if last else "hashed"
-        ezkl.gen_settings(str(part / "model.onnx"), str(part / "settings.json"), arguments)
-        data = part / "calibration.json"
-        data.write_text(input_json([flat(values[name]) for name in piece.inputs]))
-        calibrate(part, data, **({} if scales is None else {"scales": scales}))
-        settings = json.loads((part / "settings.json").read_text())
-        scales = scales or [settings["run_args"]["input_scale"]]
-        made.append(settings)
-    (folder / "pieces.json").write_text(
-        json.dumps([{"inputs": piece.inputs, "outputs": piece.outputs} for piece in pieces])
-    )
-    return made
+        more: dict[str, Any] = {"scale_rebase_multiplier": [1]} if remedy else {}
+        made: list[dict[str, Any]] = []
+        try:
+            for index, piece in enumerate(pieces):
+                arguments = ezkl.PyRunArgs()
+                inner = not set(piece.inputs) <= set(graph.inputs)
+                arguments.input_visibility = "hashed" if inner else "public"
+                last = set(piece.outputs) <= set(graph.outputs)
+                arguments.output_visibility = "public" if last else "hashed"
+                part = _new_part(folder, index)
+                onnx.utils.extract_model(
+                    str(model.path), str(part / "model.onnx"), piece.inputs, piece.outputs
+                )
+                settings, data = part / "settings.json", part / "calibration.json"
+                ezkl.gen_settings(str(part / "model.onnx"), str(settings), arguments)
+                data.write_text(input_json([flat(values[name]) for name in piece.inputs]))
+                calibrate(part, data, scales=[scale], **more)
+                made.append(json.loads(settings.read_text()))
+                compile_part(part)
+            failure = mismatch(pieces, made) or _walk(folder, inputs)
+        except RuntimeError as error:
+            failure = f"part {index}: {error}"
+        tried.append(
+            {
+                "scale": scale,
+                "to_the_letter": not remedy,
+                "multipliers": [one["run_args"]["scale_rebase_multiplier"] for one in made],
+                "failure": failure,
+            }
+        )
+        if not failure:
+            return made, tried
+    return [], tried
+
+
+def mismatch(pieces: Sequence[Piece], settings: Sequence[Mapping[str, Any]]) -> str:
+    """Where one part's output has another scale than a later part reads it at; "" if nowhere.
+
+    Args:
+        pieces: The parts.
+        settings: ezkl's, of every part.
+    """
+    made: dict[str, tuple[int, int]] = {}
+    for index, (piece, found) in enumerate(zip(pieces, settings, strict=True)):
+        for name, scale in zip(piece.inputs, found["model_input_scales"], strict=True):
+            producer, given = made.get(name, (index, scale))
+            if given != scale:
+                return (
+                    f"part {producer} gives {name} at scale {given}, part {index} reads it at "
+                    f"scale {scale}"
+                )
+        scales = found["model_output_scales"]
+        made |= {n: (index, s) for n, s in zip(piece.outputs, scales, strict=True)}
+    return ""
+
+
+def _walk(folder: Path, inputs: FloatArray) -> str:
+    """Why the compiled parts cannot be run one after the other on some inputs; "" if they can."""
+    with tempfile.TemporaryDirectory(prefix="zkml-ray-bench-") as scratch:
+        for sample in inputs:
+            try:
+                _, linked = _witnesses(folder, parts_of(folder), Path(scratch), sample)
+            except RuntimeError as error:
+                return str(error)
+            if not linked:
+                return "a boundary hashes differently in the parts that it joins"
+    return ""
 
 
 def split(graph: ModelGraph) -> list[Piece]:

@@ -5,7 +5,10 @@ Every combination of scales, rebase multiplier, decomposition and columns is siz
 ranking, ezkl's forward pass checks on several inputs that values stay in range and that the output
 is accurate enough, and gives the range of lookup tables (twice what was seen, calibration's own
 margin). The first that pass are the finalists; whoever calls proves them and keeps the fastest.
-The model itself is left as it is: no rewrites.
+Combinations that are predicted not to fit the memory come last (`OVERESTIMATE`).
+
+The model itself is left as it is: no rewrites. Freivalds' argument stays on, as it is by default,
+although a circuit that uses it proves nothing (docs/adr/0013).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import itertools
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +30,9 @@ import onnxruntime
 from benchmarks.models.registry import BenchmarkModel, FloatArray
 from benchmarks.stock import calibration_inputs, flat, input_json
 from zkml_ray.commitments.field import decode, to_signed
+from zkml_ray.cost.load import Load
+from zkml_ray.cost.model import CostModel
+from zkml_ray.cost.profiles import load_profile
 
 SCALES: Final = ((7, 7), (8, 10), (10, 10), (11, 11), (12, 12), (13, 13))
 MULTIPLIERS: Final = (1, 2)
@@ -33,6 +40,11 @@ DECOMPOSITIONS: Final = ((1 << 14, 2), (1 << 12, 2), (1 << 10, 3), (1 << 9, 3), 
 COLUMNS: Final = (1, 2, 3, 4, 5, 6, 7)
 BLINDING_ROWS: Final = 8
 MAX_LOGROWS: Final = 20
+
+OVERESTIMATE: Final = 1.3
+"""The prediction is this package's cost model, made for circuits with a hash region. For large
+stock circuits it was 1.36 (LeNet-5, default), 1.49 and 1.90 (ResNet block, tuned and default) times
+what was measured: so much more than the memory is taken to fit."""
 
 _SLOT_WEIGHT: Final = {1: 1.2, 2: 0.79, 3: 0.67, 4: 1.0, 5: 0.95, 6: 0.90, 7: 0.88}
 """Cost of a base slot by columns, relative to four columns: proving-key elements a slot."""
@@ -151,6 +163,18 @@ def smallest_logrows(settings: Mapping[str, Any], lookup_width: int) -> int:
     return max(10, math.ceil(math.log2(needed + BLINDING_ROWS)))
 
 
+def predicted_bytes(settings: Mapping[str, Any], logrows: int, prices: CostModel) -> int:
+    """Memory of proving, by prediction.
+
+    Args:
+        settings: ezkl's, at any logrows.
+        logrows: log2 of the rows.
+        prices: The machine's.
+    """
+    geometry = Load.of(json.dumps(settings).encode()).geometry(logrows)
+    return int(prices.peak_bytes(geometry) / OVERESTIMATE)
+
+
 def combinations() -> Iterator[Arguments]:
     """All that are tried, logrows aside."""
     for (inputs, params), multiplier, (base, legs), columns in itertools.product(
@@ -166,14 +190,36 @@ def combinations() -> Iterator[Arguments]:
         )
 
 
-def ranked(model: Path, folder: Path, tried: Iterable[Arguments]) -> list[tuple[float, Arguments]]:
-    """Every combination that ezkl accepts at every logrows that it fits into, cheapest first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A combination that ezkl accepts.
+
+    Attributes:
+        arguments: The combination.
+        cost: Its estimated cost (`estimated_cost`).
+        memory_bytes: Its predicted memory.
+    """
+
+    arguments: Arguments
+    cost: float
+    memory_bytes: int
+
+
+def ranked(
+    model: Path, folder: Path, tried: Iterable[Arguments], memory_bytes: int | None
+) -> list[Candidate]:
+    """Every combination that ezkl accepts at every logrows that it fits into.
 
     Args:
         model: The ONNX file.
         folder: Scratch.
         tried: The combinations.
+        memory_bytes: Memory to keep within; None: any.
+
+    Returns:
+        Cheapest first, but those that are predicted to need more memory last.
     """
+    prices = CostModel(profile=load_profile(), threads=1)
     found = []
     target = folder / "sized.json"
     for arguments in tried:
@@ -184,13 +230,33 @@ def ranked(model: Path, folder: Path, tried: Iterable[Arguments]) -> list[tuple[
         settings = json.loads(target.read_text())
         low = smallest_logrows(settings, (16 << arguments.input_scale) + 1)
         for logrows in range(low, MAX_LOGROWS + 1):
-            cost = estimated_cost(settings, arguments.num_inner_cols, logrows)
-            found.append((cost, replace(arguments, logrows=logrows)))
-    return sorted(found, key=lambda item: item[0])
+            found.append(
+                Candidate(
+                    arguments=replace(arguments, logrows=logrows),
+                    cost=estimated_cost(settings, arguments.num_inner_cols, logrows),
+                    memory_bytes=predicted_bytes(settings, logrows, prices),
+                )
+            )
+    return in_order(found, memory_bytes)
+
+
+def in_order(found: Iterable[Candidate], memory_bytes: int | None) -> list[Candidate]:
+    """Cheapest first, those above the memory last and the smallest of them first."""
+
+    def rank(one: Candidate) -> tuple[bool, float]:
+        over = memory_bytes is not None and one.memory_bytes > memory_bytes
+        return over, one.memory_bytes if over else one.cost
+
+    return sorted(found, key=rank)
 
 
 def finalists(
-    model: BenchmarkModel, folder: Path, *, count: int, max_error: float
+    model: BenchmarkModel,
+    folder: Path,
+    *,
+    count: int,
+    max_error: float,
+    memory_bytes: int | None = None,
 ) -> list[dict[str, Any]]:
     """Search, and write the folders of the best combinations that work.
 
@@ -202,25 +268,28 @@ def finalists(
         folder: Gets `finalist-0`, `finalist-1`, ..., each a baseline of one part.
         count: How many at most.
         max_error: Largest absolute error of an output on the calibration inputs.
+        memory_bytes: Memory to keep within, by prediction, if anything does; None: any.
 
     Returns:
         Per finalist its arguments, estimate and error.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    order = ranked(model.path, folder, combinations())
+    order = ranked(model.path, folder, combinations(), memory_bytes)
     refused: set[tuple[int, ...]] = set()
     chosen: list[dict[str, Any]] = []
     while len(chosen) < count:
         least = 0 if not chosen else chosen[-1]["arguments"]["logrows"] + 2
-        for cost, arguments in order:
+        for candidate in order:
+            arguments = candidate.arguments
+            if chosen and memory_bytes is not None and candidate.memory_bytes > memory_bytes:
+                continue  # only if nothing fits is one tried that presumably does not
             if arguments.logrows < least or arguments.quantisation() in refused:
                 continue
             part = folder / f"finalist-{len(chosen)}" / "part-000"
             part.mkdir(parents=True)
             error = _tried(model, part, arguments)
             if error is not None and error <= max_error:
-                found = {"arguments": asdict(arguments), "estimate": cost, "max_error": error}
-                chosen.append(found)
+                chosen.append({**described(candidate), "max_error": error})
                 break
             refused.add(arguments.quantisation())
             shutil.rmtree(part.parent)
@@ -234,11 +303,20 @@ def finalists(
                 "finalists": chosen,
                 "sized": len(order),
                 "refused": sorted(refused),
-                "cheapest": [[cost, asdict(arguments)] for cost, arguments in order[:20]],
+                "cheapest": [described(candidate) for candidate in order[:20]],
             }
         )
     )
     return chosen
+
+
+def described(candidate: Candidate) -> dict[str, Any]:
+    """A candidate for a result file."""
+    return {
+        "arguments": asdict(candidate.arguments),
+        "estimate": candidate.cost,
+        "predicted_bytes": candidate.memory_bytes,
+    }
 
 
 def _tried(model: BenchmarkModel, part: Path, arguments: Arguments) -> float | None:
@@ -272,15 +350,37 @@ class Forward:
 
 def forward(model: BenchmarkModel, part: Path, sample: FloatArray) -> Forward:
     """Run a part's compiled circuit on one input, which lacks the batch dimension."""
-    data, made = part / "try-input.json", part / "try-witness.json"
+    with tempfile.TemporaryDirectory(prefix="zkml-ray-bench-") as scratch:
+        found = run_part(part, sample, Path(scratch))
+    error = np.abs(np.asarray(found.outputs) - float_output(model, sample).ravel()).max()
+    return Forward(error=float(error), lookups=found.lookups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """A forward pass: the first output's elements, and the span of lookup inputs."""
+
+    outputs: list[float]
+    lookups: tuple[int, int]
+
+
+def run_part(part: Path, sample: FloatArray, scratch: Path) -> Outputs:
+    """Run a part's compiled circuit on one input.
+
+    Args:
+        part: Its folder.
+        sample: The input, without the batch dimension.
+        scratch: For the witness.
+    """
+    data, made = scratch / "input.json", scratch / "witness.json"
     data.write_text(input_json([flat(sample)]))
     ezkl.gen_witness(str(data), str(part / "circuit"), str(made))
     witness = json.loads(made.read_text())
     scale = json.loads((part / "settings.json").read_text())["model_output_scales"][0]
-    found = [to_signed(decode(value)) / 2.0**scale for value in witness["outputs"][0]]
-    error = np.abs(np.asarray(found) - float_output(model, sample).ravel()).max()
-    lookups = int(witness["min_lookup_inputs"]), int(witness["max_lookup_inputs"])
-    return Forward(error=float(error), lookups=lookups)
+    return Outputs(
+        outputs=[to_signed(decode(value)) / 2.0**scale for value in witness["outputs"][0]],
+        lookups=(int(witness["min_lookup_inputs"]), int(witness["max_lookup_inputs"])),
+    )
 
 
 def float_output(model: BenchmarkModel, sample: FloatArray) -> FloatArray:

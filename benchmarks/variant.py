@@ -14,11 +14,11 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks import stock, tuning
+from benchmarks.facts import add_predictions, circuits_of, describe, stored_forecast
 from benchmarks.models.registry import MODELS, BenchmarkModel, FloatArray
 from benchmarks.processes import PhaseLog
 from zkml_ray import prove_distributed, verify
@@ -26,7 +26,6 @@ from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import document_digest
 from zkml_ray.chunking.load import load_model
 from zkml_ray.events import ChunkMoved, Event, StageStarted
-from zkml_ray.schema.manifest import Manifest
 from zkml_ray.srs import ensure_srs
 from zkml_ray.stages.plan import PlanOptions, plan
 
@@ -41,6 +40,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--max-error", type=float, default=0.0)
     parser.add_argument("--finalists", type=int, default=2)
+    parser.add_argument("--memory-bytes", type=int, default=None)
     parser.add_argument("--options", default="{}")
     parser.add_argument("--threads", type=int, default=None)
     given = parser.parse_args()
@@ -70,11 +70,19 @@ def make_settings(model: BenchmarkModel, given: argparse.Namespace, log: PhaseLo
         tried = [tuning.forward(model, part, one) for one in stock.calibration_inputs(model)]
         log.facts["max_error"] = max(one.error for one in tried)
     elif given.variant == "b":
-        tuning.finalists(model, given.folder, count=given.finalists, max_error=given.max_error)
+        tuning.finalists(
+            model,
+            given.folder,
+            count=given.finalists,
+            max_error=given.max_error,
+            memory_bytes=given.memory_bytes,
+        )
         log.facts["search"] = json.loads((given.folder / "search.json").read_text())
         return
     else:
-        chosen = stock.split_settings(model, given.folder)
+        chosen, log.facts["tried"] = stock.split_settings(model, given.folder)
+        if not chosen:
+            log.facts["impossible"] = f"no split works: {log.facts['tried'][-1]['failure']}"
     log.facts["arguments"] = [settings["run_args"] for settings in chosen]
     log.facts["sizes"] = [tuning.sizes_of(settings) for settings in chosen]
 
@@ -98,7 +106,7 @@ def ours(model: BenchmarkModel, given: argparse.Namespace, log: PhaseLog) -> Non
         with log.phase("settings"):
             planned = plan(load_model(model.path), options).plan
         log.facts["plan_sha256"] = document_digest(planned.model_dump(mode="json"))
-        log.facts["logrows"] = [chunk.arguments.logrows for chunk in planned.chunks]
+        log.facts |= circuits_of(planned)
         for logrows in set(log.facts["logrows"]):
             ensure_srs(logrows)
         return
@@ -152,7 +160,8 @@ def run_ours(
             raise RuntimeError(f"{log.facts['keys_made']} keys were made: this was no warm run")
         log.facts["options"] = options.choices().model_dump(mode="json")
         log.facts["scales"] = sorted({chunk.arguments.input_scale for chunk in run.plan.chunks})
-        log.facts["logrows"] = [chunk.arguments.logrows for chunk in run.plan.chunks]
+        log.facts |= circuits_of(run.plan)
+        add_predictions(log.facts["chunks"], stored_forecast(store, run.run_id))
         log.facts["witness_s"] = witnessed
         log.facts["ray_start_s"] = planned[0] - log.phases["prove"]["start_s"]
     for stage in run.manifest.stages:
@@ -169,33 +178,6 @@ def run_ours(
     )
     log.facts["max_error"] = float(same_input.max())
     log.facts["mean_error"] = float(same_input.mean())
-
-
-def describe(manifest: Manifest) -> dict[str, Any]:
-    """What a benchmark keeps of a manifest."""
-    began_s = next(stage.span.started_s for stage in manifest.stages if stage.stage == "prove")
-    return {
-        "circuits": len(manifest.chunks),
-        "linked": True,  # the run verified, and that includes every boundary
-        "keys_made": sum(chunk.keys_made for chunk in manifest.chunks),
-        "proof_bytes": sum(chunk.proof_bytes for chunk in manifest.chunks),
-        "setup_s": sum(chunk.setup.seconds for chunk in manifest.chunks),
-        "stages": [[stage.stage, stage.span.seconds] for stage in manifest.stages],
-        "chunks": [
-            {
-                "chunk": chunk.chunk,
-                "worker": chunk.worker,
-                "threads": chunk.threads,
-                "started_s": chunk.setup.started_s - began_s,
-                "setup_s": chunk.setup.seconds,
-                "witness_s": chunk.witness.seconds,
-                "prove_s": chunk.prove.seconds,
-                "verify_s": chunk.verify_s,
-                "peak_rss_bytes": chunk.peak_rss_bytes,
-            }
-            for chunk in manifest.chunks
-        ],
-    }
 
 
 if __name__ == "__main__":

@@ -34,10 +34,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import record
 from benchmarks.models.registry import MODELS
 from benchmarks.processes import Outcome
-from benchmarks.steps import Steps, add_arguments, read_record, say, setup_record, write_record
-from benchmarks.versus_summary import ratio_table, ratios, summarise, table, total_s, variant_name
+from benchmarks.steps import (
+    FIRST_METHOD,
+    Steps,
+    add_arguments,
+    read_record,
+    say,
+    setup_record,
+    write_record,
+)
+from benchmarks.versus_summary import (
+    ratio_table,
+    ratios,
+    stopped,
+    summarise,
+    table,
+    total_s,
+    variant_name,
+)
 
-FORMAT = 1
+FORMAT = 2
+
+METHODS = {
+    "a": FIRST_METHOD,
+    "b": "searched within memory",
+    "c": "split, links checked",
+}
+"""Of the stock variants. Change a line when the way to its settings changes."""
 
 
 class Comparison:
@@ -62,7 +85,8 @@ class Comparison:
     def run(self) -> None:
         """Let the variants take turns, each made ready before its first one.
 
-        (b) comes last: it may be as inaccurate as the others, so their errors must be known.
+        (b) comes last: it may be as inaccurate as (a), whose error must be known. A variant that
+        was stopped is not tried again.
         """
         order = sorted(self._given.variants, key=lambda variant: (variant == "b", variant))
         if self._given.replace:
@@ -74,9 +98,13 @@ class Comparison:
                 if variant not in ready:
                     ready[variant] = self._prepared(variant)
                 if ready[variant]:
-                    self._measure(variant, repeat)
+                    ready[variant] = self._measure(variant, repeat)
+        if self._given.discard_keys:
+            for variant in order:
+                shutil.rmtree(self._steps.folder(variant))
 
-    def _measure(self, variant: str, repeat: int) -> None:
+    def _measure(self, variant: str, repeat: int) -> bool:
+        """Run a variant once; False where it was stopped."""
         found = self._steps.run("prove", variant)
         now = record.circumstances()
         run = {"repeat": repeat, **{k: now[k] for k in ("at", "commit", "cpu")}, **asdict(found)}
@@ -84,6 +112,7 @@ class Comparison:
         shown = found.failure or f"{total_s(variant, run):.2f} s"
         say(f"{variant} ({variant_name(variant)}), repeat {repeat}: {shown}")
         self._save()
+        return not found.stopped
 
     def _prepared(self, variant: str) -> bool:
         """Make a variant's keys, or find them; False where they cannot be made."""
@@ -91,75 +120,99 @@ class Comparison:
         if variant.startswith("d"):
             entry |= self._steps.ready_ours(variant)
         else:
-            entry |= read_record(self._steps.folder(variant)) or self._made(variant)
+            method = self._method(variant)
+            entry |= read_record(self._steps.folder(variant), method) or self._made(variant, method)
         self._save()
         failure = entry["setup"]["failure"]
         say(f"{variant} ({variant_name(variant)}), setup: {failure or 'ready'}")
         return not failure
 
-    def _made(self, variant: str) -> dict[str, Any]:
+    def _method(self, variant: str) -> str:
+        """How a stock variant's settings are found: keys made otherwise are made again."""
+        if variant == "b":
+            return f"{METHODS[variant]}, error at most {self._max_error():g}"
+        return METHODS[variant]
+
+    def _made(self, variant: str, method: str) -> dict[str, Any]:
         """Make a stock variant's settings and keys."""
         folder = self._steps.folder(variant)
         more = []
         if variant == "b":
             more = ["--max-error", str(self._max_error())]
             more += ["--finalists", str(self._given.finalists)]
+            more += ["--memory-bytes", str(self._steps.limit_bytes)]
         settings = self._steps.run("settings", variant, threads=1, more=more)
         made: dict[str, Any] = {"settings": asdict(settings)}
         if settings.failure:
             return {**made, "setup": setup_record(settings)}
+        if reason := settings.facts.get("impossible"):
+            return {**made, "setup": setup_record(replace(settings, failure=reason))}
         if variant == "b":
             setup, made["trials"] = self._best_finalist(folder)
         else:
             setup = self._steps.run("setup", variant)
         made["setup"] = setup_record(setup)
-        write_record(folder, made)
+        write_record(folder, made, method)
         return made
 
     def _best_finalist(self, folder: Path) -> tuple[Outcome, list[dict[str, Any]]]:
-        """Prove (b)'s finalists once; the fastest becomes the variant."""
-        best: tuple[float, Path] | None = None
-        trials, setups = [], {}
+        """Prove (b)'s finalists once; the fastest becomes the variant.
+
+        One that fails, or that memory stops, leaves the others their turn. Only the best so far
+        keeps its keys: they are gigabytes.
+        """
+        best: tuple[float, Path, Outcome] | None = None
+        trials = []
+        setup: Outcome | None = None
         for candidate in sorted(folder.glob("finalist-*")):
-            setups[candidate] = found = self._steps.run("setup", "b", folder=candidate)
+            setup = found = self._steps.run("setup", "b", folder=candidate)
+            step = "setup"
             if not found.failure:
-                found = self._steps.run("prove", "b", folder=candidate)
+                found, step = self._steps.run("prove", "b", folder=candidate), "prove"
             spent = None if found.failure else total_s("b", asdict(found))
-            if spent is not None and (best is None or spent < best[0]):
-                best = spent, candidate
-            trials.append({"finalist": candidate.name, "total_s": spent, "failure": found.failure})
+            trials.append(
+                {
+                    "finalist": candidate.name,
+                    "step": step,
+                    "total_s": spent,
+                    "largest_bytes": found.largest_bytes,
+                    "stopped": found.stopped,
+                    "failure": found.failure,
+                }
+            )
             say(f"b, {candidate.name}: {found.failure or f'{spent:.2f} s'}")
-        setup = setups[best[1] if best else candidate]
+            loser = candidate
+            if spent is not None and (best is None or spent < best[0]):
+                loser = best[1] if best else None
+                best = spent, candidate, setup
+            if loser is not None:
+                shutil.rmtree(loser)
+        if setup is None:
+            raise RuntimeError("the search left no finalist")
         if best is None:
-            setup = replace(setup, failure=setup.failure or "no finalist could be proved")
-        else:
-            (best[1] / "part-000").replace(folder / "part-000")
-        for candidate in setups:  # keys of gigabytes
-            shutil.rmtree(candidate)
-        return setup, trials
+            why = "; ".join(trial["failure"] for trial in trials)
+            return replace(setup, failure=f"no finalist could be proved: {why}"), trials
+        best[1].joinpath("part-000").replace(folder / "part-000")
+        best[1].rmdir()
+        return best[2], trials
 
     def _max_error(self) -> float:
-        """The largest error that (b) may have: (a)'s or ours, whichever is larger."""
+        """The largest error that (b) may have on the calibration inputs: (a)'s."""
         if self._given.max_error is not None:
             return float(self._given.max_error)
-        known = []
-        for variant, entry in self._result["variants"].items():
-            if variant == "a":
-                known.append(entry["settings"]["facts"].get("max_error"))
-            if variant.startswith("d"):
-                known += [run["facts"].get("max_error") for run in entry["runs"]]
-        bound = max((value for value in known if value is not None), default=None)
-        if bound is None:
-            raise SystemExit(
-                "(b) may be as inaccurate as (a) or (d): run one of them before, or --max-error"
-            )
-        return float(bound)
+        entry = self._result["variants"].get("a") or read_record(
+            self._steps.folder("a"), METHODS["a"]
+        )
+        if entry is None:
+            raise SystemExit("(b) may be as inaccurate as (a): run (a) before, or --max-error")
+        return float(entry["settings"]["facts"]["max_error"])
 
     def _save(self) -> None:
         self._result["machine"] = record.circumstances()
         self._result["summary"] = summarise(self._result["variants"])
+        self._result["stopped"] = stopped(self._result["variants"])
         self._result["ratios"] = {
-            variant: ratios(self._result["summary"], variant)
+            variant: ratios(self._result["summary"], variant, self._result["stopped"])
             for variant in self._result["variants"]
             if variant.startswith("d")
         }
@@ -182,7 +235,10 @@ def main() -> None:
     parser.add_argument("--variants", default=None, help="of a,b,c,d1,dN; default: all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--replace", action="store_true", help="drop the variants' former runs")
-    parser.add_argument("--max-error", type=float, default=None, help="bound for (b)'s search")
+    parser.add_argument("--discard-keys", action="store_true", help="at the end; they are large")
+    parser.add_argument(
+        "--max-error", type=float, default=None, help="bound for (b)'s search; default: (a)'s"
+    )
     parser.add_argument("--finalists", type=int, default=3, help="of (b)'s search, to be proved")
     add_arguments(parser)
     given = parser.parse_args()

@@ -13,6 +13,10 @@ NAMES = {
     "c": "stock ezkl, split, default",
 }
 
+AT_LEAST = "_at_least"
+_BOUNDS = {"total_s": "at_least_s", "peak_bytes": "at_least_bytes"}
+"""Of a stopped variant, what bounds a figure of a complete one from below."""
+
 Variants = Mapping[str, Mapping[str, Any]]
 
 
@@ -75,26 +79,73 @@ def summarise(variants: Variants) -> dict[str, dict[str, float]]:
     return summary
 
 
-def ratios(summary: Mapping[str, Mapping[str, float]], ours: str) -> dict[str, float | None]:
+def stopped(variants: Variants) -> dict[str, dict[str, Any]]:
+    """Variants that could not be proved within a limit, and how far they came.
+
+    Args:
+        variants: As for `summarise`; a variant with a run that succeeded is none of these.
+
+    Returns:
+        Per variant: `limit`, "memory" or "time"; `step`, "setup" or "prove"; `at_least_s`, seconds
+        from the start of its first phase to the stop; `at_least_bytes`, the largest process's peak
+        until then; `total_bytes`, of all its processes.
+    """
+    found = {}
+    for variant, record in variants.items():
+        if any(not run["failure"] for run in record["runs"]):
+            continue
+        tried = [("prove", run) for run in record["runs"]] or [("setup", record["setup"])]
+        ended = [(step, one) for step, one in tried if one.get("stopped")]
+        if ended:
+            step, last = max(ended, key=lambda pair: float(pair[1]["begun_s"]))
+            found[variant] = {
+                "limit": last["stopped"],
+                "step": step,
+                "at_least_s": last["begun_s"],
+                "at_least_bytes": max(one["largest_bytes"] for _, one in ended),
+                "total_bytes": max(one["total_bytes"] for _, one in ended),
+            }
+    return found
+
+
+def stopped_words(found: Mapping[str, Any]) -> str:
+    """A stopped variant's result in words."""
+    what = " (its keys)" if found["step"] == "setup" else ""
+    if found["limit"] == "memory":
+        return f"not possible in {found['total_bytes'] / (1 << 30):.1f} GiB{what}"
+    return f"not done in {found['at_least_s']:.0f} s{what}"
+
+
+def ratios(
+    summary: Mapping[str, Mapping[str, float]],
+    ours: str,
+    ended: Mapping[str, Mapping[str, Any]],
+) -> dict[str, float | None]:
     """How many times better one of our variants is.
 
     Args:
         summary: From `summarise`.
         ours: "d1", "d2", ...
+        ended: From `stopped`.
 
     Returns:
         Speedups in wall seconds of `total_s`; the memory ratio is of the largest process's peak,
         proving only. The "running" speedups leave `ready_s` out of ours. None where one side was
-        not measured.
+        not measured. A name with "_at_least" is the lower bound where the other side was stopped
+        while proving: it would have taken more than it had until then.
     """
 
-    def ratio(other: str, field: str, less: str | None = None) -> float | None:
-        if ours not in summary or other not in summary:
-            return None
-        mine = summary[ours]
-        return summary[other][field] / (mine[field] - (mine[less] if less else 0.0))
+    def ratio(other: str, field: str, less: str | None = None) -> dict[str, float | None]:
+        if ours not in summary:
+            return {"": None, AT_LEAST: None}
+        mine = summary[ours][field] - (summary[ours][less] if less else 0.0)
+        exact = summary[other][field] / mine if other in summary else None
+        bound = None
+        if (far := ended.get(other)) is not None and far["step"] == "prove":
+            bound = float(far[_BOUNDS[field]]) / mine if field in _BOUNDS else None
+        return {"": exact, AT_LEAST: bound}
 
-    return {
+    named = {
         "speedup_vs_default": ratio(DEFAULT, "total_s"),
         "speedup_vs_tuned": ratio(TUNED, "total_s"),
         "running_speedup_vs_default": ratio(DEFAULT, "total_s", "ready_s"),
@@ -102,6 +153,9 @@ def ratios(summary: Mapping[str, Mapping[str, float]], ours: str) -> dict[str, f
         "cpu_ratio_vs_default": ratio(DEFAULT, "total_cpu_s"),
         "memory_ratio_vs_default": ratio(DEFAULT, "peak_bytes"),
     }
+    found = {n + suffix: value for n, both in named.items() for suffix, value in both.items()}
+    del found["cpu_ratio_vs_default" + AT_LEAST]  # the watcher cannot tell the phases' share
+    return found
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -117,12 +171,33 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for result in results:
         for variant in sorted(result["variants"]):
-            cells = _cells(variant, result["variants"][variant], result["summary"].get(variant))
-            lines.append(f"| {result['title']} | {variant_name(variant)} | {' | '.join(cells)} |")
+            record = result["variants"][variant]
+            ended = stopped({variant: record}).get(variant)
+            cells = _cells(record, result["summary"].get(variant), ended)
+            name = variant_name(variant) + remedy(record)
+            lines.append(f"| {result['title']} | {name} | {' | '.join(cells)} |")
     return lines
 
 
-def _cells(variant: str, record: Mapping[str, Any], found: Mapping[str, float] | None) -> list[str]:
+def remedy(record: Mapping[str, Any]) -> str:
+    """What a variant's name adds where the notebook to the letter does not work."""
+    tried = record.get("settings", {}).get("facts", {}).get("tried") or [{"to_the_letter": True}]
+    return "" if tried[-1]["to_the_letter"] else ", multiplier 1"
+
+
+def _cells(
+    record: Mapping[str, Any],
+    found: Mapping[str, float] | None,
+    ended: Mapping[str, Any] | None,
+) -> list[str]:
+    if ended is not None:
+        shown = [""] * 10
+        if ended["step"] == "prove":
+            if not record["setup"]["failure"]:
+                shown[1] = seconds(float(record["setup"]["wall_s"]))
+            shown[5] = f"> {seconds(ended['at_least_s'])}"
+            shown[7] = f"> {gib(ended['at_least_bytes'])}"
+        return [stopped_words(ended), *shown[1:]]
     if found is None:
         failures = [run["failure"] for run in record["runs"]] or [record["setup"]["failure"]]
         return [failures[-1] or "not run", *[""] * 9]
@@ -150,9 +225,7 @@ def ratio_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     for result in results:
         for ours, found in sorted(result["ratios"].items()):
             cells = [
-                " and ".join(
-                    "-" if found[name] is None else f"{found[name]:.2f}x" for name in names
-                )
+                " and ".join(_times(found, name) for name in names)
                 for names in (
                     ("speedup_vs_default",),
                     ("speedup_vs_tuned",),
@@ -162,6 +235,13 @@ def ratio_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
             ]
             lines.append(f"| {result['title']} | {ours[1:]} | {' | '.join(cells)} |")
     return lines
+
+
+def _times(found: Mapping[str, float | None], name: str) -> str:
+    exact, bound = found[name], found.get(name + AT_LEAST)
+    if exact is not None:
+        return f"{exact:.2f}x"
+    return "-" if bound is None else f"> {bound:.2f}x"
 
 
 def seconds(value: float) -> str:

@@ -5,8 +5,8 @@ raised, so nothing is rebased. The one lookup is `HardSwish` at scale 0, which i
 whole numbers >= 0 (round(x (x + 3) / 6) is 1 and 2 for x = 1 and 2): its table, which starts at 0,
 is a range check that passes its input on.
 
-Everything looked up must lead to an output, or tract drops it. `finish` therefore sums up what was
-looked up, times a zero that tract does not know to be one, and the caller adds that to something
+Everything looked up must lead to an output, or tract drops it. `finish` therefore takes something of
+every lookup, times a zero that tract does not know to be one, and the caller adds that to something
 that is committed to.
 
 A function (Erf, Exp) has a table over the same digits, which then serves for all range checks: a
@@ -172,7 +172,7 @@ class Circuit:
             nominal: Its nominal scale: zero, or that of a function that this circuit looks up.
         """
         self._derived.append((tensor, count, nominal))
-        self.cells += 2 * count
+        self.cells += count
 
     def function(self, op: str, tensor: str, count: int, nominal: int) -> str:
         """Look up a function of digits; the result's nominal scale is the argument's.
@@ -295,21 +295,21 @@ class Circuit:
             far = self.multiply(total, self.whole([2.0**_ISOLATION_BITS]), 1)
             self.check_digits(total, 1)
             self.check_digits(far, 1)
-        sums = []
+        alive = []
         if self._derived:
             tensors = [self.raised(tensor, nominal, top) for tensor, _, nominal in self._derived]
             count = sum(count for _, count, _ in self._derived)
             spread = Spread.of(count, logrows=self.logrows, columns=self.columns)
-            self.cells += 2 * (spread.length - count)
-            sums.append(self._sum_of(table, self._mixed(self.concat(tensors), count, spread, top)))
+            self.cells += spread.length - count
+            mixed = self._mixed(self.concat(tensors), count, spread, top)
+            alive.append(self._alive(table, mixed, spread.length))
         # Hints come last, for the blinders above are hints too.
         advice = self.advice()
         self.cells += advice.length - self.hint_count
         if self._function and self.hint_count:
-            self.cells += advice.length
-            sums.append(self._sum_of(table, self.raised(GIVEN, 0, top)))
+            alive.append(self._alive(table, self.raised(GIVEN, 0, top), advice.length))
         total = self.raised(self._dynamic_zero(), 0, top)
-        for each in sums:
+        for each in alive:
             total = self.add(total, each, 1)
         return self.multiply(total, self._dynamic_zero(), 1), top
 
@@ -317,9 +317,17 @@ class Circuit:
         """The hints among the blinders that are looked up with them."""
         return Spread.of(self.hint_count, logrows=self.logrows, columns=self.columns)
 
-    def _sum_of(self, table: str, tensor: str) -> str:
+    def _alive(self, table: str, tensor: str, size: int) -> str:
+        """Look a vector up; a tensor [1] of two of the results, so that tract keeps the lookup.
+
+        A lookup is one node: it stays whole or goes. One element, or a run of them, would be a
+        slice, which tract moves in front of the lookup. That every element is looked up shows in
+        the cells that are laid out (tests/unit/chunking/test_hinted_rows.py).
+        """
         looked_up = self.node(table, [tensor])
-        return self.node("ReduceSum", [looked_up, self.indices([0])], keepdims=1)
+        ends = self.gather(looked_up, np.asarray([0, size - 1], dtype=np.int64))
+        self.cells += 2
+        return self.node("ReduceSum", [ends, self.indices([0])], keepdims=1)
 
     def _constant(self, array: np.ndarray) -> str:
         key = (array.dtype.str, array.shape, array.tobytes())

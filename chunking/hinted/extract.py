@@ -83,8 +83,8 @@ def hinted_size(
 def cells_at(circuit: Circuit, columns: int) -> int:
     """Estimated cells of `hinted_size`'s circuit with so many inner columns, blinders included."""
     one = circuit.advice().length - circuit.hint_count + len(np.concatenate(circuit.blinders))
-    # Hints are looked up, and summed up where the table hands nothing on; so are derived digits.
-    return circuit.cells_at(columns) + 3 * one * (columns - 1)
+    # Those among derived digits are hints too: looked up there, and among the hints.
+    return circuit.cells_at(columns) + 2 * one * (columns - 1)
 
 
 def _built(

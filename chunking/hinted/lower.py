@@ -89,6 +89,8 @@ class Lowering:
     def outgoing(self, name: str) -> tuple[str, int]:
         """The tensor of a boundary's values, flat, and their largest magnitude in any proof."""
         view = self.rounded(name)
+        index = self.circuit.indices(view.index.ravel())
+        self.step(do="give", boundary=name, wire=view.wire.name, index=index)
         return self.circuit.gather(view.wire.name, view.index.ravel()), view.wire.magnitude
 
     def rounded(self, name: str) -> View:

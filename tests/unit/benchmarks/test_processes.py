@@ -32,6 +32,17 @@ log.facts["seen"] = True
 log.write()
 """
 
+ENDLESS = """
+import sys, time
+from pathlib import Path
+from benchmarks.processes import PhaseLog
+log = PhaseLog(Path(sys.argv[1]))
+time.sleep(0.6)
+for name in ("one", "two"):
+    with log.phase(name):
+        time.sleep(0.3 if name == "one" else 60)
+"""
+
 GRANDCHILD = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -66,16 +77,20 @@ def test_phases_get_the_memory_and_cpu_time_they_used(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("held", "limits", "why"),
+    ("held", "limits", "why", "stopped"),
     [
-        (MIB, {"limit_s": 1.5}, "stopped after 2 s"),
-        (300 * MIB, {"limit_bytes": 150 * MIB}, "of memory"),
+        (MIB, {"limit_s": 1.5}, "stopped after 2 s", "time"),
+        (300 * MIB, {"limit_bytes": 150 * MIB}, "of memory", "memory"),
     ],
 )
-def test_a_limit_ends_the_whole_tree(tmp_path: Path, held: int, limits: dict[str, float], why: str):
+def test_a_limit_ends_the_whole_tree(
+    tmp_path: Path, held: int, limits: dict[str, float], why: str, stopped: str
+):
     pid_file = tmp_path / "pid"
     found = watched(GRANDCHILD, tmp_path, str(pid_file), str(held), **limits)
     assert why in found.failure
+    assert found.stopped == stopped
+    assert found.begun_s == 0  # no phase
     pid = int(pid_file.read_text())
     deadline = time.monotonic() + 5
     while _alive(pid) and time.monotonic() < deadline:
@@ -90,6 +105,12 @@ def _alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def test_a_stopped_command_tells_how_long_its_phases_ran(tmp_path: Path):
+    found = watched(ENDLESS, tmp_path, limit_s=2.5)
+    assert found.stopped == "time"
+    assert 0.3 < found.begun_s < 2.0  # the start of Python, and what it did before, are not counted
 
 
 def test_a_failing_command_is_told_with_its_last_line(tmp_path: Path):

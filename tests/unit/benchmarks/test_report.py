@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.plots import versus_plot
 from benchmarks.report import ROOT, accuracy_table, blocks, filled
-from benchmarks.versus_summary import ratio_table, ratios, summarise, table
+from benchmarks.stock import Piece, mismatch
+from benchmarks.versus_summary import (
+    ratio_table,
+    ratios,
+    stopped,
+    stopped_words,
+    summarise,
+    table,
+)
 
 
-def run(total: float, peak_gib: float, *, ours: bool = False, failure: str = "") -> dict[str, Any]:
+def run(
+    total: float, peak_gib: float, *, ours: bool = False, failure: str = "", stopped: str = ""
+) -> dict[str, Any]:
     def phase(wall_s: float) -> dict[str, float]:
         return {"wall_s": wall_s, "cpu_s": 2 * wall_s, "largest_bytes": 0}
 
@@ -19,6 +31,9 @@ def run(total: float, peak_gib: float, *, ours: bool = False, failure: str = "")
         spent["prove"] = total - 1.5
     return {
         "failure": failure,
+        "stopped": stopped,
+        "begun_s": total,
+        "total_bytes": 1.25 * peak_gib * (1 << 30),
         "phases": {} if failure else {name: phase(wall_s) for name, wall_s in spent.items()},
         "largest_bytes": peak_gib * (1 << 30),
         "facts": {"circuits": 3, "proof_bytes": 4000, "max_error": 0.01, **(READY if ours else {})},
@@ -51,7 +66,8 @@ def test_totals_are_medians_of_what_each_side_does_from_input_to_verified_proof(
 
 
 def test_ratios_say_how_many_times_better_ours_is():
-    assert ratios(summarise(VARIANTS), "d2") == {
+    found = ratios(summarise(VARIANTS), "d2", {})
+    assert {name: value for name, value in found.items() if not name.endswith("_at_least")} == {
         "speedup_vs_default": 6,
         "speedup_vs_tuned": 3,
         "running_speedup_vs_default": 10,
@@ -62,7 +78,7 @@ def test_ratios_say_how_many_times_better_ours_is():
 
 
 def test_a_ratio_to_what_was_not_measured_is_none():
-    found = ratios(summarise({"d2": VARIANTS["d2"]}), "d2")
+    found = ratios(summarise({"d2": VARIANTS["d2"]}), "d2", {})
     assert set(found.values()) == {None}
 
 
@@ -73,6 +89,73 @@ def test_failed_runs_count_nowhere_and_a_failed_variant_shows_why():
     result = {"title": "M", "variants": variants, "summary": summary}
     line = next(line for line in table([result]) if "default" in line)
     assert "stopped at 21.0 GiB of memory" in line
+
+
+def ended_by_memory() -> dict[str, Any]:
+    halves = [run(s, 16, failure="stopped at 20.0 GiB", stopped="memory") for s in (70, 80)]
+    variants = {**VARIANTS, "a": measured(*halves)}
+    summary, ended = summarise(variants), stopped(variants)
+    return {
+        "title": "M",
+        "variants": variants,
+        "summary": summary,
+        "ratios": {"d2": ratios(summary, "d2", ended)},
+    }
+
+
+def test_a_variant_that_memory_stopped_bounds_the_ratios_from_below():
+    found = ended_by_memory()["ratios"]["d2"]
+    assert found["speedup_vs_default"] is None
+    assert found["speedup_vs_default_at_least"] == 4
+    assert found["running_speedup_vs_default_at_least"] == pytest.approx(80 / 12)
+    assert found["memory_ratio_vs_default"] is None
+    assert found["memory_ratio_vs_default_at_least"] == 16
+    assert found["cpu_ratio_vs_default"] is None
+    assert (found["speedup_vs_tuned"], found["speedup_vs_tuned_at_least"]) == (3, None)
+
+
+def test_tables_say_that_a_variant_is_not_possible_and_show_bounds():
+    result = ended_by_memory()
+    line = next(line for line in table([result]) if "default" in line)
+    assert "not possible in 20.0 GiB" in line
+    assert "> 80.0 s" in line
+    assert "> 16.00 GiB" in line
+    line = ratio_table([result])[2]
+    assert "> 4.00x | 3.00x | > 6.67x and 5.00x | > 16.00x" in line
+
+
+def test_one_complete_run_is_a_measurement_whatever_stopped_another():
+    runs = (run(100, 8), run(30, 16, failure="stopped at 20.0 GiB", stopped="memory"))
+    variants = {**VARIANTS, "a": measured(*runs)}
+    assert stopped(variants) == {}
+    assert summarise(variants)["a"]["total_s"] == 100
+
+
+def test_keys_that_memory_stopped_bound_no_proving_time():
+    setup = {**SETUP, "failure": "stopped at 20.0 GiB", "stopped": "memory", "begun_s": 300.0}
+    variants = {**VARIANTS, "a": {"setup": {**setup, "total_bytes": 20 << 30}, "runs": []}}
+    ended = stopped(variants)
+    assert stopped_words(ended["a"]) == "not possible in 20.0 GiB (its keys)"
+    assert ratios(summarise(variants), "d2", ended)["speedup_vs_default_at_least"] is None
+
+
+def test_a_stopped_variant_is_drawn_hatched(tmp_path: Path):
+    plot = tmp_path / "versus.svg"
+    versus_plot([ended_by_memory()], plot)
+    drawn = plot.read_text()
+    assert "not possible in 20.0 GiB" in drawn
+    assert drawn.count("<pattern") == 1
+
+
+def test_a_split_whose_parts_disagree_about_a_scale_names_it():
+    pieces = [Piece(inputs=("x",), outputs=("h",)), Piece(inputs=("x", "h"), outputs=("y",))]
+    made = [
+        {"model_input_scales": [13], "model_output_scales": [26]},
+        {"model_input_scales": [13, 13], "model_output_scales": [13]},
+    ]
+    assert mismatch(pieces, made) == "part 0 gives h at scale 26, part 1 reads it at scale 13"
+    made[0]["model_output_scales"] = [13]
+    assert mismatch(pieces, made) == ""
 
 
 def test_a_variant_whose_setup_failed_shows_why():
@@ -87,23 +170,27 @@ def test_every_row_of_a_table_has_the_header_s_columns():
         "title": "M",
         "variants": VARIANTS,
         "summary": summary,
-        "ratios": {"d2": ratios(summary, "d2")},
+        "ratios": {"d2": ratios(summary, "d2", {})},
     }
     for lines in (table([result]), ratio_table([result])):
         assert len({line.count("|") for line in lines}) == 1
     assert "6.00x" in ratio_table([result])[2]
 
 
-def test_accuracy_is_shown_in_points():
+def test_accuracy_is_shown_beside_stock_and_in_points():
+    ours = {"mean_abs_error": 0.00046, "max_abs_error": 0.02, "top1": 0.9775, "agreement": 0.9975}
     result = {
         "title": "M",
-        "images": 400,
+        "inputs": 400,
         "float_top1": 0.98,
-        "quantised_top1": 0.9775,
-        "agreement": 0.9975,
-        "max_abs_error": 0.02,
+        "ours": ours,
+        "stock": {"mean_abs_error": 0.00063, "max_abs_error": 0.03, "top1": 0.98},
     }
-    assert "-0.25 points" in accuracy_table([result])[2]
+    line = accuracy_table([result])[2]
+    assert "| 0.00046 | 0.00063 | 0.0200 | 0.0300 |" in line
+    assert "-0.25 points" in line
+    del result["float_top1"]
+    assert accuracy_table([result])[2].count("-") == 4
 
 
 def test_marked_blocks_are_replaced_and_the_rest_is_kept():
