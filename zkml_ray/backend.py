@@ -32,10 +32,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import ezkl
-import onnx
 
 from zkml_ray.canonical import canonical_json
-from zkml_ray.chunking.hinted.recipe import cell_count
 from zkml_ray.commitments.field import decode, encode
 from zkml_ray.errors import ConfigError, RangeExceededError, StageError
 from zkml_ray.schema.plan import CircuitArguments
@@ -199,6 +197,11 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
     are: one too low makes setup fail. The circuit's own operators need no range check; one that did
     could not be laid out without the tables, so leaving them out can refuse a proof but admit none.
     """
+    # Imported here: who verifies by a plan's digest needs no onnx.
+    import onnx
+
+    from zkml_ray.chunking.hinted.recipe import cell_count
+
     counted = json.loads(settings_for(onnx_path, run_args(arguments)).data)
     columns = arguments.num_inner_cols
     cells = with_spare_rows(cell_count(onnx.load(onnx_path), columns), columns)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from zkml_ray.errors import VerificationError
 from zkml_ray.schema.manifest import Manifest
-from zkml_ray.schema.plan import Plan, SealedPlan
+from zkml_ray.schema.plan import CircuitArguments, Plan, SealedPlan
 
 NOT_CLAIMED: Final = (
     "the float model's exact output: what is proved is the quantised model, each rounding to one "
@@ -172,14 +172,20 @@ def _sentence(manifest: Manifest, plan: Plan, revealed: Mapping[str, Sequence[fl
 
 
 def _quantisation(plan: Plan) -> str:
-    weights = sorted({chunk.arguments.param_scale for chunk in plan.chunks})
+    weights = sorted({_weight_step(chunk.arguments) for chunk in plan.chunks})
     outputs = sorted({plan.boundary(name).scale for name in plan.model_outputs})
     # A rewrite's number may be one of bits that weights keep: whoever relies on the run should see.
     rewrites = Counter(f"{step.name} {step.parameter or ''}".strip() for step in plan.rewrites)
     applied = ", ".join(f"{what} ({count} times)" for what, count in sorted(rewrites.items()))
     return (
         f"inputs in steps of 2^-{plan.input_scale}, weights of "
-        f"{', '.join(f'2^-{scale}' for scale in weights)}, outputs of "
+        f"{', '.join(weights)}, outputs of "
         f"{', '.join(f'2^-{scale}' for scale in outputs)}"
         + (f"; rewritten by {applied}" if applied else "")
     )
+
+
+def _weight_step(arguments: CircuitArguments) -> str:
+    if arguments.kind == "hinted":
+        return f"about 2^-{arguments.logrows}"
+    return f"2^-{arguments.param_scale}"

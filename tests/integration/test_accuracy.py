@@ -26,7 +26,7 @@ from zkml_ray.stages.accuracy import (
     read_samples,
     require_accuracy,
 )
-from zkml_ray.stages.plan import plan
+from zkml_ray.stages.plan import CircuitKind, plan
 
 BY_LAYER = ["--layers-per-chunk", "1"]
 
@@ -40,8 +40,8 @@ def mlp() -> LoadedModel:
     return loaded(zoo.MODELS["mlp"]())
 
 
-def at(model: LoadedModel, scale: int) -> DerivedCircuits:
-    return plan(model, PlanOptions(scale=scale, layers_per_chunk=1))
+def at(model: LoadedModel, scale: int, circuits: CircuitKind = "auto") -> DerivedCircuits:
+    return plan(model, PlanOptions(scale=scale, layers_per_chunk=1, circuits=circuits))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_scales_that_leave_the_range_are_passed_over() -> None:
     samples = [{"x": np.array([[200.0]], dtype=np.float32)}]
 
     def planned(scale: int) -> DerivedCircuits:
-        return at(model, scale)
+        return at(model, scale, "native")
 
     with pytest.raises(RangeExceededError):
         measure_accuracy(model, planned(14), samples)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.layers import BY_LAYER
 from tests.unit.chunking.builders import run as run_float
 from zkml_ray import prove_distributed, verify
 from zkml_ray.api import Run
@@ -21,7 +22,7 @@ from zkml_ray.commitments.leaves import draw_salts
 from zkml_ray.keycache import KeyCache
 from zkml_ray.schema.manifest import ChunkRecord
 from zkml_ray.stages.inputs import quantise
-from zkml_ray.stages.plan import PlanOptions, plan
+from zkml_ray.stages.plan import plan
 from zkml_ray.stages.witness import BoundaryValues, forward
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -52,7 +53,7 @@ def float_logits(model: LoadedModel) -> Callable[[Image], npt.NDArray[np.float32
 @pytest.fixture(scope="module")
 def proved_logits(model: LoadedModel) -> Callable[[Image], npt.NDArray[np.float64]]:
     """The chain of circuits, witnesses only: the integers that a proof would be about."""
-    circuits = plan(model, PlanOptions())
+    circuits = plan(model, BY_LAYER)
     boundaries = {boundary.name: boundary for boundary in circuits.plan.boundaries}
     cache = KeyCache()
     compiled = {

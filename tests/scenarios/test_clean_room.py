@@ -101,7 +101,7 @@ def test_verify_of_a_bundle_in_a_clean_room_shows_the_verdict(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("VERIFIED run mlp")
     assert "Committed, not shown: h0, h1" in done.stdout
-    assert "inputs in steps of 2^-10" in done.stdout
+    assert "inputs in steps of 2^-8" in done.stdout
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -155,7 +155,8 @@ def test_proving_without_ray_says_what_to_install(
 
 def test_plan_and_its_digest_need_no_ray(mlp_run: Run, models: Path, tmp_path: Path) -> None:
     """Who publishes a plan's digest is a verifier: the same keys, made from the model."""
-    given = ["plan", str(models / "mlp.onnx"), "--layers-per-chunk", "1", "--verify-keys", "--json"]
+    options = ["--scale", "8", "--layers-per-chunk", "1"]
+    given = ["plan", str(models / "mlp.onnx"), *options, "--verify-keys", "--json"]
     (tmp_path / "cache" / "srs").mkdir(parents=True)
     for logrows in {chunk.arguments.logrows for chunk in mlp_run.plan.chunks}:
         ref = mlp_run.manifest.artifacts[names.srs(logrows)]

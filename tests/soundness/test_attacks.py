@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.layers import BY_LAYER
 from zkml_ray import names
 from zkml_ray.api import Run
 from zkml_ray.canonical import canonical_json, sha256_hex
@@ -19,6 +21,7 @@ from zkml_ray.commitments.merkle import MerkleTree, boundary_commitment
 from zkml_ray.errors import ConfigError, VerificationError
 from zkml_ray.schema.plan import Plan
 from zkml_ray.srs import ensure_srs
+from zkml_ray.stages.plan import plan as make_plan
 from zkml_ray.trust import TrustRoot
 
 from .attacker import Attacker
@@ -316,11 +319,16 @@ def test_circuit_too_short_for_its_chunk_is_refused_by_the_model(
 ) -> None:
     """The plan agrees with itself and with the model, but no key of its size can be made."""
     sealed = attacker.document(names.SEALED_PLAN)
-    sealed["plan"]["chunks"][0]["arguments"]["logrows"] = 6
-    claimed = Plan.model_validate_json(json.dumps(sealed["plan"]))
+    # A native circuit's: the model of a hinted one depends on its rows.
+    document = json.loads(
+        make_plan(mlp_model, replace(BY_LAYER, circuits="native")).plan.to_bytes()
+    )
+    for chunk in document["chunks"]:
+        chunk["arguments"]["logrows"] = 6
+    claimed = Plan.model_validate_json(json.dumps(document))
     sealed["plan"] = json.loads(rederive_circuits(mlp_model, claimed).plan.to_bytes())
     srs = ensure_srs(6)
-    sealed["srs"].insert(0, srs.pin().model_dump(mode="json"))
+    sealed["srs"] = [srs.pin().model_dump(mode="json")]
     attacker.replace_plan(sealed)
     attacker.replace(names.srs(6), srs.path.read_bytes())
     refused(attacker, "plan-digest")

@@ -84,9 +84,10 @@ def test_bundle_is_verified_by_the_model_with_the_verifier_s_own_srs_or_the_bund
         "artifact-missing",
         case="no whole SRS anywhere",
     )
-    own = tmp_path / "srs" / "insecure-kzg10.srs"
+    logrows = attacker.run.plan.chunks[0].arguments.logrows
+    own = tmp_path / "srs" / f"insecure-kzg{logrows}.srs"
     own.parent.mkdir()
-    own.write_bytes(attacker.read(names.srs(10))[:-1] + b"x")
+    own.write_bytes(attacker.read(names.srs(logrows))[:-1] + b"x")
     TALLY.refused_with(
         lambda: verify_run(small, small.layout, trust, allow_insecure_srs=True),
         "artifact-missing",
@@ -296,12 +297,13 @@ def test_exported_proof_of_another_chunk_is_refused_by_stock_ezkl(
     attacker: Attacker, tmp_path: Path
 ) -> None:
     first, second, _ = export_ezkl(attacker.store, attacker.layout, tmp_path / "out")
+    (srs,) = (tmp_path / "out").glob("kzg*.srs")
     with pytest.raises(RuntimeError):
         ezkl.verify(
             str(second / "proof.json"),
             str(first / "settings.json"),
             str(first / "vk.key"),
-            str(tmp_path / "out" / "kzg10.srs"),
+            str(srs),
             True,
         )
 

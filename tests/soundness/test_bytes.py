@@ -113,19 +113,22 @@ def test_every_byte_of_every_proof_flipped_is_refused(attacker: Attacker) -> Non
 def test_damaged_key_is_refused_even_where_a_trusted_plan_pins_it(attacker: Attacker) -> None:
     """ezkl meets the damaged key: it must refuse the proof, not end the process.
 
-    A key begins with commitments and ends with packed selectors, some bits of which verification
-    does not depend on: a key is identified by its digest, never by what it accepts.
+    A key begins with commitments (their number is in its header) and ends with packed selectors,
+    some bits of which verification does not depend on: a key is identified by its digest, never by
+    what it accepts.
     """
     name = names.verifying_key("chunk-000")
     data = attacker.read(name)
     sealed = attacker.document(names.SEALED_PLAN)
     honest = attacker.verify()
+    commitments_end = 7 + 32 * int.from_bytes(data[3:7], "little")
+    assert 300 < commitments_end < len(data) / 2
     for position in positions(data, PER_OBJECT):
         damaged = flipped(data, position)
         sealed["verifying_keys"][0]["sha256"] = sha256_hex(damaged)
         trust = TrustRoot(plan_digest=attacker.replace_plan(sealed))
         attacker.replace(name, damaged)
-        if position < len(data) // 3:
+        if position < commitments_end:
             TALLY.refused_with(
                 lambda trust=trust: attacker.verify(trust),
                 "proof-rejected",

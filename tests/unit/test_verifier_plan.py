@@ -24,7 +24,16 @@ from zkml_ray.trust import TrustRoot, check_arguments, check_pins, check_topolog
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     path: Path = tmp_path_factory.mktemp("model") / "residual.onnx"
     onnx.save(zoo.residual(), path)
-    return make_plan(load_model(path), PlanOptions(layers_per_chunk=1)).plan
+    return make_plan(load_model(path), PlanOptions(layers_per_chunk=1, circuits="native")).plan
+
+
+@pytest.fixture(scope="module")
+def hinted(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """2^11 rows: a table of 2016 entries."""
+    path: Path = tmp_path_factory.mktemp("model") / "residual.onnx"
+    onnx.save(zoo.residual(), path)
+    options = PlanOptions(scale=8, layers_per_chunk=1, circuits="hinted")
+    return make_plan(load_model(path), options).plan
 
 
 def edited(plan: Plan, edit: Callable[[dict[str, Any]], None]) -> Plan:
@@ -41,9 +50,40 @@ def in_every_circuit(**values: object) -> Callable[[dict[str, Any]], None]:
     return edit
 
 
-def test_honest_plan_is_accepted(honest: Plan) -> None:
-    check_arguments(honest)
-    check_topology(honest)
+def test_honest_plan_is_accepted(honest: Plan, hinted: Plan) -> None:
+    for plan, kind in ((honest, "native"), (hinted, "hinted")):
+        assert {chunk.arguments.kind for chunk in plan.chunks} == {kind}
+        check_arguments(plan)
+        check_topology(plan)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"lookup_range": [0, 2014]},
+        {"lookup_range": [0, 2016]},
+        {"lookup_range": [-1, 2015]},
+        {"logrows": 10},
+        {"logrows": 12},
+        {"range_bits": 10},
+        {"range_bits": 20},
+        {"input_scale": 7},
+        {"decomp_legs": 3},
+        {"kind": "native"},
+    ],
+)
+def test_arguments_of_hinted_circuits_that_do_not_fit_each_other_are_refused(
+    hinted: Plan, values: dict[str, Any]
+) -> None:
+    with pytest.raises(VerificationError, match="known to be sound") as caught:
+        check_arguments(edited(hinted, in_every_circuit(**values)))
+    assert caught.value.code == "plan-arguments"
+
+
+def test_salts_beside_values_are_refused_with_hinted_circuits(hinted: Plan) -> None:
+    with pytest.raises(VerificationError, match="salts beside values") as caught:
+        check_arguments(edited(hinted, lambda d: d["commitment"].update(salts_apart=False)))
+    assert caught.value.code == "plan-arguments"
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,20 @@ class Reference:
         return Sum(terms=(term,), bias=np.zeros(whole.shape), order="last")
 
     def _divisor(self, value: Sum) -> int:
-        """What the sums are divided by; their weights are whole multiples of its inverse."""
-        return self._numbers.divisor
+        """What the sums are divided by: their weights are rounded to multiples of its inverse.
+
+        Where all weights are one number u (averages, sums, multiples), u is whole: then it is the
+        largest d below q with d u whole, if there is one above q / 2.
+        """
+        q = self._numbers.divisor
+        weights = np.abs(np.concatenate([term.weights.ravel() for term in value.terms]))
+        weights = weights[weights > 0]
+        if weights.size == 0 or np.ptp(weights) > 1e-9 * weights[0]:
+            return q
+        times = int(q * weights[0] * (1 + 1e-9))
+        found = times / weights[0]
+        whole = abs(found - round(found)) < 1e-9 * found
+        return round(found) if whole and q // 2 <= found else q
 
     def _plain(self, name: str) -> Sum:
         value = self._values[name]
