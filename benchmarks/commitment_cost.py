@@ -184,7 +184,7 @@ def _with_input(data: bytes, count: int) -> bytes:
 def lenet_rows(repeats: int, max_logrows: int) -> list[dict[str, Any]]:
     rows = []
     model = load_model(MODELS["lenet5"].path)
-    circuits = plan(model, PlanOptions(scale=SCALE, layers_per_chunk=1))
+    circuits = plan(model, PlanOptions(scale=SCALE, layers_per_chunk=1, circuits="native"))
     graph = normalised_graph(model, {})
     limits = {"repeats": repeats, "max_logrows": max_logrows}
     for chunk in circuits.plan.chunks:

@@ -37,8 +37,7 @@ from benchmarks import record
 from benchmarks.models.registry import MODELS
 from benchmarks.steps import OPTIONS
 from tests import zoo
-from zkml_ray.chunking.hinted.extract import BLINDER_BITS, BLINDERS
-from zkml_ray.chunking.hinted.recipe import Recipe
+from zkml_ray.chunking.hinted.recipe import Recipe, filled
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.circuits import DerivedCircuits
 from zkml_ray.commitments.leaves import salt_bits
@@ -106,9 +105,9 @@ def tensors(circuits: DerivedCircuits, chunk: ChunkPlan, values: Values) -> list
 def advice(onnx_data: bytes, chunk: ChunkPlan, given: list[list[int]]) -> list[int]:
     """The one input of a hinted circuit: its hints, values and salts, and blinders."""
     values = dict(zip(chunk.inputs, given, strict=False))
-    hints = Recipe(onnx.load_model_from_string(onnx_data)).solve(values, chunk.id).hints
-    blinders = [secrets.randbits(BLINDER_BITS) for _ in range(BLINDERS)]
-    return [*hints.tolist(), *(element for tensor in given for element in tensor), *blinders]
+    model = onnx.load_model_from_string(onnx_data)
+    hints = Recipe(model).solve(values, chunk.id).hints
+    return filled(model, hints, [element for tensor in given for element in tensor])
 
 
 def chunks_of(

@@ -26,12 +26,10 @@ os.environ.pop("ZKML_RAY_STORE", None)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 from tests import zoo  # noqa: E402
-from zkml_ray import PlanOptions, prove_distributed  # noqa: E402
+from tests.layers import BY_LAYER  # noqa: E402
+from zkml_ray import prove_distributed  # noqa: E402
 from zkml_ray.api import Run  # noqa: E402
 from zkml_ray.cluster.session import ray_session  # noqa: E402
-
-# Tests name chunks: where the search would cut is not their matter.
-BY_LAYER = PlanOptions(layers_per_chunk=1)
 
 
 @pytest.fixture(scope="session")

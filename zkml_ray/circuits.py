@@ -65,11 +65,13 @@ class DerivedCircuits:
         plan: The plan.
         files: Per chunk id, its circuit's files.
         normalised: The normalised model's bytes.
+        notices: What whoever planned should know about the choice, a sentence each.
     """
 
     plan: Plan
     files: Mapping[str, CircuitFiles]
     normalised: bytes
+    notices: tuple[str, ...] = ()
 
 
 def normalised_graph(
@@ -257,7 +259,8 @@ def _hinted_circuit(
     if shifted:
         raise ChunkingError(f"{chunk_id}: boundary {shifted[0]} has a scale of its own")
     numbers = hinted_arithmetic(chosen)
-    data = extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers)
+    columns = chosen.num_inner_cols
+    data = extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers, columns=columns)
     _, settings = _settings(chunk_id, operators, data, chosen.input_scale, lambda *_: chosen)
     leaves = sum(t.layout.leaf_count for t in (*incoming, *outgoing))
     # What ezkl takes the leaves' scales to be is a label: packed integers have none.

@@ -11,6 +11,7 @@ import typer
 
 from zkml_ray.errors import ConfigError
 from zkml_ray.terminal import (
+    Circuits,
     Dim,
     Json,
     LayersPerChunk,
@@ -20,6 +21,7 @@ from zkml_ray.terminal import (
     NoSalt,
     Passes,
     ProfileOption,
+    RangeBits,
     Threads,
     Workers,
     print_json,
@@ -44,6 +46,8 @@ def plan(
     memory: Memory = None,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    circuits: Circuits = "auto",
+    range_bits: RangeBits = 5,
     passes: Passes = "all",
     no_pass: NoPass = None,
     calibrate: Annotated[
@@ -75,6 +79,7 @@ def plan(
     from zkml_ray.cost.profiles import load_profile
     from zkml_ray.report import (
         boundary_table,
+        circuits_line,
         dot_graph,
         forecast_lines,
         plan_document,
@@ -87,7 +92,16 @@ def plan(
     loaded = load_model(model)
     scales = scale_options(scale)
     options = plan_options(
-        scales[0], layers_per_chunk, dim, no_salt, workers, memory, passes, no_pass
+        scales[0],
+        layers_per_chunk,
+        dim,
+        no_salt,
+        workers,
+        memory,
+        passes,
+        no_pass,
+        circuits,
+        range_bits,
     )
     prices = CostModel(profile=load_profile(profile), threads=checked_threads(workers, threads))
 
@@ -104,7 +118,7 @@ def plan(
     if dot is not None:
         dot.write_text(dot_graph(made, forecast), encoding="utf-8")
     if json_:
-        document = plan_document(made, forecast)
+        document = plan_document(made, forecast, derived.notices)
         if accuracy is not None:
             document["accuracy"] = accuracy.document()
         if sealed is not None:
@@ -113,7 +127,9 @@ def plan(
         return
     stdout.print(plan_table(made, forecast))
     stdout.print(boundary_table(made))
-    lines = forecast_lines(forecast)
+    lines = [circuits_line(made)]
+    lines += [f"Note: {notice}" for notice in derived.notices]
+    lines += forecast_lines(forecast)
     lines += accuracy.lines() if accuracy is not None else []
     lines.append(f"Unsealed digest {made.digest()}")
     if sealed is not None:
@@ -158,10 +174,16 @@ def plan_options(
     memory: str | None = None,
     passes: str = "all",
     no_pass: list[str] | None = None,
+    circuits: str = "auto",
+    range_bits: int = 5,
 ) -> PlanOptions:
-    """The plan options that the command line gives."""
+    """The plan options that the command line gives.
+
+    Raises:
+        ConfigError: One of them has no such value.
+    """
     from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions
+    from zkml_ray.stages.plan import PlanOptions, circuit_kind
 
     return PlanOptions(
         scale=scale,
@@ -171,6 +193,8 @@ def plan_options(
         dimensions=_dimensions(dim or []),
         salted=not no_salt,
         passes=_passes(passes, no_pass or []),
+        circuits=circuit_kind(circuits),
+        range_bits=range_bits,
     )
 
 

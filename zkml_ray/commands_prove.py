@@ -13,6 +13,7 @@ from zkml_ray.commands_plan import plan_options
 from zkml_ray.errors import ConfigError
 from zkml_ray.terminal import (
     Address,
+    Circuits,
     Dim,
     Json,
     LayersPerChunk,
@@ -22,6 +23,7 @@ from zkml_ray.terminal import (
     NoSalt,
     Passes,
     Project,
+    RangeBits,
     RunArgument,
     Scale,
     Store,
@@ -57,6 +59,8 @@ def prove(
     memory: Memory = None,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    circuits: Circuits = "auto",
+    range_bits: RangeBits = 5,
     passes: Passes = "all",
     no_pass: NoPass = None,
     salt_seed: Annotated[
@@ -94,7 +98,16 @@ def prove(
             run_id=run,
             threads=threads,
             options=plan_options(
-                scale, layers_per_chunk, dim, no_salt, workers, memory, passes, no_pass
+                scale,
+                layers_per_chunk,
+                dim,
+                no_salt,
+                workers,
+                memory,
+                passes,
+                no_pass,
+                circuits,
+                range_bits,
             ),
             reveal=reveal,
             private_input=private_input,

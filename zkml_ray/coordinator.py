@@ -295,6 +295,8 @@ class Coordinator:
             circuits = self._journal.circuits()
             if circuits is None or circuits.plan.model_sha256 != sha256_hex(self._model.data):
                 circuits = plan(self._model, self._options)
+                for notice in circuits.notices:
+                    self._warn(notice)
                 self._journal.keep_circuits(circuits)
             if not self._options.salted:
                 self._warn(UNSALTED_WARNING)

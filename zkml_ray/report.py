@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,6 +119,7 @@ def run_table(run: Run) -> Table:
     table = Table(title=f"run {run.run_id}", box=SIMPLE_HEAD, padding=0)
     table.add_column("chunk", no_wrap=True)
     table.add_column("operators")
+    table.add_column("kind", no_wrap=True)
     for column in ("logrows", "rows", "setup s", "prove s", "peak MiB", "proof B"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("worker", no_wrap=True)
@@ -125,6 +127,7 @@ def run_table(run: Run) -> Table:
         table.add_row(
             chunk.id,
             " ".join(chunk.operators),
+            chunk.arguments.kind,
             str(chunk.arguments.logrows),
             f"{chunk.num_rows:,}",
             f"{record.setup.seconds:.2f}" if record.keys_made else "cached",
@@ -181,6 +184,7 @@ def plan_table(plan: Plan, forecast: Forecast) -> Table:
     table = Table(title=f"plan of model {plan.model_sha256[:16]}...", box=SIMPLE_HEAD, padding=0)
     table.add_column("chunk", no_wrap=True)
     table.add_column("operators", overflow="fold")
+    table.add_column("kind", no_wrap=True)
     for column in ("log rows", "columns", "rows", "hash rows", "prove s", "setup s", "MiB"):
         table.add_column(column, justify="right")
     for chunk in plan.chunks:
@@ -188,6 +192,7 @@ def plan_table(plan: Plan, forecast: Forecast) -> Table:
         table.add_row(
             chunk.id,
             " ".join(chunk.operators),
+            chunk.arguments.kind,
             str(chunk.arguments.logrows),
             f"{expected.column_blocks} x {chunk.arguments.num_inner_cols}",
             f"{chunk.num_rows:,}",
@@ -219,6 +224,18 @@ def boundary_table(plan: Plan) -> Table:
     return table
 
 
+def circuits_line(plan: Plan) -> str:
+    """Which kind of circuits a plan has, and the range that they hold, in one line."""
+    hinted = [chunk.arguments for chunk in plan.chunks if chunk.arguments.kind == "hinted"]
+    if not hinted:
+        return f"Circuits: native, all {len(plan.chunks)}."
+    bits = min(arguments.range_bits for arguments in hinted)
+    return (
+        f"Circuits: hinted, {len(hinted)} of {len(plan.chunks)}; inputs and rounded activations "
+        f"within +-{1 << bits} (--range-bits {bits})."
+    )
+
+
 def forecast_lines(forecast: Forecast) -> list[str]:
     """Predicted totals of a plan, a line each."""
     shown = ", ".join(f"{n}: {forecast.makespan_s(n):.1f} s" for n in PLANNED_WORKERS)
@@ -232,9 +249,11 @@ def forecast_lines(forecast: Forecast) -> list[str]:
     ]
 
 
-def plan_document(plan: Plan, forecast: Forecast) -> dict[str, Any]:
-    """A plan and its forecast as one JSON object."""
+def plan_document(plan: Plan, forecast: Forecast, notices: Sequence[str] = ()) -> dict[str, Any]:
+    """A plan, its forecast and what was noted in planning, as one JSON object."""
     return {
+        "circuits": {chunk.id: chunk.arguments.kind for chunk in plan.chunks},
+        "notices": list(notices),
         "unsealed_digest": plan.digest(),
         "plan": plan.model_dump(mode="json"),
         "forecast": forecast.model_dump(mode="json"),
@@ -251,7 +270,8 @@ def dot_graph(plan: Plan, forecast: Forecast) -> str:
     for chunk in plan.chunks:
         expected = forecast.of(chunk.id)
         label = (
-            f"{chunk.id}\n{' '.join(chunk.operators)}\nlogrows {chunk.arguments.logrows}, "
+            f"{chunk.id}\n{' '.join(chunk.operators)}\n{chunk.arguments.kind}, logrows "
+            f"{chunk.arguments.logrows}, "
             f"{expected.prove_s:.1f} s, {expected.peak_bytes / MIB:,.0f} MiB"
         )
         lines.append(f"  {_quoted(chunk.id)} [label={_quoted(label)}];")

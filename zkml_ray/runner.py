@@ -36,11 +36,13 @@ from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError
 from zkml_ray.terminal import (
     Address,
+    Circuits,
     Dim,
     Json,
     Model,
     NoSalt,
     Project,
+    RangeBits,
     Scale,
     Store,
     StoreKeysOption,
@@ -107,6 +109,8 @@ def prepare(
     scale: Scale = 10,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    circuits: Circuits = "auto",
+    range_bits: RangeBits = 5,
     private_input: PrivateInput = False,
     store: Store = None,
     project: Project = "default",
@@ -121,7 +125,7 @@ def prepare(
         store=store,
         project=project,
         run_id=run,
-        options=_options(chunks, scale, dim, no_salt),
+        options=_options(chunks, scale, dim, no_salt, circuits, range_bits),
         private_input=private_input,
         command=["zkml-o3-runner", *sys.argv[1:]],
     )
@@ -229,6 +233,8 @@ def run_(
     scale: Scale = 10,
     dim: Dim = None,
     no_salt: NoSalt = False,
+    circuits: Circuits = "auto",
+    range_bits: RangeBits = 5,
     private_input: PrivateInput = False,
     workers: Workers = 1,
     threads: Threads = None,
@@ -252,7 +258,7 @@ def run_(
             run_id=run,
             threads=threads,
             store_keys=store_keys_option(store_keys),
-            options=_options(chunks, scale, dim, no_salt),
+            options=_options(chunks, scale, dim, no_salt, circuits, range_bits),
             private_input=private_input,
             address=address,
             command=["zkml-o3-runner", *sys.argv[1:]],
@@ -285,11 +291,20 @@ def main() -> None:
     run_app(app, "zkml-o3-runner")
 
 
-def _options(chunks: str, scale: int, dim: list[str] | None, no_salt: bool) -> PlanOptions:
+def _options(
+    chunks: str,
+    scale: int,
+    dim: list[str] | None,
+    no_salt: bool,
+    circuits: str,
+    range_bits: int,
+) -> PlanOptions:
     if chunks not in ("one", "layers"):
         raise ConfigError(f"--chunks is one or layers, not {chunks}")
     layers_per_chunk = WHOLE_MODEL if chunks == "one" else 1
-    return plan_options(scale, layers_per_chunk, dim, no_salt)
+    return plan_options(
+        scale, layers_per_chunk, dim, no_salt, circuits=circuits, range_bits=range_bits
+    )
 
 
 def _advance(

@@ -53,11 +53,32 @@ Dim = Annotated[
     typer.Option("--dim", help="Value of a symbolic dimension, NAME=VALUE; may be repeated."),
 ]
 Passes = Annotated[
-    str, typer.Option("--passes", help="Rewrite passes to use: all, none, or names with commas.")
+    str,
+    typer.Option(
+        "--passes", help="Rewrite passes of native circuits: all, none, or names with commas."
+    ),
 ]
 NoPass = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--no-pass", help="Rewrite pass to leave out; may be repeated."),
+]
+Circuits = Annotated[
+    str,
+    typer.Option(
+        "--circuits",
+        help="hinted: results are given and checked, several times cheaper; native: ezkl computes "
+        "and rounds, any operator, values far beyond --range-bits; auto: hinted where the whole "
+        "model can be, else native, and says why.",
+    ),
+]
+RangeBits = Annotated[
+    int,
+    typer.Option(
+        "--range-bits",
+        help="Hinted circuits hold inputs and rounded activations within +-2^N; 5 is +-32. When a "
+        "run says that a value left this range, give a larger N (each costs a little), or "
+        "normalise the input.",
+    ),
 ]
 NoSalt = Annotated[
     bool,

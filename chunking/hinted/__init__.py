@@ -10,6 +10,7 @@ elements at once, packed side by side into a field element (docs/adr/0017).
     forms    linear maps that are not yet rounded
     recipe   computes the hints from a chunk's incoming values (prover only)
     circuit  emits the ONNX nodes of the checks
+    blinding random digits that keep a proof from showing anything of the values
     lower    a chunk's float operators -> forms -> checks and recipe
     extract  the chunk model, commitments included
 """

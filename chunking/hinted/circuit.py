@@ -5,8 +5,8 @@ raised, so nothing is rebased. The one lookup is `HardSwish` at scale 0, which i
 whole numbers >= 0 (round(x (x + 3) / 6) is 1 and 2 for x = 1 and 2): its table, which starts at 0,
 is a range check that passes its input on.
 
-Everything looked up must lead to an output, or tract drops it. `finish` therefore sums up what was
-looked up, times a zero that tract does not know to be one, and the caller adds that to something
+Everything looked up must lead to an output, or tract drops it. `finish` therefore takes something of
+every lookup, times a zero that tract does not know to be one, and the caller adds that to something
 that is committed to.
 
 A function (Erf, Exp) has a table over the same digits, which then serves for all range checks: a
@@ -25,6 +25,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from zkml_ray.chunking.hinted.blinding import Spread
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import FLOAT_BITS, PACKED_BITS
 from zkml_ray.errors import ChunkingError
@@ -35,7 +36,10 @@ _ISOLATION_BITS: Final = 100
 
 
 GIVEN: Final = "zkml_ray/given"
-"""The hints as they are given."""
+"""The hints as they are given, among the blinders that are looked up with them."""
+
+HINTS: Final = "zkml_ray/hints"
+"""The hints, between two zeros."""
 
 
 class Circuit:
@@ -46,19 +50,29 @@ class Circuit:
         initializers: Their constants.
         cells: Estimated cells, inner products left out.
         products: Of every einsum, its inner products and the length of each.
-        hint_count: Hints so far.
+        hint_count: Hints so far, blinders among them.
+        blinders: Positions of the blinders among the hints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, logrows: int, columns: int) -> None:
+        """Start an empty circuit.
+
+        Args:
+            logrows: log2 of its rows.
+            columns: Its inner columns; both say where blinders stand (`blinding`).
+        """
+        self.logrows = logrows
+        self.columns = columns
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.cells = 0
         self.products: list[tuple[int, int]] = []
         self.hint_count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self.blinders: list[Ints] = []
         self._padded: dict[str, str] = {}
         self._powers: dict[tuple[int, int], str] = {}
-        self._derived: dict[int, list[str]] = {}
+        self._derived: list[tuple[str, int, int]] = []
         self._function: tuple[str, int] | None = None
         self._products: list[str] = []
         self._product_bound = 0
@@ -147,7 +161,7 @@ class Circuit:
     def hinted(self, index: Ints) -> str:
         """The hints at some positions, -1 for zero; free."""
         padded = np.where(index < 0, 0, index + 1)
-        return self.node("Gather", ["zkml_ray/hints", self.indices(padded)], axis=0)
+        return self.node("Gather", [HINTS, self.indices(padded)], axis=0)
 
     def check_digits(self, tensor: str, count: int, nominal: int = 0) -> None:
         """Hold a flat tensor's elements in the table's range [0, T).
@@ -157,8 +171,8 @@ class Circuit:
             count: Its elements.
             nominal: Its nominal scale: zero, or that of a function that this circuit looks up.
         """
-        self._derived.setdefault(nominal, []).append(tensor)
-        self.cells += 2 * count
+        self._derived.append((tensor, count, nominal))
+        self.cells += count
 
     def function(self, op: str, tensor: str, count: int, nominal: int) -> str:
         """Look up a function of digits; the result's nominal scale is the argument's.
@@ -176,8 +190,20 @@ class Circuit:
         self._function = self._function or (op, nominal)
         if self._function != (op, nominal):
             raise ChunkingError(f"a circuit with {self._function[0]} cannot have {op} as well")
-        self.cells += count
-        return self.node(op, [self.raised(tensor, 0, nominal)])
+        spread = Spread.of(count, logrows=self.logrows, columns=self.columns)
+        self.cells += spread.length
+        mixed = self._mixed(self.raised(tensor, 0, nominal), count, spread, nominal)
+        return self.gather(self.node(op, [mixed]), spread.places)
+
+    def _mixed(self, tensor: str, count: int, spread: Spread, nominal: int) -> str:
+        """Digits among blinders."""
+        index = self.hints(spread.length - count)
+        self.blinders.append(index)
+        blinders = self.raised(self.hinted(index), 0, nominal)
+        order = np.empty(spread.length, dtype=np.int64)
+        order[spread.places] = np.arange(count)
+        order[spread.others()] = np.arange(count, spread.length)
+        return self.gather(self.concat([tensor, blinders]), order)
 
     def raised(self, tensor: str, nominal: int, target: int) -> str:
         """The same numbers at a higher nominal scale; free.
@@ -207,7 +233,8 @@ class Circuit:
             bound: Its largest value in any proof.
         """
         self._product_bound += bound
-        if self._product_bound.bit_length() + _ISOLATION_BITS > PACKED_BITS + _ISOLATION_BITS:
+        # All totals together are one sum: below 2^252 it is zero in the field only if it is zero.
+        if self._product_bound.bit_length() > PACKED_BITS:
             raise ChunkingError("a pooling window has too many elements for one product")
         self._products.append(total)
 
@@ -245,38 +272,62 @@ class Circuit:
 
     def _dynamic_zero(self) -> str:
         if not self._zero:
-            first = self.hinted(np.asarray([0], dtype=np.int64))
-            self._zero = self.subtract(first, first, 1)
+            # Twice, because tract makes a slice of a single element, and ezkl may assign anew the
+            # whole tensor that a slice is taken from.
+            first = self.hinted(np.asarray([0, 0], dtype=np.int64))
+            nothing = self.subtract(first, first, 2)
+            self.cells += 2
+            self._zero = self.node("ReduceSum", [nothing, self.indices([0])], keepdims=1)
         return self._zero
 
     def finish(self) -> tuple[str, int]:
-        """Emit the remaining checks.
+        """Emit the remaining checks. No hint may be asked for afterwards.
 
         Returns:
             A tensor [1] that is zero whatever the checks say, and depends on all of them, to be
             added to something that is committed to; and its nominal scale.
         """
         table, top = self._function or ("HardSwish", 0)
-        checked = [
-            self.raised(tensor, nominal, top)
-            for nominal, tensors in self._derived.items()
-            for tensor in tensors
-        ]
         if self._products:
             total = self._products[0]
             for other in self._products[1:]:
                 total = self.add(total, other, 1)
             far = self.multiply(total, self.whole([2.0**_ISOLATION_BITS]), 1)
-            checked += [self.raised(tensor, 0, top) for tensor in (total, far)]
-            self.cells += 4
+            self.check_digits(total, 1)
+            self.check_digits(far, 1)
+        alive = []
+        if self._derived:
+            tensors = [self.raised(tensor, nominal, top) for tensor, _, nominal in self._derived]
+            count = sum(count for _, count, _ in self._derived)
+            spread = Spread.of(count, logrows=self.logrows, columns=self.columns)
+            self.cells += spread.length - count
+            mixed = self._mixed(self.concat(tensors), count, spread, top)
+            alive.append(self._alive(table, mixed, spread.length))
+        # Hints come last, for the blinders above are hints too.
+        advice = self.advice()
+        self.cells += advice.length - self.hint_count
         if self._function and self.hint_count:
-            checked.append(self.raised(GIVEN, 0, top))
-            self.cells += self.hint_count
-        if not checked:
-            return self._dynamic_zero(), 0
-        looked_up = self.node(table, [self.concat(checked)])
-        found = self.node("ReduceSum", [looked_up, self.indices([0])], keepdims=1)
-        return self.multiply(found, self._dynamic_zero(), 1), top
+            alive.append(self._alive(table, self.raised(GIVEN, 0, top), advice.length))
+        total = self.raised(self._dynamic_zero(), 0, top)
+        for each in alive:
+            total = self.add(total, each, 1)
+        return self.multiply(total, self._dynamic_zero(), 1), top
+
+    def advice(self) -> Spread:
+        """The hints among the blinders that are looked up with them."""
+        return Spread.of(self.hint_count, logrows=self.logrows, columns=self.columns)
+
+    def _alive(self, table: str, tensor: str, size: int) -> str:
+        """Look a vector up; a tensor [1] of two of the results, so that tract keeps the lookup.
+
+        A lookup is one node: it stays whole or goes. One element, or a run of them, would be a
+        slice, which tract moves in front of the lookup. That every element is looked up shows in
+        the cells that are laid out (tests/unit/chunking/test_hinted_rows.py).
+        """
+        looked_up = self.node(table, [tensor])
+        ends = self.gather(looked_up, np.asarray([0, size - 1], dtype=np.int64))
+        self.cells += 2
+        return self.node("ReduceSum", [ends, self.indices([0])], keepdims=1)
 
     def _constant(self, array: np.ndarray) -> str:
         key = (array.dtype.str, array.shape, array.tobytes())

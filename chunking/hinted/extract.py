@@ -3,12 +3,12 @@
 Shape (the verifier relies on the outputs alone):
 
 - one input, a flat vector: the hints; the values of every incoming boundary; the salts of every
-  touched boundary, incoming first; `BLINDERS` random numbers of `BLINDER_BITS` bits;
+  touched boundary, incoming first; random digits among them all (`blinding`);
 - outputs: per touched boundary, in the same order, its packed leaves, one tensor each.
 
 The input is committed to as a polynomial (ezkl's visibility `polycommit`), because ezkl would
 decompose every element of a private input into digits, at more cells than the check it needs here.
-That commitment is not blinded by halo2: the blinders do it. They stand in no constraint.
+That commitment is not blinded by halo2: the random digits do it.
 
 Salts are not range-checked, so a leaf's salts fill packed elements of their own: whatever they
 are, the elements that hold values are packed injectively.
@@ -25,19 +25,14 @@ from onnx import TensorProto, helper
 
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.circuit import GIVEN, Circuit
+from zkml_ray.chunking.hinted.blinding import Advice
+from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
+from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.errors import ChunkingError
-
-BLINDER_BITS: Final = 14
-"""ezkl's forward pass decomposes every input, so none may exceed the decomposition's range."""
-
-BLINDERS: Final = 128
-"""Random numbers beside the values. A proof shows two field elements' worth of the column they are
-in, its commitment and its evaluation at one point: 508 bits, hidden by 1,792 random ones."""
 
 INPUT: Final = "zkml_ray/advice"
 
@@ -51,6 +46,8 @@ def extract_hinted_chunk(
     incoming: Sequence[CommittedTensor],
     outgoing: Sequence[CommittedTensor],
     numbers: Arithmetic,
+    *,
+    columns: int = 1,
 ) -> bytes:
     """Build a chunk's hinted ONNX model.
 
@@ -60,6 +57,7 @@ def extract_hinted_chunk(
         incoming: Boundaries it reads, in plan order.
         outgoing: Boundaries it produces, in plan order.
         numbers: Digits and ranges of the circuit.
+        columns: Its inner columns, over which blinders are spread.
 
     Returns:
         The model's bytes, deterministic in the arguments.
@@ -68,7 +66,7 @@ def extract_hinted_chunk(
         NotHintedError: An operator has no hinted form.
         ChunkingError: A boundary's packing does not hold the values.
     """
-    return _built(graph, nodes, incoming, outgoing, numbers)[0]
+    return _built(graph, nodes, incoming, outgoing, numbers, columns)[0]
 
 
 def hinted_size(
@@ -79,7 +77,14 @@ def hinted_size(
     numbers: Arithmetic,
 ) -> Circuit:
     """A chunk's circuit, for its size (`Circuit.cells_at`); arguments as `extract_hinted_chunk`."""
-    return _built(graph, nodes, incoming, outgoing, numbers)[1]
+    return _built(graph, nodes, incoming, outgoing, numbers, 1)[1]
+
+
+def cells_at(circuit: Circuit, columns: int) -> int:
+    """Estimated cells of `hinted_size`'s circuit with so many inner columns, blinders included."""
+    one = circuit.advice().length - circuit.hint_count + len(np.concatenate(circuit.blinders))
+    # Those among derived digits are hints too: looked up there, and among the hints.
+    return circuit.cells_at(columns) + 2 * one * (columns - 1)
 
 
 def _built(
@@ -88,9 +93,10 @@ def _built(
     incoming: Sequence[CommittedTensor],
     outgoing: Sequence[CommittedTensor],
     numbers: Arithmetic,
+    columns: int,
 ) -> tuple[bytes, Circuit]:
     shapes = _shapes(graph, nodes)
-    lowering = Lowering(numbers, graph.initializers, shapes)
+    lowering = Lowering(numbers, graph.initializers, shapes, columns)
     circuit = lowering.circuit
     for index, tensor in enumerate(incoming):
         lowering.receive(tensor.info.name, f"zkml_ray/incoming_{index}")
@@ -143,12 +149,20 @@ def _built(
         circuit.initializers += commit.initializers
         circuit.cells += layout.leaf_count * layout.slots * 2
         outputs += commit.outputs
-    head, length = _taken_apart(circuit, incoming, touched)
+    sizes = {
+        "hints": circuit.hint_count,
+        "given": sum(t.layout.element_count for t in incoming)
+        + sum(t.layout.salt_count for t in touched),
+        "logrows": numbers.logrows,
+        "columns": columns,
+    }
+    advice = Advice(**sizes)
+    head = _taken_apart(circuit, advice, incoming, touched)
     model = helper.make_model(
         helper.make_graph(
             [*head, *circuit.nodes],
             "chunk",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [length])],
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [advice.length])],
             outputs,
             circuit.initializers,
         ),
@@ -156,31 +170,46 @@ def _built(
         ir_version=_IR_VERSION,
         producer_name="zkml_ray",
     )
-    helper.set_model_props(model, {METADATA_KEY: lowering.recipe()})
+    helper.set_model_props(model, {METADATA_KEY: lowering.recipe(sizes)})
     data: bytes = model.SerializeToString(deterministic=True)
     return data, circuit
 
 
 def _taken_apart(
-    circuit: Circuit, incoming: Sequence[CommittedTensor], touched: Sequence[CommittedTensor]
-) -> tuple[list[onnx.NodeProto], int]:
-    """The nodes that take the input vector apart, and its length."""
-    parts = [(GIVEN, circuit.hint_count)]
-    parts += [(f"zkml_ray/incoming_{i}", t.layout.element_count) for i, t in enumerate(incoming)]
+    circuit: Circuit,
+    advice: Advice,
+    incoming: Sequence[CommittedTensor],
+    touched: Sequence[CommittedTensor],
+) -> list[onnx.NodeProto]:
+    """The nodes that take the input vector apart and look the hints up."""
+    parts = [(f"zkml_ray/incoming_{i}", t.layout.element_count) for i, t in enumerate(incoming)]
     parts += [(f"zkml_ray/salts_{i}", t.layout.salt_count) for i, t in enumerate(touched)]
-    nodes, start = [], 0
+    given, start = advice.given(), 0
+    places = {GIVEN: advice.looked_up()}
     for name, count in parts:
-        if count:
-            index = circuit.indices(np.arange(start, start + count))
-            nodes.append(helper.make_node("Gather", [INPUT, index], [name], name=name, axis=0))
+        places[name] = given[start : start + count]
         start += count
+    nodes = []
+
+    def gather(source: str, index: Ints, name: str) -> None:
+        inputs = [source, circuit.indices(index)]
+        nodes.append(helper.make_node("Gather", inputs, [name], name=name, axis=0))
+
+    for name, index in places.items():
+        if len(index):
+            gather(INPUT, index, name)
     zero = circuit.whole([0])
-    hints = GIVEN if circuit.hint_count else zero
-    if circuit.hint_count and circuit.checks_hints_alone:
-        hints = "zkml_ray/checked"
-        nodes.append(helper.make_node("HardSwish", [GIVEN], [hints]))
-    nodes.append(helper.make_node("Concat", [zero, hints], ["zkml_ray/hints"], axis=0))
-    return nodes, start + BLINDERS
+    hints = zero
+    if circuit.hint_count:
+        digits, hints = GIVEN, "zkml_ray/checked"
+        if circuit.checks_hints_alone:
+            digits = "zkml_ray/digits"
+            nodes.append(helper.make_node("HardSwish", [GIVEN], [digits], name=digits))
+        gather(digits, advice.hints.places, hints)
+    # Zero is read twice, or ezkl would not put the constant into a cell, and would assign all hints
+    # again wherever one of them is taken out.
+    nodes.append(helper.make_node("Concat", [zero, hints, zero], [HINTS], axis=0))
+    return nodes
 
 
 def _shapes(graph: ModelGraph, nodes: Sequence[str]) -> Mapping[str, tuple[int, ...]]:

@@ -167,12 +167,14 @@ class Pending:
         return Form(groups=form.groups, channels=form.channels, bias=grid)
 
 
-def identity(view: View, factor: float = 1.0) -> Pending:
-    """A view as a form, its last dimension as channels."""
+def identity(view: View, factor: float = 1.0, *, axis: int = -1) -> Pending:
+    """A view as a form, one of its dimensions as channels."""
     shape = view.shape or (1,)
-    channels = shape[-1]
-    groups = int(np.prod(shape[:-1], dtype=np.int64))
-    sites = np.arange(groups * channels, dtype=np.int64).reshape(view.shape)
+    channels = shape[axis]
+    last = np.moveaxis(np.empty(shape), axis, -1).shape
+    groups = int(np.prod(last[:-1], dtype=np.int64))
+    sites = np.moveaxis(np.arange(groups * channels, dtype=np.int64).reshape(last), -1, axis)
+    sites = sites.reshape(view.shape)
     empty = Form(groups=groups, channels=channels, bias=np.zeros((1, channels)))
     blank = Pending(form=empty, sites=sites)
     return replace(blank, form=blank.read(view, factor))

@@ -35,6 +35,7 @@ class Lowering:
         numbers: Arithmetic,
         constants: Mapping[str, onnx.TensorProto],
         shapes: Mapping[str, tuple[int, ...]],
+        columns: int,
     ) -> None:
         """Start an empty circuit.
 
@@ -42,8 +43,9 @@ class Lowering:
             numbers: Its digits and ranges.
             constants: The model's initializers.
             shapes: Shape of every tensor.
+            columns: Its inner columns.
         """
-        self.circuit = Circuit()
+        self.circuit = Circuit(logrows=numbers.logrows, columns=columns)
         self.numbers = numbers
         self._constants = constants
         self._shapes = shapes
@@ -99,8 +101,8 @@ class Lowering:
             return view
         return self.settled(identity(view), name)
 
-    def recipe(self) -> str:
-        """The recipe, for the chunk model's metadata."""
+    def recipe(self, advice: Mapping[str, int]) -> str:
+        """The recipe, for the chunk model's metadata; with the arguments of its input's layout."""
         numbers = self.numbers
         arithmetic = {
             "scale": numbers.scale,
@@ -109,7 +111,8 @@ class Lowering:
         }
         document = {
             "arithmetic": arithmetic,
-            "hints": self.circuit.hint_count,
+            "advice": dict(advice),
+            "blinders": [[int(run[0]), len(run)] for run in self.circuit.blinders if len(run)],
             "cells": [self.circuit.cells, sorted(Counter(self.circuit.products).items())],
             "steps": self._steps,
         }

@@ -253,11 +253,13 @@ def _taps(shape: Sequence[int], node: onnx.NodeProto) -> Ints:
 
 
 def _maxpool(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    shape = lowering.shape(node.input[0])
-    pending = lowering.pending(node.input[0])
-    if pending.windows is not None:
-        pending = identity(lowering.view(node.input[0]))
-    return pooled(pending, _taps(shape, node), lowering.shape(node.output[0]))
+    taps = _taps(lowering.shape(node.input[0]), node)
+    shape = lowering.shape(node.output[0])
+    try:
+        return pooled(lowering.pending(node.input[0]), taps, shape)
+    except NotHintedError:
+        # Not on a grid of channels: rounded, it can be put on one.
+        return pooled(identity(lowering.view(node.input[0]), axis=1), taps, shape)
 
 
 def _mean(lowering: Lowering, node: onnx.NodeProto, taps: Ints) -> Value:

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from zkml_ray.chunking.hinted.blinding import Advice
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.errors import RangeExceededError
@@ -98,12 +99,29 @@ def solve(model: onnx.ModelProto, incoming: Mapping[str, Sequence[int]], chunk_i
         chunk_id: For error messages.
 
     Returns:
-        The hints, in the order of the circuit's input.
+        The hints, in the order in which the circuit was made, without blinders.
 
     Raises:
         RangeExceededError: A value does not fit the circuit's digits.
     """
     return Recipe(model).solve(incoming, chunk_id).hints
+
+
+def filled(model: onnx.ModelProto, hints: Ints, given: Sequence[int]) -> list[int]:
+    """A chunk model's input: hints, values of incoming boundaries and salts, fresh blinders.
+
+    Args:
+        model: The chunk model.
+        hints: What `solve` gave.
+        given: The values of every boundary it reads, then the salts of all it touches.
+    """
+    recipe = json.loads(_entry(model))
+    advice = Advice(**recipe["advice"])
+    every = np.zeros(len(advice.hints.places), dtype=np.int64)
+    for start, count in recipe["blinders"]:
+        every[start : start + count] = -1
+    every[every == 0] = hints
+    return advice.filled(every, given, Arithmetic(**recipe["arithmetic"]).divisor)
 
 
 def cell_count(model: onnx.ModelProto, columns: int) -> int:

@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_split_model_is_proved_within_the_budget_and_verified_from_the_model(
     ray_cluster: None, model: Path, tmp_path: Path
 ) -> None:
-    options = PlanOptions(memory_bytes=BUDGET_BYTES, workers=2)
+    options = PlanOptions(memory_bytes=BUDGET_BYTES, workers=2, circuits="native")
     run = prove_distributed(
         model, workers=2, threads=1, store=tmp_path, run_id="tight", options=options
     )

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ray
 COMMANDS = ["prove", "verify", "plan", "runs", "demo"]
 RUN = "projects/default/runs/first"
 CHUNKS = ["chunk-000", "chunk-001", "chunk-002"]
-BY_LAYER = ["--layers-per-chunk", "1"]
+BY_LAYER = ["--layers-per-chunk", "1", "--scale", "8"]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from zkml_ray.stages.plan import PlanOptions, plan
 SIZE = EncoderSize(width=8, heads=2, hidden=16, tokens=4)
 
 # Tables of 16 << scale rows: at this scale they fit circuits of 2^12.
-OPTIONS = PlanOptions(scale=8)
+OPTIONS = PlanOptions(scale=8, circuits="native")
 
 
 @pytest.fixture(scope="module")

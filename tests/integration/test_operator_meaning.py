@@ -1,4 +1,4 @@
-"""ezkl computes each supported operator as ONNX says, or the model is refused.
+"""Each supported operator is computed as ONNX says, or the model is refused.
 
 A circuit that silently computed something else would prove another model than the user's. Every
 case is one operator with attributes that are easily taken otherwise, on numbers of both signs.
@@ -17,10 +17,11 @@ from onnx import helper, numpy_helper
 from tests.unit.chunking.builders import integers, weight
 from tests.unit.chunking.builders import model as build
 from zkml_ray import PlanOptions
+from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.errors import ZkmlRayError
 from zkml_ray.stages.accuracy import measure_accuracy
-from zkml_ray.stages.plan import plan
+from zkml_ray.stages.plan import CircuitKind, plan
 
 SCALE = 8
 ERROR = 0.08
@@ -222,7 +223,7 @@ REFUSED = {
 }
 
 
-def check(case: Case) -> float:
+def check(case: Case, circuits: CircuitKind) -> float:
     """The largest error on numbers of both signs."""
     proto = build(
         list(case.nodes), {"x": list(case.shape)}, {"y": list(case.out)}, list(case.constants)
@@ -230,17 +231,26 @@ def check(case: Case) -> float:
     model = parse_model(proto.SerializeToString(), "case.onnx")
     generator = np.random.default_rng(0)
     values = (generator.normal(size=case.shape) - 0.5).astype(np.float32)
-    circuits = plan(model, PlanOptions(scale=SCALE))
+    circuits = plan(model, PlanOptions(scale=SCALE, circuits=circuits))
     return measure_accuracy(model, circuits, [{"x": values}]).max_abs_error
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_operator_computes_what_onnx_says(name: str) -> None:
-    assert check(CASES[name]) < ERROR
+    assert check(CASES[name], "native") < ERROR
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_operator_of_a_hinted_circuit_is_what_onnx_says_or_has_no_hinted_form(name: str) -> None:
+    try:
+        error = check(CASES[name], "hinted")
+    except NotHintedError:
+        return
+    assert error < ERROR
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_operator_that_would_compute_something_else_is_refused(name: str) -> None:
     with pytest.raises(ZkmlRayError) as caught:
-        check(REFUSED[name])
+        check(REFUSED[name], "auto")
     assert "\n" not in str(caught.value)

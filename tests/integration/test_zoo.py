@@ -36,7 +36,7 @@ def options(name: str) -> PlanOptions:
 
 @pytest.mark.parametrize("name", sorted(zoo.MODELS))
 def test_quantised_chunk_by_chunk_is_quantised_whole(name: str, tmp_path: Path) -> None:
-    bare = replace(options(name), passes=())
+    bare = replace(options(name), passes=(), circuits="native")
     graph, circuits = planned(zoo.MODELS[name](), bare)
     arguments = fixed_arguments(bare.scale, logrows=20)
     (arrays, *_) = read_samples(graph, [], seed=5)

@@ -53,7 +53,7 @@ def main() -> None:
         threads=1,
         store=store,
         run_id=run_id,
-        options=PlanOptions(layers_per_chunk=1),
+        options=PlanOptions(scale=8, layers_per_chunk=1),
         address=address or None,
     )
     print(f"{store.writes} writes, verified {run.verified}")

@@ -18,6 +18,7 @@ import onnx
 import pytest
 
 from examples.simple_distributed import build_mlp
+from tests.layers import BY_LAYER
 from tests.s3.server import BUCKET, KEY_ID, SECRET, rclone_server, running
 from zkml_ray import resume, verify
 from zkml_ray.api import advance, prepare
@@ -192,7 +193,7 @@ def test_stage_without_its_predecessors_does_them_first(
     ray_cluster: None, model: Path, tmp_path: Path, empty_cache: Path
 ) -> None:
     store = tmp_path / "store"
-    prepare(model, store=store, run_id=RUN, options=PlanOptions(layers_per_chunk=1))
+    prepare(model, store=store, run_id=RUN, options=BY_LAYER)
     advance(RUN, "prove", store=store, workers=2, threads=1)
     found = describe_run(LocalStore(store), LAYOUT)
     assert (found.state, found.chunks, found.proofs) == ("under way", 2, 2)
@@ -263,7 +264,7 @@ def test_index_that_points_to_another_circuits_keys_leads_to_a_refused_proof_and
     store = shutil.copytree(staged["witness"], tmp_path / "store")
     other = tmp_path / "other.onnx"
     onnx.save(build_mlp(2, width=4, outputs=3, seed=3), other)
-    prepare(other, store=store, run_id="other", options=PlanOptions(layers_per_chunk=100))
+    prepare(other, store=store, run_id="other", options=PlanOptions(scale=8, layers_per_chunk=100))
     mine = key_index(store)
     advance("other", "setup", store=store, threads=1, store_keys=StoreKeys.ALL)
     (theirs,) = set(mine.parent.iterdir()) - {mine}

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from zkml_ray import PlanOptions, prove_distributed
+from tests.layers import BY_LAYER
+from zkml_ray import prove_distributed
 from zkml_ray.api import Run
 from zkml_ray.chunking.load import LoadedModel, load_model
 
@@ -51,7 +52,7 @@ def other_run(ray_cluster: None, models: Path, shared_store: Path) -> Run:
         store=shared_store,
         project="shared",
         run_id="mlp-other",
-        options=PlanOptions(layers_per_chunk=1),
+        options=BY_LAYER,
     )
 
 
@@ -73,5 +74,5 @@ def forged_run(
         store=shared_store,
         project="shared",
         run_id="mlp-forged",
-        options=PlanOptions(layers_per_chunk=1),
+        options=BY_LAYER,
     )

@@ -61,7 +61,9 @@ def overflowing(*, relu: bool) -> onnx.ModelProto:
 def planned(tmp_path: Path, *, relu: bool) -> DerivedCircuits:
     path = tmp_path / "overflowing.onnx"
     onnx.save(overflowing(relu=relu), path)
-    return plan(load_model(path), PlanOptions(scale=SCALE, layers_per_chunk=1, passes=()))
+    return plan(
+        load_model(path), PlanOptions(scale=SCALE, layers_per_chunk=1, passes=(), circuits="native")
+    )
 
 
 def without_guard(model: onnx.ModelProto, boundary: int) -> onnx.ModelProto:
@@ -126,7 +128,7 @@ def test_overflow_never_yields_a_run(ray_cluster: None, tmp_path: Path, relu: bo
             workers=1,
             inputs=np.array([[1.0, 0.0]], dtype=np.float32),
             store=tmp_path / "store",
-            options=PlanOptions(scale=SCALE, layers_per_chunk=1),
+            options=PlanOptions(scale=SCALE, layers_per_chunk=1, circuits="native"),
         )
     assert list(stored_runs(open_store(str(tmp_path / "store")), "default")) == []
 
@@ -195,7 +197,9 @@ def test_sum_with_magnitude_is_unguarded_and_ends_where_packing_is_still_injecti
 ) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(relu_by_magnitude(), path)
-    circuits = plan(load_model(path), PlanOptions(scale=SCALE, layers_per_chunk=1, passes=()))
+    circuits = plan(
+        load_model(path), PlanOptions(scale=SCALE, layers_per_chunk=1, passes=(), circuits="native")
+    )
     chunk = circuits.plan.chunks[0]
     data = circuits.files[chunk.id].onnx
     names = {name for node in onnx.load_model_from_string(data).graph.node for name in node.output}

@@ -41,7 +41,7 @@ def test_integers_of_the_attacked_model_are_those_that_circuits_compute(
         digits / "seven.json",
         store=tmp_path,
         run_id="seven",
-        options=PlanOptions(layers_per_chunk=1, passes=()),
+        options=PlanOptions(layers_per_chunk=1, passes=(), circuits="native"),
     )
     advance("seven", "witness", store=tmp_path)
     store, layout = LocalStore(tmp_path), RunLayout("default", "seven")

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from zkml_ray import PlanOptions, prove_distributed, verify
+from tests.layers import BY_LAYER
+from zkml_ray import prove_distributed, verify
 from zkml_ray.bundle import open_run, write_bundle
 from zkml_ray.chunking.load import load_model
 from zkml_ray.config import cache_dir
@@ -59,7 +60,7 @@ def test_trust_roots_agree_and_a_forged_bundle_passes_neither(
     honest_file, forged_file = tmp_path / "honest.onnx", tmp_path / "forged.onnx"
     onnx.save(model, honest_file)
     onnx.save(with_one_weight_changed(model), forged_file)
-    store, by_layer = tmp_path / "store", PlanOptions(layers_per_chunk=1)
+    store, by_layer = tmp_path / "store", BY_LAYER
     honest, forged = (
         prove_distributed(
             path, workers=2, store=store, run_id=path.stem, seed=seed, options=by_layer

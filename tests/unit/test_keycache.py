@@ -14,7 +14,7 @@ from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits import CircuitFiles
 from zkml_ray.keycache import CachedCircuit, KeyCache
 from zkml_ray.srs import SrsFile, ensure_srs
-from zkml_ray.stages.plan import PlanOptions, plan
+from zkml_ray.stages.plan import CircuitKind, PlanOptions, plan
 
 PROCESSES = 3
 
@@ -22,13 +22,15 @@ PROCESSES = 3
 @pytest.fixture(scope="module")
 def files(models: Path) -> CircuitFiles:
     """The smallest circuit of the zoo."""
-    circuits = plan(load_model(models / "residual.onnx"), PlanOptions(salted=False))
+    circuits = plan(load_model(models / "residual.onnx"), PlanOptions(scale=7, salted=False))
     return circuits.files["chunk-000"]
 
 
 @pytest.fixture(scope="module")
 def srs(models: Path) -> SrsFile:
-    chunk = plan(load_model(models / "residual.onnx"), PlanOptions(salted=False)).plan.chunks[0]
+    chunk = plan(
+        load_model(models / "residual.onnx"), PlanOptions(scale=7, salted=False)
+    ).plan.chunks[0]
     return ensure_srs(chunk.arguments.logrows)
 
 
@@ -114,10 +116,11 @@ print(keys.vk_sha256, file_sha256(keys.pk))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hinted", "native"])
 def test_keys_made_on_any_number_of_threads_are_the_same_bytes(
-    digits: Path, tmp_path: Path
+    kind: CircuitKind, digits: Path, tmp_path: Path
 ) -> None:
-    made = plan(load_model(digits / "digits.onnx"), PlanOptions())
+    made = plan(load_model(digits / "digits.onnx"), PlanOptions(circuits=kind))
     first = made.plan.chunks[0]
     (tmp_path / "onnx").write_bytes(made.files[first.id].onnx)
     (tmp_path / "settings").write_bytes(made.files[first.id].settings)

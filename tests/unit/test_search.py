@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -51,8 +52,8 @@ def of_zoo(name: str) -> LoadedModel:
     return parse_model(zoo.MODELS[name]().SerializeToString(), f"{name}.onnx")
 
 
-def planned(model: LoadedModel, **options: int) -> tuple[DerivedCircuits, Forecast]:
-    circuits = plan(model, PlanOptions(**options), PROFILE)
+def planned(model: LoadedModel, **options: Any) -> tuple[DerivedCircuits, Forecast]:
+    circuits = plan(model, PlanOptions(**{"circuits": "native", **options}), PROFILE)
     return circuits, CostModel(profile=PROFILE).forecast(circuits)
 
 
@@ -114,11 +115,12 @@ def test_more_workers_never_make_the_last_proof_later(workers: int) -> None:
     assert here.makespan_s(workers) <= alone.makespan_s(workers) + 1e-6
 
 
+@pytest.mark.parametrize("circuits", ["native", "auto"])
 @pytest.mark.parametrize("name", sorted(zoo.MODELS))
-def test_searched_plan_is_the_same_again_and_for_the_verifier(name: str) -> None:
+def test_searched_plan_is_the_same_again_and_for_the_verifier(name: str, circuits: str) -> None:
     model = of_zoo(name)
-    first, _ = planned(model)
-    again, _ = planned(model)
+    first, _ = planned(model, circuits=circuits)
+    again, _ = planned(model, circuits=circuits)
     assert first.plan == again.plan
     assert rederive_circuits(model, first.plan).plan == first.plan
 
@@ -135,7 +137,7 @@ def test_forecast_is_no_part_of_the_plan() -> None:
 def test_estimates_add_up_to_what_ezkl_counts(digits: Path) -> None:
     model = parse_model((digits / "digits.onnx").read_bytes(), "digits.onnx")
     graph = normalised_graph(model, {})
-    options = PlanOptions(layers_per_chunk=1, passes=())
+    options = PlanOptions(layers_per_chunk=1, passes=(), circuits="native")
     circuits = plan(model, options, PROFILE)
     estimator = Estimator(graph, input_scale=10, commitment=circuits.plan.commitment)
     assert sorted(n for unit in estimator.units for n in unit.nodes) == sorted(graph.nodes)

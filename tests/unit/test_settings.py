@@ -22,7 +22,7 @@ REPEATS = 20
 
 @pytest.fixture(scope="module")
 def circuits(models: Path) -> DerivedCircuits:
-    return plan(load_model(models / "residual.onnx"), PlanOptions())
+    return plan(load_model(models / "residual.onnx"), PlanOptions(circuits="native"))
 
 
 def test_settings_derived_many_times_are_the_planned_bytes(
@@ -39,7 +39,7 @@ def test_settings_of_a_convolution_derived_many_times_are_the_planned_bytes(
     digits: Path, tmp_path: Path
 ) -> None:
     # On several threads ezkl gives such a model another number of rows almost every time.
-    made = plan(load_model(digits / "digits.onnx"), PlanOptions(passes=()))
+    made = plan(load_model(digits / "digits.onnx"), PlanOptions(passes=(), circuits="native"))
     first = made.plan.chunks[0]
     assert "Conv" in first.operators
     path = tmp_path / "chunk.onnx"

@@ -27,7 +27,7 @@ class PlanChoices(Document):
     salted: bool
     max_leaf_slots: Annotated[int, Field(ge=8, le=1 << 16)]
     passes: tuple[Name, ...] | None = None
-    circuits: Literal["auto", "hinted", "native"] = "native"
+    circuits: Literal["auto", "hinted", "native"] = "auto"
     range_bits: Annotated[int, Field(ge=0, le=20)] = 5
 
 

@@ -15,8 +15,8 @@ from zkml_ray.backend import BLINDING_ROWS
 from zkml_ray.chunking.cuts import SegmentCost, best_cuts
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.extract import hinted_size
-from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.extract import cells_at, hinted_size
+from zkml_ray.chunking.hinted.numbers import MAX_OVERLAP_BITS, Arithmetic
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.circuits import DerivedCircuits, committed_tensors, derive_circuits
@@ -29,6 +29,9 @@ from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 
 PRECISION_BITS: Final = 3
 """Weights get at least so many bits more than rounded values: their errors add up over a sum."""
+
+MIN_LOGROWS: Final = 8
+"""Fewer rows have no room for values among blinders."""
 
 MORE_ROWS: Final = 5
 """So many doublings of the least number of rows are tried."""
@@ -160,8 +163,9 @@ class HintedPlanner:
         found = self._size(nodes, into, out)
         if found is None:
             raise self._refusal or ChunkingError(
-                f"{chunk_id} needs too many rows for scale {self._scale}: cut it smaller "
-                "(--memory, --layers-per-chunk)"
+                f"{chunk_id} does not fit 2^{self._scale + PRECISION_BITS + MORE_ROWS - 1} rows, "
+                f"the most for scale {self._scale}: cut it smaller (--layers-per-chunk), or use a "
+                "larger --scale or a smaller --range-bits"
             )
         numbers, sized = found
         if self._memory_bytes is not None and sized.peak_bytes > self._memory_bytes:
@@ -202,8 +206,10 @@ class HintedPlanner:
         hash_rows = HASH_ROWS * sum(t.layout.leaf_count * t.layout.packed_per_leaf for t in touched)
         least = self._scale + PRECISION_BITS
         for logrows in range(least, least + MORE_ROWS):
-            if hash_rows + BLINDING_ROWS > 1 << logrows:
+            if hash_rows + BLINDING_ROWS > 1 << logrows or logrows < MIN_LOGROWS:
                 continue
+            if self._scale + self._range_bits + 1 - logrows > MAX_OVERLAP_BITS:
+                continue  # two digits do not reach so far
             numbers = Arithmetic(scale=self._scale, logrows=logrows, range_bits=self._range_bits)
             try:
                 circuit = hinted_size(self._graph, nodes, into, out, numbers)
@@ -214,7 +220,7 @@ class HintedPlanner:
             for columns in COLUMNS:
                 load = Load(
                     inner_columns=columns,
-                    cells=backend.with_spare_rows(circuit.cells_at(columns), columns),
+                    cells=backend.with_spare_rows(cells_at(circuit, columns), columns),
                     einsum_cells=0,
                     freivalds=False,
                     shuffle_cells=0,

@@ -114,7 +114,8 @@ def quantise(
         limit = packing.element_bound / (1 << scale)
         raise InputError(
             f"input {name}: element {worst} is {array.ravel()[worst]:g}, outside the quantised "
-            f"range of +-{limit:g} at scale {scale}; normalise the input or use a smaller --scale"
+            f"range of +-{limit:g} at scale {scale}; normalise the input, or use a smaller "
+            "--scale or, for hinted circuits, a larger --range-bits"
         )
     return [int(value) for value in rounded]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -27,7 +27,7 @@ from zkml_ray.errors import ChunkingError, ConfigError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.request import PlanChoices
-from zkml_ray.stages.hinted import HintedPlanner
+from zkml_ray.stages.hinted import MORE_ROWS, PRECISION_BITS, HintedPlanner
 from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
@@ -39,6 +39,12 @@ _log = logging.getLogger(__name__)
 MEMORY_RESERVE: Final = 1.1
 """Chunks are planned for so much less than the memory allowed: predictions of memory are a few
 percent off, and a worker that has proved other chunks keeps some of what they took."""
+
+MAX_AUTO_SCALE: Final = 15
+"""Above it "auto" does not choose hinted circuits: their table alone takes 2^(scale + 3) rows."""
+
+MAX_COMMITTED_BITS: Final = 40
+"""Width of a committed value, two digits of a decomposition of at most 2^20 each."""
 
 MIN_MEMORY_BYTES: Final = 64 << 20
 """Below this not even Python fits."""
@@ -57,8 +63,9 @@ class PlanOptions:
         salted: Whether boundary leaves carry salts.
         max_leaf_slots: Upper bound of a leaf's slots.
         passes: Names of the rewrite passes that may be used in native circuits; None: all.
-        circuits: "hinted", "native", or "auto": hinted where every operator has a hinted form.
-        range_bits: Rounded values of hinted circuits may reach 2^range_bits.
+        circuits: "hinted", "native", or "auto": hinted where every operator has a hinted form and
+            the cuts fit, else native; the plan's notices then say why.
+        range_bits: Inputs and rounded values of hinted circuits may reach +-2^range_bits.
     """
 
     scale: int = 10
@@ -69,7 +76,7 @@ class PlanOptions:
     salted: bool = True
     max_leaf_slots: int = 128
     passes: tuple[str, ...] | None = None
-    circuits: CircuitKind = "native"
+    circuits: CircuitKind = "auto"
     range_bits: int = 5
 
     def __post_init__(self) -> None:
@@ -84,10 +91,7 @@ class PlanOptions:
                 f"memory must be at least {MIN_MEMORY_BYTES >> 20} MiB, not "
                 f"{self.memory_bytes} bytes"
             )
-        if self.circuits not in get_args(CircuitKind):
-            raise ConfigError(
-                f"circuits must be one of {', '.join(get_args(CircuitKind))}, not {self.circuits}"
-            )
+        circuit_kind(self.circuits)
         if not 0 <= self.range_bits <= 20:
             raise ConfigError(f"range bits must lie in 0..20, not {self.range_bits}")
         for name in self.passes or ():
@@ -126,6 +130,19 @@ class PlanOptions:
         )
 
 
+def circuit_kind(name: str) -> CircuitKind:
+    """A choice of circuits by its name.
+
+    Raises:
+        ConfigError: There is no such choice.
+    """
+    for kind in get_args(CircuitKind):
+        if kind == name:
+            found: CircuitKind = kind
+            return found
+    raise ConfigError(f"circuits must be one of {', '.join(get_args(CircuitKind))}, not {name}")
+
+
 def plan(
     model: LoadedModel, options: PlanOptions, profile: Profile | None = None
 ) -> DerivedCircuits:
@@ -145,17 +162,33 @@ def plan(
 
 
 def _made(model: LoadedModel, options: PlanOptions, profile: Profile) -> DerivedCircuits:
-    commitment = CommitmentArguments(salted=options.salted, max_slots=options.max_leaf_slots)
     # One thread: more of them change every chunk's time by one factor, so no choice.
     prices = CostModel(profile=profile, threads=1)
     limit_bytes = (
         None if options.memory_bytes is None else int(options.memory_bytes / MEMORY_RESERVE)
     )
     graph = normalised_graph(model, options.dimensions)
-    if options.circuits != "native":
-        hinted = _hinted(model, graph, options, prices, limit_bytes)
-        if hinted is not None:
-            return hinted
+    if options.circuits == "native":
+        return _native(model, graph, options, prices, limit_bytes)
+    try:
+        return _hinted(model, graph, options, prices, limit_bytes)
+    except ChunkingError as error:
+        if options.circuits == "hinted":
+            raise
+        notice = f"native circuits, because hinted ones do not do: {error.message}"
+    _log.info(notice)
+    return replace(_native(model, graph, options, prices, limit_bytes), notices=(notice,))
+
+
+def _native(
+    model: LoadedModel,
+    graph: ModelGraph,
+    options: PlanOptions,
+    prices: CostModel,
+    limit_bytes: int | None,
+) -> DerivedCircuits:
+    """The plan with native circuits."""
+    commitment = CommitmentArguments(salted=options.salted, max_slots=options.max_leaf_slots)
     rewrites = default_rewrites(graph.proto, weight_bits=options.scale, passes=options.passes)
 
     def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
@@ -195,8 +228,12 @@ def _hinted(
     options: PlanOptions,
     prices: CostModel,
     limit_bytes: int | None,
-) -> DerivedCircuits | None:
-    """The plan with hinted circuits; None where "auto" has to fall back on native ones."""
+) -> DerivedCircuits:
+    """The plan with hinted circuits."""
+    if options.circuits == "auto" and options.scale > MAX_AUTO_SCALE:
+        raise ChunkingError(
+            f"at scale {options.scale} their table needs 2^{options.scale + PRECISION_BITS} rows"
+        )
     planner = HintedPlanner(
         graph,
         scale=options.scale,
@@ -205,27 +242,34 @@ def _hinted(
         prices=prices,
         memory_bytes=limit_bytes,
     )
-    try:
-        return planner.circuits(
-            model,
-            dimensions=options.dimensions,
-            workers=options.workers,
-            layers_per_chunk=options.layers_per_chunk,
-        )
-    except ChunkingError as error:
-        if options.circuits == "hinted":
-            raise
-        _log.info("no hinted circuits: %s", error)
-        return None
+    circuits = planner.circuits(
+        model,
+        dimensions=options.dimensions,
+        workers=options.workers,
+        layers_per_chunk=options.layers_per_chunk,
+    )
+    if options.passes is None:
+        return circuits
+    return replace(circuits, notices=("rewrite passes have no effect on hinted circuits",))
 
 
 def hinted_commitment(options: PlanOptions) -> CommitmentArguments:
     """How the boundaries of hinted circuits are committed to: for no more than their range.
 
     A narrower range packs more values into a hashed element. Two digits, because ezkl's forward
-    pass decomposes even inputs that the circuit does not.
+    pass decomposes even inputs that the circuit does not: so the range holds the digits of the
+    largest table that is tried, too.
+
+    Raises:
+        ChunkingError: The range is wider than commitments can be.
     """
-    bits = options.scale + options.range_bits + 2
+    largest_table_bits = options.scale + PRECISION_BITS + MORE_ROWS - 1
+    bits = max(options.scale + options.range_bits + 2, largest_table_bits)
+    if bits > MAX_COMMITTED_BITS:
+        raise ChunkingError(
+            f"scale {options.scale} with values up to 2^{options.range_bits} needs {bits} bits a "
+            f"value, more than {MAX_COMMITTED_BITS}: use a smaller --scale or --range-bits"
+        )
     return CommitmentArguments(
         decomp_base=1 << -(-bits // 2),
         decomp_legs=2,

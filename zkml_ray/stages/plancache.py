@@ -8,6 +8,7 @@ to verify: a verifier derives circuits anew.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -57,6 +58,7 @@ def kept_plan(
         circuits = make()
         made.append(circuits)
         (folder / "plan.json").write_bytes(canonical_json(circuits.plan.model_dump(mode="json")))
+        (folder / "notices.json").write_text(json.dumps(circuits.notices))
         (folder / "normalised.onnx").write_bytes(circuits.normalised)
         for chunk_id, files in circuits.files.items():
             (folder / f"{chunk_id}.onnx").write_bytes(files.onnx)
@@ -76,7 +78,10 @@ def _read(folder: Path) -> DerivedCircuits:
         for chunk in plan.chunks
     }
     return DerivedCircuits(
-        plan=plan, files=files, normalised=(folder / "normalised.onnx").read_bytes()
+        plan=plan,
+        files=files,
+        normalised=(folder / "normalised.onnx").read_bytes(),
+        notices=tuple(json.loads((folder / "notices.json").read_text())),
     )
 
 

@@ -9,7 +9,6 @@ consistent with the public instances that the proof will show.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from pathlib import Path
 import onnx
 
 from zkml_ray import backend
-from zkml_ray.chunking.hinted.extract import BLINDER_BITS, BLINDERS
-from zkml_ray.chunking.hinted.recipe import solve
+from zkml_ray.chunking.hinted.recipe import filled, solve
 from zkml_ray.commitments.field import canonical
 from zkml_ray.commitments.leaves import LeafLayout, hash_leaves, pack_leaves, unpack_leaves
 from zkml_ray.errors import FieldRangeError, RangeExceededError, StageError
@@ -124,10 +122,9 @@ def _advice(
     tensors: Sequence[Sequence[int]],
 ) -> list[int]:
     """The one input of a hinted circuit: hints, values and salts, blinders."""
-    hints = solve(onnx.load(circuit.onnx), values, chunk_id)
+    model = onnx.load(circuit.onnx)
     given = [element for tensor in tensors for element in tensor]
-    blinders = [secrets.randbelow(1 << BLINDER_BITS) for _ in range(BLINDERS)]
-    return [*hints.tolist(), *given, *blinders]
+    return filled(model, solve(model, values, chunk_id), given)
 
 
 def _unpacked(

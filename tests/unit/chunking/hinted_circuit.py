@@ -1,0 +1,211 @@
+"""Hinted chunk models over Python's integers: what ezkl's circuit says, without ezkl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from tests.unit.chunking.hinted_reference import Reference, Whole
+from zkml_ray.chunking.extract import CommittedTensor
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
+from zkml_ray.chunking.hinted.numbers import PACKED_BITS, Arithmetic
+from zkml_ray.chunking.hinted.recipe import filled, solve
+from zkml_ray.chunking.normalize import normalise
+from zkml_ray.circuits import committed_tensors
+from zkml_ray.commitments.field import canonical
+from zkml_ray.commitments.leaves import draw_salts, pack_leaves, unpack_leaves
+from zkml_ray.commitments.packing import PackingSpec
+from zkml_ray.schema.plan import CircuitArguments
+from zkml_ray.stages.plan import PlanOptions, hinted_commitment
+
+Objects = npt.NDArray[np.object_]
+
+NUMBERS = Arithmetic(scale=7, logrows=10, range_bits=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HintedChunk:
+    """A whole model as one hinted chunk."""
+
+    graph: ModelGraph
+    data: bytes
+    numbers: Arithmetic
+    incoming: Sequence[CommittedTensor]
+    outgoing: Sequence[CommittedTensor]
+    columns: int
+
+    def quantised(self, arrays: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Whole]:
+        """Inputs in whole numbers."""
+        scaled = {name: array * 2.0**self.numbers.scale for name, array in arrays.items()}
+        return {name: np.rint(array).astype(np.int64) for name, array in scaled.items()}
+
+    def reference(self, inputs: Mapping[str, Whole]) -> dict[str, Whole]:
+        """Outputs as the loops say."""
+        return Reference(self.graph, self.numbers).run(inputs)
+
+    def advice(self, inputs: Mapping[str, Whole]) -> list[int]:
+        """The circuit's input: hints, values, salts, blinders."""
+        values = {t.info.name: inputs[t.info.name].ravel() for t in self.incoming}
+        model = onnx.ModelProto.FromString(self.data)
+        given: list[int] = []
+        for flat in values.values():
+            given += flat.tolist()
+        for tensor in (*self.incoming, *self.outgoing):
+            given += self.salts(tensor)
+        return filled(model, solve(model, values, "chunk-000"), given)
+
+    def salts(self, tensor: CommittedTensor) -> list[int]:
+        """The salts that `advice` puts beside a tensor."""
+        return list(draw_salts(tensor.layout, seed=b"test", label=tensor.info.name))
+
+    def outputs(self, leaves: Sequence[Sequence[int]]) -> dict[str, Whole]:
+        """Values of the outputs, from all leaves that a circuit gives; the others are checked."""
+        found, start = {}, 0
+        for tensor in (*self.incoming, *self.outgoing):
+            part = leaves[start : start + tensor.layout.leaf_count]
+            start += tensor.layout.leaf_count
+            values, salts = unpack_leaves(part, tensor.layout)
+            assert list(salts) == self.salts(tensor)
+            found[tensor.info.name] = np.array(values, dtype=np.int64).reshape(tensor.info.shape)
+        assert start == len(leaves)
+        return found
+
+    def arguments(self) -> CircuitArguments:
+        """Its circuit arguments."""
+        spec = self.incoming[0].layout.packing
+        return CircuitArguments(
+            input_scale=self.numbers.scale,
+            param_scale=self.numbers.scale,
+            decomp_base=spec.decomp_base,
+            decomp_legs=spec.decomp_legs,
+            num_inner_cols=self.columns,
+            logrows=self.numbers.logrows,
+            lookup_range=(0, self.numbers.divisor - 1),
+            kind="hinted",
+            range_bits=self.numbers.range_bits,
+        )
+
+
+def hinted_chunk(
+    proto: onnx.ModelProto, numbers: Arithmetic = NUMBERS, *, salted: bool = True, columns: int = 1
+) -> HintedChunk:
+    """A model as one hinted chunk.
+
+    Raises:
+        NotHintedError: It has no hinted form.
+    """
+    graph = ModelGraph(normalise(proto, {}))
+    crossings = graph.crossings([list(graph.nodes)])
+    options = PlanOptions(scale=numbers.scale, range_bits=numbers.range_bits, salted=salted)
+    commitment = hinted_commitment(options)
+    packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
+    committed = committed_tensors(crossings, packing, commitment)
+    incoming = [committed[c.tensor.name] for c in crossings if 0 in c.consumers]
+    outgoing = [committed[c.tensor.name] for c in crossings if c.producer == 0]
+    nodes = list(graph.nodes)
+    return HintedChunk(
+        graph=graph,
+        data=extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers, columns=columns),
+        numbers=numbers,
+        incoming=incoming,
+        outgoing=outgoing,
+        columns=columns,
+    )
+
+
+def evaluated(chunk: HintedChunk, vector: Sequence[int]) -> list[list[int]]:
+    """The leaves that a chunk's circuit gives for an input.
+
+    Raises:
+        AssertionError: A lookup's input is outside the table, or a number would wrap in the field.
+    """
+    proto = onnx.ModelProto.FromString(chunk.data)
+    table = chunk.numbers.divisor
+    known: dict[str, Objects] = {}
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        known[tensor.name] = np.array([int(v) for v in array.ravel()], dtype=object).reshape(
+            array.shape
+        )
+    (source,) = proto.graph.input
+    assert [d.dim_value for d in source.type.tensor_type.shape.dim] == [len(vector)]
+    known[source.name] = np.array(list(vector), dtype=object)
+    for node in proto.graph.node:
+        found = _computed(node, [known[name] for name in node.input], table)
+        # Two packed values and the salts' share of a leaf stay below the field's half.
+        assert all(abs(v) < 1 << (PACKED_BITS + 1) for v in found.ravel()), node.op_type
+        known[node.output[0]] = found
+    return [[canonical(v) for v in known[output.name]] for output in proto.graph.output]
+
+
+def checked(chunk: HintedChunk, arrays: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Whole]:
+    """Outputs that the circuit, fed by the recipe, gives; they are the reference's."""
+    inputs = chunk.quantised(arrays)
+    leaves = evaluated(chunk, chunk.advice(inputs))
+    found = chunk.outputs(leaves)
+    for name, expected in chunk.reference(inputs).items():
+        np.testing.assert_array_equal(found[name], expected)
+    packed: list[list[int]] = []
+    for tensor in (*chunk.incoming, *chunk.outgoing):
+        values = found[tensor.info.name].ravel().tolist()
+        leaf_values = pack_leaves(values, chunk.salts(tensor), tensor.layout)
+        packed += [[canonical(v) for v in leaf] for leaf in leaf_values]
+    assert packed == leaves
+    return {name: found[name] for name in chunk.graph.outputs}
+
+
+def saved(chunk: HintedChunk, folder: Path) -> Path:
+    """The chunk's file."""
+    path = folder / "chunk-000.onnx"
+    path.write_bytes(chunk.data)
+    return path
+
+
+def _computed(node: onnx.NodeProto, given: Sequence[Objects], table: int) -> Objects:
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "HardSwish":
+        assert all(0 <= v < table for v in given[0].ravel()), "outside the table"
+        return given[0]
+    if node.op_type == "Gather":
+        return given[0].take(given[1].astype(np.int64), axis=0)
+    if node.op_type == "Concat":
+        return np.concatenate(given, axis=attributes["axis"])
+    if node.op_type == "Reshape":
+        return given[0].reshape(given[1].astype(np.int64))
+    if node.op_type == "ReduceSum":
+        return given[0].sum(axis=int(given[1][0]), keepdims=bool(attributes["keepdims"]))
+    if node.op_type == "MatMul":
+        return given[0].dot(given[1])
+    if node.op_type == "Einsum":
+        return _einsum(attributes["equation"].decode(), given)
+    left, right = given
+    if node.op_type == "Add":
+        return left + right
+    if node.op_type == "Sub":
+        return left - right
+    assert node.op_type == "Mul", node.op_type
+    return left * right
+
+
+def _einsum(equation: str, given: Sequence[Objects]) -> Objects:
+    """Einstein's sum of two operands, no index twice in one."""
+    terms, result = equation.split("->")
+    first, second = terms.split(",")
+    summed = [letter for letter in dict.fromkeys(first + second) if letter not in result]
+    letters = [*result, *summed]
+
+    def spread(operand: Objects, names: str) -> Objects:
+        order = operand.transpose([names.index(letter) for letter in letters if letter in names])
+        sizes = iter(order.shape)
+        return order.reshape([next(sizes) if letter in names else 1 for letter in letters])
+
+    found = spread(given[0], first) * spread(given[1], second)
+    total = found.sum(axis=tuple(range(len(result), len(letters))))
+    return np.array(total, dtype=object)

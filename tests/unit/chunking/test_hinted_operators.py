@@ -1,0 +1,601 @@
+"""Hinted circuits and their recipes, operator by operator, against loops and against onnxruntime.
+
+Every case is laid out, its hints are made, and the circuit's own nodes are evaluated over Python's
+integers: every lookup must lie in the table, and the outputs must be the reference's, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from tests.unit.chunking.builders import integers, weight
+from tests.unit.chunking.builders import model as build
+from tests.unit.chunking.builders import run as run_float
+from tests.unit.chunking.hinted_circuit import (
+    NUMBERS,
+    HintedChunk,
+    checked,
+    evaluated,
+    hinted_chunk,
+    saved,
+)
+from zkml_ray import backend
+from zkml_ray.chunking.hinted.forms import NotHintedError
+from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.operators import _OPERATORS
+from zkml_ray.errors import ChunkingError, RangeExceededError
+
+ONE_DIGIT = Arithmetic(scale=6, logrows=11, range_bits=4)
+"""Enough rows for a value to be one digit."""
+
+FINE = Arithmetic(scale=10, logrows=13, range_bits=5)
+
+ALL_NUMBERS = {"two digits": NUMBERS, "one digit": ONE_DIGIT, "fine": FINE}
+
+IMAGE = (1, 3, 6, 5)
+
+
+def node(op_type: str, *inputs: str, to: str = "y", **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op_type, inputs, [to], f"n_{to}", **attributes)
+
+
+def number(name: str, value: float) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(value, dtype=np.float32), name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A model from x to y.
+
+    Attributes:
+        nodes: Its nodes.
+        x: Shape of x.
+        y: Shape of y.
+        constants: Its weights.
+        roundings: Between x and y.
+        summands: Of the largest sum, for the error that rounded weights make.
+    """
+
+    nodes: Sequence[onnx.NodeProto]
+    x: Sequence[int]
+    y: Sequence[int]
+    constants: Sequence[onnx.TensorProto] = field(default=())
+    roundings: int = 1
+    summands: int = 1
+
+    def proto(self) -> onnx.ModelProto:
+        return build(list(self.nodes), {"x": self.x}, {"y": self.y}, list(self.constants))
+
+
+def conv(
+    outputs: int, *kernel: int, to: str = "y", x: str = "x", bias: bool = True, **attributes: object
+) -> onnx.NodeProto:
+    names = [x, f"w{to}", *([f"b{to}"] if bias else [])]
+    given = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1, **attributes}
+    return node("Conv", *names, to=to, kernel_shape=list(kernel), **given)
+
+
+def taps(outputs: int, inputs: int, *kernel: int, to: str = "y") -> list[onnx.TensorProto]:
+    scaled = numpy_helper.to_array(weight(f"w{to}", outputs, inputs, *kernel)) / 3
+    return [numpy_helper.from_array(scaled, f"w{to}"), weight(f"b{to}", outputs)]
+
+
+def dense(rows: int, columns: int, to: str = "w") -> onnx.TensorProto:
+    values = numpy_helper.to_array(weight(to, rows, columns)) / np.sqrt(rows)
+    return numpy_helper.from_array(values.astype(np.float32), to)
+
+
+def pool(op_type: str, x: str, *kernel: int, to: str = "y", **attributes: object) -> onnx.NodeProto:
+    given = {"strides": list(kernel), "pads": [0, 0, 0, 0], **attributes}
+    return node(op_type, x, to=to, kernel_shape=list(kernel), **given)
+
+
+CASES = {
+    "conv": Case(
+        nodes=[conv(4, 3, 3)], x=IMAGE, y=[1, 4, 4, 3], constants=taps(4, 3, 3, 3), summands=28
+    ),
+    "conv without a bias": Case(
+        nodes=[conv(2, 2, 3, bias=False)],
+        x=IMAGE,
+        y=[1, 2, 5, 3],
+        constants=taps(2, 3, 2, 3)[:1],
+        summands=18,
+    ),
+    "conv, padded unevenly": Case(
+        nodes=[conv(2, 3, 3, pads=[1, 0, 2, 1])],
+        x=IMAGE,
+        y=[1, 2, 7, 4],
+        constants=taps(2, 3, 3, 3),
+        summands=28,
+    ),
+    "conv, strided": Case(
+        nodes=[conv(5, 3, 2, strides=[2, 3], pads=[1, 1, 1, 1])],
+        x=IMAGE,
+        y=[1, 5, 3, 2],
+        constants=taps(5, 3, 3, 2),
+        summands=19,
+    ),
+    "conv, dilated": Case(
+        nodes=[conv(2, 2, 2, dilations=[3, 2], pads=[0, 1, 0, 1])],
+        x=IMAGE,
+        y=[1, 2, 3, 5],
+        constants=taps(2, 3, 2, 2),
+        summands=13,
+    ),
+    "conv of one pixel": Case(
+        nodes=[conv(7, 6, 5)], x=IMAGE, y=[1, 7, 1, 1], constants=taps(7, 3, 6, 5), summands=91
+    ),
+    "conv, depthwise": Case(
+        nodes=[conv(3, 3, 3, group=3, pads=[1, 1, 1, 1])],
+        x=IMAGE,
+        y=[1, 3, 6, 5],
+        constants=taps(3, 1, 3, 3),
+        summands=10,
+    ),
+    "conv, depthwise, two outputs a channel": Case(
+        nodes=[conv(6, 2, 2, group=3, strides=[2, 1])],
+        x=IMAGE,
+        y=[1, 6, 3, 4],
+        constants=taps(6, 1, 2, 2),
+        summands=5,
+    ),
+    "conv, relu": Case(
+        nodes=[conv(4, 3, 3, to="c"), node("Relu", "c")],
+        x=IMAGE,
+        y=[1, 4, 4, 3],
+        constants=taps(4, 3, 3, 3, to="c"),
+        summands=28,
+    ),
+    "conv, relu, max pool": Case(
+        nodes=[conv(4, 3, 2, to="c"), node("Relu", "c", to="r"), pool("MaxPool", "r", 2, 2)],
+        x=IMAGE,
+        y=[1, 4, 2, 2],
+        constants=taps(4, 3, 3, 2, to="c"),
+        summands=19,
+    ),
+    "conv, max pool, relu": Case(
+        nodes=[conv(4, 3, 2, to="c"), pool("MaxPool", "c", 2, 2, to="m"), node("Relu", "m")],
+        x=IMAGE,
+        y=[1, 4, 2, 2],
+        constants=taps(4, 3, 3, 2, to="c"),
+        summands=19,
+    ),
+    "conv, max pool": Case(
+        nodes=[conv(3, 1, 1, to="c"), pool("MaxPool", "c", 3, 2)],
+        x=IMAGE,
+        y=[1, 3, 2, 2],
+        constants=taps(3, 3, 1, 1, to="c"),
+        summands=4,
+    ),
+    "conv, max pool that leaves a row and a column out": Case(
+        nodes=[conv(2, 2, 2, to="c"), pool("MaxPool", "c", 3, 3, strides=[3, 3])],
+        x=IMAGE,
+        y=[1, 2, 1, 1],
+        constants=taps(2, 3, 2, 2, to="c"),
+        summands=13,
+    ),
+    "max pool alone": Case(nodes=[pool("MaxPool", "x", 2, 2)], x=IMAGE, y=[1, 3, 3, 2]),
+    "max pool of a max pool": Case(
+        nodes=[pool("MaxPool", "x", 2, 2, to="m"), pool("MaxPool", "m", 3, 2)],
+        x=IMAGE,
+        y=[1, 3, 1, 1],
+        roundings=2,
+    ),
+    "relu alone": Case(nodes=[node("Relu", "x")], x=[2, 3], y=[2, 3]),
+    "gemm": Case(
+        nodes=[node("Gemm", "x", "w", "b")],
+        x=[1, 9],
+        y=[1, 5],
+        constants=[dense(9, 5), weight("b", 5)],
+        summands=10,
+    ),
+    "gemm, rows, relu": Case(
+        nodes=[node("Gemm", "x", "w", "b", to="g"), node("Relu", "g")],
+        x=[3, 9],
+        y=[3, 13],
+        constants=[dense(9, 13), weight("b", 13)],
+        summands=10,
+    ),
+    "gemm, transposed, alpha and beta": Case(
+        nodes=[node("Gemm", "x", "w", "b", transB=1, alpha=0.5, beta=-2.0)],
+        x=[2, 4],
+        y=[2, 3],
+        constants=[weight("w", 3, 4), weight("b", 2, 3)],
+        summands=5,
+    ),
+    "gemm without a bias": Case(
+        nodes=[node("Gemm", "x", "w")], x=[1, 4], y=[1, 6], constants=[dense(4, 6)], summands=4
+    ),
+    "matmul": Case(
+        nodes=[node("MatMul", "x", "w")],
+        x=[2, 3, 4],
+        y=[2, 3, 5],
+        constants=[dense(4, 5)],
+        summands=4,
+    ),
+    "two layers": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="a"),
+            node("Relu", "a", to="r"),
+            node("Gemm", "r", "v", "b"),
+        ],
+        x=[1, 8],
+        y=[1, 3],
+        constants=[dense(8, 6), dense(6, 3, to="v"), weight("b", 3)],
+        roundings=6,
+        summands=40,
+    ),
+    "sum of two layers": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="a"),
+            node("MatMul", "x", "v", to="c"),
+            node("Sub", "a", "c"),
+        ],
+        x=[2, 4],
+        y=[2, 3],
+        constants=[dense(4, 3), dense(4, 3, to="v")],
+        summands=8,
+    ),
+    "sum of a convolution and a tensor": Case(
+        nodes=[conv(3, 3, 3, to="c", pads=[1, 1, 1, 1]), node("Add", "x", "c")],
+        x=IMAGE,
+        y=IMAGE,
+        constants=taps(3, 3, 3, 3, to="c"),
+        summands=29,
+    ),
+    "difference of a tensor and a convolution, relu": Case(
+        nodes=[
+            conv(3, 3, 3, to="c", pads=[1, 1, 1, 1]),
+            node("Sub", "x", "c", to="s"),
+            node("Relu", "s"),
+        ],
+        x=IMAGE,
+        y=IMAGE,
+        constants=taps(3, 3, 3, 3, to="c"),
+        summands=29,
+    ),
+    "sum of a layer and another's relu": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="a"),
+            node("Relu", "a", to="r"),
+            node("MatMul", "x", "v", to="c"),
+            node("Add", "r", "c"),
+        ],
+        x=[2, 4],
+        y=[2, 3],
+        constants=[dense(4, 3), dense(4, 3, to="v")],
+        roundings=2,
+        summands=8,
+    ),
+    "sum of a convolution and a product of other order": Case(
+        nodes=[
+            conv(2, 1, 1, to="c"),
+            node("Relu", "x", to="r"),
+            node("MatMul", "r", "w", to="m"),
+            node("Add", "c", "m"),
+        ],
+        x=[1, 2, 3, 4],
+        y=[1, 2, 3, 4],
+        constants=[*taps(2, 2, 1, 1, to="c"), dense(4, 4)],
+        roundings=3,
+        summands=12,
+    ),
+    "sum with itself": Case(nodes=[node("Add", "x", "x")], x=[2, 3], y=[2, 3], summands=2),
+    "sum with a constant row": Case(
+        nodes=[node("Add", "k", "x")], x=[2, 3], y=[2, 3], constants=[weight("k", 3)], summands=2
+    ),
+    "constant minus a tensor": Case(
+        nodes=[node("Sub", "k", "x")], x=[2, 3], y=[2, 3], constants=[weight("k", 2, 3)], summands=2
+    ),
+    "tensor minus a constant": Case(
+        nodes=[node("Sub", "x", "k")], x=[2, 3], y=[2, 3], constants=[weight("k", 3)], summands=2
+    ),
+    "product with a number": Case(
+        nodes=[node("Mul", "k", "x")], x=[2, 3], y=[2, 3], constants=[number("k", -1.7)]
+    ),
+    "quotient by a number": Case(
+        nodes=[node("Div", "x", "k")], x=[2, 3], y=[2, 3], constants=[number("k", 3.0)]
+    ),
+    "layer, halved, shifted, relu": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="a"),
+            node("Mul", "a", "h", to="m"),
+            node("Add", "m", "k", to="s"),
+            node("Relu", "s"),
+        ],
+        x=[2, 4],
+        y=[2, 3],
+        constants=[dense(4, 3), number("h", 0.5), weight("k", 3)],
+        summands=5,
+    ),
+    "average pool": Case(
+        nodes=[pool("AveragePool", "x", 3, 2)], x=IMAGE, y=[1, 3, 2, 2], summands=6
+    ),
+    "average pool, overlapping": Case(
+        nodes=[pool("AveragePool", "x", 3, 3, strides=[1, 2])], x=IMAGE, y=[1, 3, 4, 2], summands=9
+    ),
+    "average pool, padding counted": Case(
+        nodes=[
+            pool("AveragePool", "x", 3, 3, strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1)
+        ],
+        x=IMAGE,
+        y=[1, 3, 3, 3],
+        summands=9,
+    ),
+    "global average pool": Case(
+        nodes=[node("GlobalAveragePool", "x")], x=IMAGE, y=[1, 3, 1, 1], summands=30
+    ),
+    "relu, average pool": Case(
+        nodes=[node("Relu", "x", to="r"), pool("AveragePool", "r", 2, 2)],
+        x=IMAGE,
+        y=[1, 3, 3, 2],
+        roundings=2,
+        summands=5,
+    ),
+    "reshape, transpose, dense": Case(
+        nodes=[
+            node("Reshape", "x", "shape", to="a"),
+            node("Transpose", "a", to="t", perm=[1, 0]),
+            node("MatMul", "t", "w"),
+        ],
+        x=[2, 3, 4],
+        y=[4, 3],
+        constants=[integers("shape", 6, 4), dense(6, 3)],
+        summands=6,
+    ),
+    "flatten": Case(
+        nodes=[node("Flatten", "x", to="f"), node("Relu", "f")], x=[1, 2, 2, 3], y=[1, 12]
+    ),
+    "squeeze and unsqueeze": Case(
+        nodes=[
+            node("Squeeze", "x", "axes", to="s"),
+            node("Relu", "s", to="r"),
+            node("Unsqueeze", "r", "axes"),
+        ],
+        x=[2, 1, 3],
+        y=[2, 1, 3],
+        constants=[integers("axes", 1)],
+    ),
+    "transpose behind a convolution": Case(
+        nodes=[conv(4, 3, 3, to="c"), node("Transpose", "c", perm=[0, 2, 3, 1])],
+        x=IMAGE,
+        y=[1, 4, 3, 4],
+        constants=taps(4, 3, 3, 3, to="c"),
+        summands=28,
+    ),
+    "block with a shortcut": Case(
+        nodes=[
+            conv(2, 3, 3, to="a", pads=[1, 1, 1, 1]),
+            node("Relu", "a", to="h"),
+            conv(2, 3, 3, to="b", x="h", pads=[1, 1, 1, 1]),
+            node("Add", "b", "h", to="s"),
+            node("Relu", "s", to="t"),
+            node("GlobalAveragePool", "t", to="g"),
+            node("Flatten", "g", to="f"),
+            node("Gemm", "f", "w", "k"),
+        ],
+        x=[1, 1, 4, 4],
+        y=[1, 3],
+        constants=[
+            *taps(2, 1, 3, 3, to="a"),
+            *(t for t in taps(2, 2, 3, 3, to="b")),
+            dense(2, 3),
+            weight("k", 3),
+        ],
+        roundings=12,
+        summands=60,
+    ),
+}
+
+
+def inputs(case: Case, numbers: Arithmetic, seed: int = 0) -> dict[str, np.ndarray]:
+    """Numbers of both signs that quantise exactly, within +-2."""
+    values = np.random.default_rng(seed).normal(size=tuple(case.x)).clip(-2, 2)
+    return {"x": (np.rint(values * 2.0**numbers.scale) / 2.0**numbers.scale).astype(np.float32)}
+
+
+@pytest.mark.parametrize("kind", sorted(ALL_NUMBERS))
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_circuit_fed_by_the_recipe_gives_the_loops_integers(name: str, kind: str) -> None:
+    case, numbers = CASES[name], ALL_NUMBERS[kind]
+    arrays = inputs(case, numbers)
+    found = checked(hinted_chunk(case.proto(), numbers), arrays)["y"]
+    exact = run_float(case.proto(), arrays)["y"]
+    # A rounding to the nearest, and weights to the nearest of q; x is exact and within +-2.
+    bound = case.roundings * 0.5 / 2**numbers.scale + case.summands * 2 / (2 * numbers.divisor)
+    np.testing.assert_allclose(found / 2**numbers.scale, exact, rtol=0, atol=bound + 1e-6)
+
+
+def test_every_operator_with_a_hinted_form_has_a_case() -> None:
+    used = {n.op_type for case in CASES.values() for n in case.nodes}
+    assert set(OF_OTHER_TESTS) | used >= set(_OPERATORS)
+
+
+OF_OTHER_TESTS: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize("salted", [True, False])
+def test_chunk_of_the_same_arguments_has_the_same_bytes(salted: bool) -> None:
+    proto = CASES["block with a shortcut"].proto()
+    made = {hinted_chunk(proto, salted=salted).data for _ in range(3)}
+    assert len(made) == 1
+    assert made != {hinted_chunk(proto, FINE, salted=salted).data}
+
+
+@pytest.mark.parametrize("name", ["conv, relu, max pool", "block with a shortcut"])
+@pytest.mark.parametrize("salted", [True, False])
+def test_ezkls_own_witness_is_what_the_evaluated_circuit_gives(
+    name: str, salted: bool, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    chunk = hinted_chunk(case.proto(), salted=salted, columns=3)
+    whole = chunk.quantised(inputs(case, NUMBERS))
+    vector = chunk.advice(whole)
+    path = saved(chunk, tmp_path)
+    settings = backend.derive_settings(path, chunk.arguments())
+    (tmp_path / "settings.json").write_bytes(settings.data)
+    compiled, witness = tmp_path / "circuit.ezkl", tmp_path / "witness.json"
+    backend.compile_circuit(path, tmp_path / "settings.json", compiled)
+    found = backend.generate_witness("chunk-000", [vector], compiled, witness)
+    assert found.outputs == evaluated(chunk, vector)
+    low, high = found.lookup_inputs
+    assert 0 <= low <= high < NUMBERS.divisor
+
+
+# Random shapes.
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> Case:
+    """A convolution of any window, perhaps a ReLU, perhaps a maximum, either first."""
+    height, width = draw(st.integers(3, 7)), draw(st.integers(3, 7))
+    depthwise = draw(st.booleans())
+    channels, kernel = draw(st.integers(1, 3)), [draw(st.integers(1, 3)) for _ in "yx"]
+    copies = draw(st.integers(1, 3))
+    outputs = channels * copies if depthwise else draw(st.integers(1, 6))
+    strides, dilations = ([draw(st.integers(1, 2)) for _ in "yx"] for _ in "sd")
+    pads = [draw(st.integers(0, 2)) for _ in range(4)]
+    size = [
+        (side + pads[a] + pads[a + 2] - dilations[a] * (kernel[a] - 1) - 1) // strides[a] + 1
+        for a, side in enumerate((height, width))
+    ]
+    group, per_group = (channels, 1) if depthwise else (1, channels)
+    nodes = [
+        conv(
+            outputs,
+            *kernel,
+            to="t0",
+            strides=strides,
+            dilations=dilations,
+            pads=pads,
+            group=group,
+        )
+    ]
+    for operator in draw(st.permutations(["Relu", "MaxPool", "skip"])):
+        x, to = f"t{len(nodes) - 1}", f"t{len(nodes)}"
+        if operator == "Relu":
+            nodes.append(node("Relu", x, to=to))
+        if operator == "MaxPool" and min(size) > 0 and draw(st.booleans()):
+            window = [draw(st.integers(1, min(3, side))) for side in size]
+            if np.prod(window) > 1:
+                nodes.append(pool("MaxPool", x, *window, to=to))
+                size = [side // w for side, w in zip(size, window, strict=True)]
+    nodes.append(node("Mul", f"t{len(nodes) - 1}", "one"))
+    return Case(
+        nodes=nodes,
+        x=[1, channels, height, width],
+        y=[1, outputs, *size],
+        constants=[*taps(outputs, per_group, *kernel, to="t0"), number("one", 1.0)],
+    )
+
+
+@settings(deadline=None, max_examples=40)
+@given(convolutions().filter(lambda case: min(case.y) > 0), st.integers(0, 2**16))
+def test_random_convolutions_give_the_loops_integers(case: Case, seed: int) -> None:
+    checked(hinted_chunk(case.proto()), inputs(case, NUMBERS, seed))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_random_dense_layers_give_the_loops_integers(data: st.DataObject) -> None:
+    draw = data.draw
+    rows, depth, columns = (draw(st.integers(1, 9)) for _ in "rkc")
+    numbers = Arithmetic(
+        scale=draw(st.integers(4, 8)), logrows=draw(st.integers(10, 12)), range_bits=5
+    )
+    nodes = [node("Gemm", "x", "w", "b", to="g")]
+    nodes.append(
+        node("Add", "g", "x", to="s") if depth == columns else node("Sub", "g", "b", to="s")
+    )
+    nodes.append(
+        node("Relu", "s", to="r") if draw(st.booleans()) else node("Add", "s", "s", to="r")
+    )
+    nodes.append(node("MatMul", "r", "v"))
+    case = Case(
+        nodes=nodes,
+        x=[rows, depth],
+        y=[rows, 2],
+        constants=[dense(depth, columns), weight("b", columns), dense(columns, 2, to="v")],
+    )
+    checked(hinted_chunk(case.proto(), numbers), inputs(case, numbers, draw(st.integers(0, 99))))
+
+
+# Refusals.
+
+REFUSED = {
+    "an operator without a hinted form": Case(nodes=[node("Exp", "x")], x=[1, 4], y=[1, 4]),
+    "product with a tensor": Case(
+        nodes=[node("Relu", "x", to="r"), node("Mul", "x", "r")], x=[1, 4], y=[1, 4]
+    ),
+    "product with a row": Case(
+        nodes=[node("Mul", "x", "k")], x=[1, 4], y=[1, 4], constants=[weight("k", 4)]
+    ),
+    "grouped convolution": Case(
+        nodes=[conv(4, 1, 1, group=2)], x=[1, 4, 2, 2], y=[1, 4, 2, 2], constants=taps(4, 2, 1, 1)
+    ),
+    "convolution of two images": Case(
+        nodes=[conv(1, 2, 2)], x=[2, 1, 3, 3], y=[2, 1, 2, 2], constants=taps(1, 1, 2, 2)
+    ),
+    "overlapping maxima": Case(
+        nodes=[pool("MaxPool", "x", 3, 3, strides=[1, 1])], x=[1, 1, 5, 5], y=[1, 1, 3, 3]
+    ),
+    "pooling of two images": Case(
+        nodes=[pool("MaxPool", "x", 2, 2)], x=[2, 1, 4, 4], y=[2, 1, 2, 2]
+    ),
+    "product of batches": Case(
+        nodes=[node("MatMul", "x", "w")], x=[2, 3, 4], y=[2, 3, 5], constants=[weight("w", 2, 4, 5)]
+    ),
+    "two activations multiplied": Case(
+        nodes=[node("Transpose", "x", to="t", perm=[1, 0]), node("MatMul", "x", "t")],
+        x=[3, 4],
+        y=[3, 3],
+    ),
+    "sum that repeats elements": Case(
+        nodes=[node("Transpose", "x", to="t", perm=[1, 0]), node("Add", "x", "t")],
+        x=[1, 4],
+        y=[4, 4],
+    ),
+    "gemm with its first factor transposed": Case(
+        nodes=[node("Gemm", "x", "w", transA=1)], x=[4, 2], y=[2, 3], constants=[dense(4, 3)]
+    ),
+    "weights beyond float32's whole numbers": Case(
+        nodes=[node("Mul", "x", "k")], x=[1, 4], y=[1, 4], constants=[number("k", 1e6)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_has_no_hinted_form_is_refused(name: str) -> None:
+    with pytest.raises(NotHintedError) as caught:
+        hinted_chunk(REFUSED[name].proto())
+    assert "\n" not in caught.value.message
+
+
+def test_value_beyond_the_range_is_refused_and_the_option_is_named() -> None:
+    case = CASES["product with a number"]
+    chunk = hinted_chunk(case.proto(), FINE)
+
+    def hints(value: float) -> HintedChunk:
+        chunk.advice(chunk.quantised({"x": np.full((2, 3), value, dtype=np.float32)}))
+        return chunk
+
+    assert hints(18.0)
+    with pytest.raises(RangeExceededError, match=r"chunk-000: .*\+-32.*--range-bits"):
+        hints(20.0)  # the input fits, times -1.7 it does not
+    with pytest.raises(RangeExceededError, match=r"x reached .*--range-bits"):
+        hints(-33.0)
+
+
+def test_boundary_that_packing_does_not_hold_is_refused() -> None:
+    proto = CASES["relu alone"].proto()
+    with pytest.raises(ChunkingError, match=r"more than its packing holds|needs more than"):
+        hinted_chunk(proto, Arithmetic(scale=4, logrows=22, range_bits=2))

@@ -1,0 +1,195 @@
+"""Settings of hinted circuits have room for what is laid out, and little more.
+
+With too few rows ezkl panics in setup ("index out of bounds"); with too many, columns are paid for
+that stay empty. `ezkl.gen_settings` cannot be asked (`zkml_ray.backend._hinted_settings`): the
+circuits are laid out, in many blocks of few rows, so that a lack would show.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
+from tests.unit.chunking.test_hinted_operators import (
+    CASES,
+    Case,
+    conv,
+    dense,
+    inputs,
+    node,
+    pool,
+    taps,
+    weight,
+)
+from zkml_ray import backend
+from zkml_ray.chunking.hinted.extract import cells_at, hinted_size, taken_alone
+from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.recipe import METADATA_KEY
+
+COLUMNS = (1, 3, 6)
+SHORT = Arithmetic(scale=6, logrows=9, range_bits=5)
+ONE_DIGIT = Arithmetic(scale=5, logrows=9, range_bits=3)
+
+WIDE = {
+    "perceptron": Case(
+        nodes=[
+            node("Gemm", "x", "w", "b", to="g"),
+            node("Relu", "g", to="r"),
+            node("Gemm", "r", "v", "c"),
+        ],
+        x=[1, 24],
+        y=[1, 12],
+        constants=[dense(24, 80), weight("b", 80), dense(80, 12, to="v"), weight("c", 12)],
+    ),
+    "image net": Case(
+        nodes=[
+            conv(6, 3, 3, to="c", pads=[1, 1, 1, 1]),
+            node("Relu", "c", to="r"),
+            pool("MaxPool", "r", 2, 2, to="m"),
+            node("Flatten", "m", to="f"),
+            node("Gemm", "f", "v", "k"),
+        ],
+        x=[1, 1, 8, 8],
+        y=[1, 10],
+        constants=[*taps(6, 1, 3, 3, to="c"), dense(96, 10, to="v"), weight("k", 10)],
+    ),
+    "separable": Case(
+        nodes=[
+            conv(6, 3, 3, to="c", group=3, pads=[1, 1, 1, 1]),
+            node("Relu", "c", to="r"),
+            conv(4, 1, 1, to="d", x="r"),
+            pool("AveragePool", "d", 3, 3),
+        ],
+        x=[1, 3, 6, 6],
+        y=[1, 4, 2, 2],
+        constants=[*taps(6, 1, 3, 3, to="c"), *taps(4, 6, 1, 1, to="d")],
+    ),
+    "residual": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="a"),
+            node("Sub", "a", "x", to="s"),
+            node("Relu", "s", to="r"),
+            node("Add", "r", "x"),
+        ],
+        x=[4, 20],
+        y=[4, 20],
+        constants=[dense(20, 20)],
+    ),
+    "one number in, one out": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="a"),
+            node("Relu", "a", to="r"),
+            node("MatMul", "r", "v"),
+        ],
+        x=[1, 1],
+        y=[1, 1],
+        constants=[dense(1, 40), dense(40, 1, to="v")],
+    ),
+    "block with a shortcut": CASES["block with a shortcut"],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Laid:
+    """A circuit as planned and as laid out."""
+
+    chunk: HintedChunk
+    planned_cells: int
+    cells: int
+    held: bool
+
+
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Laid]:
+    """Every circuit with every number of columns."""
+    made: dict[str, tuple[HintedChunk, int]] = {}
+    asked = []
+    for name, numbers, columns in itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS):
+        # Hashing salts would need more rows, in columns of its own.
+        chunk = hinted_chunk(WIDE[name].proto(), numbers, salted=False, columns=columns)
+        vector = chunk.advice(chunk.quantised(inputs(WIDE[name], numbers)))
+        folder = tmp_path_factory.mktemp("laid")
+        path, settings = saved(chunk, folder), folder / "settings.json"
+        compiled, witness = folder / "circuit.ezkl", folder / "witness.json"
+        settings.write_bytes(backend.derive_settings(path, chunk.arguments()).data)
+        backend.compile_circuit(path, settings, compiled)
+        backend.generate_witness("chunk-000", [vector], compiled, witness)
+        planned = json.loads(settings.read_text())["total_assignments"]
+        made[f"{name}, {numbers.digits} digits, {columns} columns"] = (chunk, planned)
+        asked.append([str(path), str(settings), str(witness)])
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("hinted_rows_child.py"))],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    answers = json.loads(done.stdout)
+    return {
+        key: Laid(chunk=chunk, planned_cells=planned, cells=cells, held=held)
+        for (key, (chunk, planned)), (cells, held) in zip(made.items(), answers, strict=True)
+    }
+
+
+def test_planned_rows_hold_every_circuit(laid: dict[str, Laid]) -> None:
+    assert len(laid) == len(WIDE) * 2 * len(COLUMNS)
+    assert [name for name, found in laid.items() if not found.held] == []
+    assert [name for name, found in laid.items() if found.planned_cells < found.cells] == []
+
+
+def test_planned_rows_are_few_more_than_are_laid_out(laid: dict[str, Laid]) -> None:
+    for name, found in laid.items():
+        spare = (backend.SPARE_ROWS + 1) * found.chunk.columns
+        assert found.planned_cells <= 1.05 * found.cells + spare, name
+
+
+def test_circuits_fill_several_blocks_so_that_a_lack_would_show(laid: dict[str, Laid]) -> None:
+    room = (1 << SHORT.logrows) - backend.BLINDING_ROWS
+    blocks = [found.cells / (room * found.chunk.columns) for found in laid.values()]
+    assert sum(count > 4 for count in blocks) >= 6
+
+
+def test_counted_cells_that_cuts_are_chosen_by_are_near_those_laid_out(
+    laid: dict[str, Laid],
+) -> None:
+    for name, found in laid.items():
+        chunk = found.chunk
+        circuit = hinted_size(
+            chunk.graph, list(chunk.graph.nodes), chunk.incoming, chunk.outgoing, chunk.numbers
+        )
+        counted = cells_at(circuit, chunk.numbers, chunk.columns)
+        assert abs(counted - found.cells) <= 0.1 * found.cells + 40 * chunk.columns, name
+
+
+def test_only_vectors_that_are_read_one_element_at_a_time_are_counted_again() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["zkml_ray/advice", "one"], ["a"], axis=0),
+            helper.make_node("Gather", ["zkml_ray/advice", "one"], ["b"], axis=0),
+            helper.make_node("Gather", ["zkml_ray/advice", "two"], ["c"], axis=0),
+            helper.make_node("Gather", ["zkml_ray/hints", "one"], ["d"], axis=0),
+            helper.make_node("Gather", ["a", "one"], ["e"], axis=0),
+        ],
+        "reads",
+        [helper.make_tensor_value_info("zkml_ray/advice", onnx.TensorProto.FLOAT, [50])],
+        [],
+        [
+            numpy_helper.from_array(np.array([0]), "one"),
+            numpy_helper.from_array(np.array([0, 1]), "two"),
+        ],
+    )
+    model = helper.make_model(graph)
+    advice = {"hints": 7, "derived": 1, "given": 1, "logrows": 9, "columns": 1}
+    helper.set_model_props(model, {METADATA_KEY: json.dumps({"advice": advice})})
+    assert taken_alone(model) == 50 + (7 + 2)
