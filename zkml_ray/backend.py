@@ -49,6 +49,11 @@ SPARE_ROWS: Final[int] = 16
 SPARE_SHARE: Final[int] = 64
 """A hinted circuit gets so many more rows than were counted, and one in so many."""
 
+_HINTED_LOOKUPS: Final = [{"HardSwish": {"scale": 1}}]
+"""The identity on whole numbers from 0 on; a second table would share the first one's inputs."""
+
+_NOT_HINTED: Final = ("num_dynamic_lookups", "num_shuffles")
+
 BLINDING_ROWS: Final[int] = 8
 """Rows at the end of every column that halo2 keeps for blinding, rounded up."""
 
@@ -202,6 +207,13 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
     """
     args = run_args(arguments)
     counted = json.loads(settings_for(onnx_path, args).data)
+    if counted["required_lookups"] != _HINTED_LOOKUPS or any(counted[n] for n in _NOT_HINTED):
+        raise BackendError(
+            f"{onnx_path.stem}: a hinted circuit has one table and no shuffles, but ezkl makes "
+            f"{counted['required_lookups']} of it",
+            stage="plan",
+            chunk_id=onnx_path.stem,
+        )
     length = int(counted["module_sizes"]["polycommit"][0])
     checked, plain = (_summing_cells(length, arguments, ignored=i) for i in (False, True))
     cells = counted["total_assignments"] - checked + (plain - length)

@@ -196,6 +196,9 @@ class HintedPlanner:
         for logrows in range(least, least + MORE_ROWS):
             if hash_rows + BLINDING_ROWS > 1 << logrows:
                 continue
+            # ezkl's forward pass decomposes every input, digits of the whole table among them.
+            if (1 << logrows) - 1 > self._packing.element_bound:
+                return
             numbers = Arithmetic(scale=self._scale, logrows=logrows, range_bits=self._range_bits)
             circuit = hinted_size(self._graph, nodes, into, out, numbers)
             options = []

@@ -219,13 +219,13 @@ def hinted_commitment(options: PlanOptions) -> CommitmentArguments:
     A narrower range packs more values into a hashed element. Two digits, because ezkl's forward
     pass decomposes even inputs that the circuit does not.
     """
-    bits = options.scale + options.range_bits + 2
+    bits = options.scale + max(options.range_bits, 1) + 2
     return CommitmentArguments(
         decomp_base=1 << -(-bits // 2),
         decomp_legs=2,
         max_slots=options.max_leaf_slots,
         salted=options.salted,
-        salts_apart=True,
+        salts_apart=options.salted,
     )
 
 
