@@ -7,6 +7,7 @@ matter, is tried too, so that the harness is seen to accept what is right.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
