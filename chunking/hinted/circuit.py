@@ -5,9 +5,9 @@ raised, so nothing is rebased. The one lookup is `HardSwish` at scale 0, which i
 whole numbers >= 0 (round(x (x + 3) / 6) is 1 and 2 for x = 1 and 2): its table, which starts at 0,
 is a range check that passes its input on.
 
-Everything looked up must lead to an output, or tract drops it. `finish` therefore takes something of
-every lookup, times a zero that tract does not know to be one, and the caller adds that to something
-that is committed to.
+Everything looked up must lead to an output, or tract drops it. `finish` therefore takes something
+of every lookup, times a zero that tract does not know to be one, and the caller adds that to
+something that is committed to.
 
 A function (Erf, Exp) has a table over the same digits, which then serves for all range checks: a
 second table would make every column dearer. It works on numbers of a nominal scale above zero; a
