@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -82,9 +81,10 @@ def hinted_size(
 
 def cells_at(circuit: Circuit, columns: int) -> int:
     """Estimated cells of `hinted_size`'s circuit with so many inner columns, blinders included."""
-    one = circuit.advice().length - circuit.hint_count + len(np.concatenate(circuit.blinders))
-    # Those among derived digits are hints too: looked up there, and among the hints.
-    return circuit.cells_at(columns) + 2 * one * (columns - 1)
+    among_hints = circuit.advice().length - circuit.hint_count
+    # The others are hints too: looked up among them, and among the digits that they blind.
+    others = sum(len(run) for run in circuit.blinders)
+    return circuit.cells_at(columns) + (among_hints + 2 * others) * (columns - 1)
 
 
 def _built(

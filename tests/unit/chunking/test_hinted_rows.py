@@ -147,7 +147,7 @@ def test_planned_rows_hold_every_circuit(laid: dict[str, Laid]) -> None:
 def test_planned_rows_are_few_more_than_are_laid_out(laid: dict[str, Laid]) -> None:
     for name, found in laid.items():
         spare = (backend.SPARE_ROWS + 1) * found.chunk.columns
-        assert found.planned_cells <= 1.05 * found.cells + spare, name
+        assert found.planned_cells <= 1.1 * found.cells + spare, name
 
 
 def test_circuits_fill_several_blocks_so_that_a_lack_would_show(laid: dict[str, Laid]) -> None:
@@ -165,4 +165,4 @@ def test_counted_cells_that_cuts_are_chosen_by_are_near_those_laid_out(
             chunk.graph, list(chunk.graph.nodes), chunk.incoming, chunk.outgoing, chunk.numbers
         )
         counted = cells_at(circuit, chunk.columns)
-        assert abs(counted - found.cells) <= 0.1 * found.cells + 40 * chunk.columns, name
+        assert abs(counted - found.cells) <= 0.15 * found.cells + 40 * chunk.columns, name
