@@ -5,9 +5,9 @@ raised, so nothing is rebased. The one lookup is `HardSwish` at scale 0, which i
 whole numbers >= 0 (round(x (x + 3) / 6) is 1 and 2 for x = 1 and 2): its table, which starts at 0,
 is a range check that passes its input on.
 
-Everything looked up must lead to an output, or tract drops it. `finish` therefore takes something of
-every lookup, times a zero that tract does not know to be one, and the caller adds that to something
-that is committed to.
+Everything looked up must lead to an output, or tract drops it. `finish` therefore takes something
+of every lookup, times a zero that tract does not know to be one, and the caller adds that to
+something that is committed to.
 
 A function (Erf, Exp) has a table over the same digits, which then serves for all range checks: a
 second table would make every column dearer. It works on numbers of a nominal scale above zero; a
@@ -52,6 +52,7 @@ class Circuit:
         products: Of every einsum, its inner products and the length of each.
         hint_count: Hints so far, blinders among them.
         blinders: Positions of the blinders among the hints.
+        mixed: Of every vector that stands among such blinders, its elements without them.
     """
 
     def __init__(self, *, logrows: int, columns: int) -> None:
@@ -70,6 +71,7 @@ class Circuit:
         self.hint_count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self.blinders: list[Ints] = []
+        self.mixed: list[int] = []
         self._padded: dict[str, str] = {}
         self._powers: dict[tuple[int, int], str] = {}
         self._derived: list[tuple[str, int, int]] = []
@@ -199,6 +201,7 @@ class Circuit:
         """Digits among blinders."""
         index = self.hints(spread.length - count)
         self.blinders.append(index)
+        self.mixed.append(count)
         blinders = self.raised(self.hinted(index), 0, nominal)
         order = np.empty(spread.length, dtype=np.int64)
         order[spread.places] = np.arange(count)

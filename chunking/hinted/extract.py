@@ -19,13 +19,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.blinding import Advice
+from zkml_ray.chunking.hinted.blinding import Advice, Spread
 from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
@@ -82,9 +81,17 @@ def hinted_size(
 
 def cells_at(circuit: Circuit, columns: int) -> int:
     """Estimated cells of `hinted_size`'s circuit with so many inner columns, blinders included."""
-    one = circuit.advice().length - circuit.hint_count + len(np.concatenate(circuit.blinders))
-    # Those among derived digits are hints too: looked up there, and among the hints.
-    return circuit.cells_at(columns) + 2 * one * (columns - 1)
+
+    def spread(count: int) -> int:
+        return Spread.of(count, logrows=circuit.logrows, columns=columns).length
+
+    # Blinders among derived digits are looked up with them, and are hints; those among the hints
+    # are looked up alone.
+    before = sum(len(index) for index in circuit.blinders)
+    among = sum(spread(count) - count for count in circuit.mixed)
+    hints = circuit.hint_count - before + among
+    alone = spread(hints) - hints - (circuit.advice().length - circuit.hint_count)
+    return circuit.cells_at(columns) + 2 * (among - before) + alone
 
 
 def _built(
