@@ -275,26 +275,38 @@ def finalists(
     """
     folder.mkdir(parents=True, exist_ok=True)
     order = ranked(model.path, folder, combinations(), memory_bytes)
-    refused: set[tuple[int, ...]] = set()
+    probes: dict[tuple[int, ...], Probe | None] = {}
     chosen: list[dict[str, Any]] = []
     while len(chosen) < count:
         least = 0 if not chosen else chosen[-1]["arguments"]["logrows"] + 2
         for candidate in order:
             arguments = candidate.arguments
+            if arguments.logrows < least:
+                continue
             if chosen and memory_bytes is not None and candidate.memory_bytes > memory_bytes:
                 continue  # only if nothing fits is one tried that presumably does not
-            if arguments.logrows < least or arguments.quantisation() in refused:
+            quantisation = arguments.quantisation()
+            if quantisation not in probes:
+                probes[quantisation] = _probed(model, folder / "probe", arguments)
+            probe = probes[quantisation]
+            # The same combination stands in the order with more rows, priced as such.
+            if probe is None or probe.error > max_error or arguments.logrows < probe.logrows:
                 continue
             part = folder / f"finalist-{len(chosen)}" / "part-000"
             part.mkdir(parents=True)
-            error = _tried(model, part, arguments)
-            if error is not None and error <= max_error:
-                chosen.append({**described(candidate), "max_error": error})
-                break
-            refused.add(arguments.quantisation())
-            shutil.rmtree(part.parent)
+            shutil.copy(model.path, part / "model.onnx")
+            ezkl.gen_settings(
+                str(part / "model.onnx"), str(part / "settings.json"), probe.run_args(arguments)
+            )
+            chosen.append({**described(candidate), "max_error": probe.error})
+            break
         else:
             break
+    refused = [
+        [*quantisation, None if probe is None else probe.error]
+        for quantisation, probe in probes.items()
+        if probe is None or probe.error > max_error
+    ]
     if not chosen:
         raise RuntimeError(f"no arguments keep the error below {max_error:g}")
     (folder / "search.json").write_text(
@@ -302,7 +314,7 @@ def finalists(
             {
                 "finalists": chosen,
                 "sized": len(order),
-                "refused": sorted(refused),
+                "refused": refused,
                 "cheapest": [described(candidate) for candidate in order[:20]],
             }
         )
@@ -319,8 +331,31 @@ def described(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _tried(model: BenchmarkModel, part: Path, arguments: Arguments) -> float | None:
-    """Write a part's settings; its largest output error, or None where values leave the range."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What forward passes say about a quantisation.
+
+    Attributes:
+        error: Largest error of an output on the calibration inputs.
+        lookup_range: What its lookup tables have to span; None without tables.
+        logrows: The least that holds its tables.
+    """
+
+    error: float
+    lookup_range: tuple[int, int] | None
+    logrows: int
+
+    def run_args(self, arguments: Arguments) -> Any:
+        """Ezkl's arguments of a combination with this quantisation."""
+        made = arguments.run_args()
+        if self.lookup_range is not None:
+            made.lookup_range = self.lookup_range
+        return made
+
+
+def _probed(model: BenchmarkModel, part: Path, arguments: Arguments) -> Probe | None:
+    """Try a quantisation in a scratch folder; None where values leave the range."""
+    part.mkdir(exist_ok=True)
     shutil.copy(model.path, part / "model.onnx")
     onnx, settings = str(part / "model.onnx"), part / "settings.json"
     try:
@@ -330,14 +365,15 @@ def _tried(model: BenchmarkModel, part: Path, arguments: Arguments) -> float | N
     except RuntimeError:
         return None
     raw = json.loads(settings.read_text())
-    low, high = min(t.lookups[0] for t in tried), max(t.lookups[1] for t in tried)
-    final = arguments.run_args()
+    span = None
     if raw["required_lookups"]:
-        low, high = min(2 * low, -1), max(2 * high, 1)
-        final.lookup_range = (low, high)
-        final.logrows = max(arguments.logrows, smallest_logrows(raw, high - low + 1))
-    ezkl.gen_settings(onnx, str(settings), final)
-    return max(t.error for t in tried)
+        low, high = min(t.lookups[0] for t in tried), max(t.lookups[1] for t in tried)
+        span = (min(2 * low, -1), max(2 * high, 1))
+    return Probe(
+        error=max(t.error for t in tried),
+        lookup_range=span,
+        logrows=smallest_logrows(raw, 0 if span is None else span[1] - span[0] + 1),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

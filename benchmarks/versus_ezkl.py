@@ -57,7 +57,7 @@ FORMAT = 2
 
 METHODS = {
     "a": FIRST_METHOD,
-    "b": "searched within memory",
+    "b": "searched within memory, tables probed",
     "c": "split, links checked",
 }
 """Of the stock variants. Change a line when the way to its settings changes."""

@@ -315,9 +315,13 @@ def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
     if not 1 <= arguments.param_scale <= MAX_SCALE_BITS:
         raise _argument(f"{chunk.id} param_scale", arguments.param_scale, f"1..{MAX_SCALE_BITS}")
     low, high = arguments.lookup_range
+    if plan.commitment.salts_apart and not plan.commitment.salted:
+        raise _argument("commitment", "no salts, but apart", "salts apart where there are salts")
     if arguments.kind == "hinted":
         _check_hinted(chunk, plan, packing)
         return
+    if arguments.range_bits:
+        raise _argument(f"{chunk.id} range_bits", arguments.range_bits, "0 in a native circuit")
     if not -MAX_LOOKUP <= low < 0 < high <= MAX_LOOKUP:
         raise _argument(f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{MAX_LOOKUP}")
 
@@ -338,6 +342,13 @@ def _check_hinted(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
         raise _argument(f"{chunk.id} lookup_range", arguments.lookup_range, f"{table}")
     if arguments.input_scale != plan.input_scale:
         raise _argument(f"{chunk.id} input_scale", arguments.input_scale, f"{plan.input_scale}")
+    # What a hinted circuit does not use may not differ from plan to plan either.
+    if arguments.param_scale != arguments.input_scale or arguments.scale_rebase_multiplier != 1:
+        raise _argument(
+            f"{chunk.id} param_scale and scale_rebase_multiplier",
+            (arguments.param_scale, arguments.scale_rebase_multiplier),
+            f"{(arguments.input_scale, 1)} in a hinted circuit",
+        )
     if numbers.value_bound > packing.injective_bound:
         raise _argument(
             f"{chunk.id} range_bits",

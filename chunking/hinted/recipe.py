@@ -29,6 +29,9 @@ METADATA_KEY: Final = "zkml_ray/recipe"
 FINE_OVERLAP: Final = 6
 """log2 of the second digit's weight in hinted reciprocals."""
 
+SUM_BITS: Final = 62
+"""Sums of several terms stay below 2^63."""
+
 EXACT_BITS: Final = 53
 """Sums below 2^53 are exact in float64, whose matrix products are fast."""
 
@@ -244,10 +247,12 @@ class _Solver:
         if term["kind"] == "pair":
             right = np.append(self._wires[term["right"]], 0)[self._array(term["right_index"])]
             batch, depth = right.shape[:2]
+            self._hold(picked, right * term["factor"], depth)
             found = np.matmul(picked, right.reshape(batch, depth, b * p)) * term["factor"]
             return found.reshape(t, a, b, p)
         weights = self._array(term["weights"])
         length = picked.shape[-1]
+        self._hold(picked, weights, length)
         if term["kind"] == "columns":
             found = _matmul(picked.reshape(t * a, length), weights.reshape(length, b * p))
             return found.reshape(t, a, b, p)
@@ -257,6 +262,12 @@ class _Solver:
             return found
         found = (picked.reshape(t, a, b, p, -1) * weights).sum(axis=-1)
         return found
+
+    def _hold(self, left: Ints, right: Ints, length: int) -> None:
+        """Refuse sums that 64 bits do not hold."""
+        largest = int(np.abs(left).max(initial=0)) * int(np.abs(right).max(initial=0)) * length
+        if largest.bit_length() > SUM_BITS:
+            raise self._beyond("a sum")
 
     def _fine(self, values: Sequence[int], name: str) -> Ints:
         """Hints of two digits, finer than rounded values."""

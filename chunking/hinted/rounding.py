@@ -14,8 +14,11 @@ from zkml_ray.chunking.hinted.numbers import FLOAT_BITS, Arithmetic
 
 MAX_REMAINDER_DIGITS: Final = 5
 EXACT: Final = 1e-9
-SUM_BITS: Final = 62
-"""The recipe computes in 64 bits."""
+CONSTANT_BITS: Final = 62
+"""The recipe computes in 64 bits; it checks what inputs make of the sums."""
+
+SUM_BITS: Final = 120
+"""At least two sums of any proof are to fit a field element side by side."""
 
 _COARSE: Final = 4
 """Weights may be this much coarser than 1/q before another digit of the remainder is paid for."""
@@ -77,7 +80,7 @@ class Quantised:
             (t, int(_whole(np.asarray([t.factor]), scale / _finer(t))[0])) for t in form.pairs
         ]
         added = form.bias * scale + (self.divisor.value // 2 + self.divisor.value * offset)
-        if np.abs(added).max(initial=0) >= 2.0**SUM_BITS:
+        if np.abs(added).max(initial=0) >= 2.0**CONSTANT_BITS:
             raise NotHintedError("a bias is too large for its scale")
         # As float32 holds them: less than 2^-24 of the constant, far below a rounding.
         self.constant: Ints = np.rint(added).astype(np.float32).astype(np.int64)

@@ -37,6 +37,21 @@ def attacker(honest: Attacker) -> Attacker:
 
 
 @pytest.fixture(scope="session")
+def hinted_attacker(ray_cluster: None, models: Path, shared_store: Path) -> Attacker:
+    """The perceptron's run with hinted circuits."""
+    return Attacker(
+        prove_distributed(
+            models / "mlp.onnx",
+            workers=2,
+            store=shared_store,
+            project="shared",
+            run_id="mlp-hinted",
+            options=PlanOptions(layers_per_chunk=1, circuits="hinted"),
+        )
+    )
+
+
+@pytest.fixture(scope="session")
 def mlp_model(models: Path) -> LoadedModel:
     return load_model(models / "mlp.onnx")
 

@@ -119,6 +119,7 @@ PLAN: Mapping[str, tuple[str, ...]] = {
     "plan.commitment.decomp_legs": LAYOUT,
     "plan.commitment.max_slots": LAYOUT,
     "plan.commitment.salted": LAYOUT,
+    "plan.commitment.salts_apart": LAYOUT,
     "plan.chunks.[].id": GRAPH,
     "plan.chunks.[].nodes.[]": REBUILT,
     "plan.chunks.[].operators.[]": REBUILT,
@@ -132,6 +133,8 @@ PLAN: Mapping[str, tuple[str, ...]] = {
     "plan.chunks.[].arguments.num_inner_cols": REBUILT,
     "plan.chunks.[].arguments.logrows": ("plan-pins",),
     "plan.chunks.[].arguments.lookup_range.[]": REBUILT,
+    "plan.chunks.[].arguments.kind": ("plan-arguments",),
+    "plan.chunks.[].arguments.range_bits": ("plan-arguments",),
     "plan.chunks.[].onnx_sha256": REBUILT,
     "plan.chunks.[].settings_sha256": REBUILT,
     "plan.chunks.[].num_rows": REBUILT,
@@ -175,6 +178,22 @@ EDITS: Mapping[str, tuple[Place, Any]] = {
     "plan.rewrites.[].parameter": rewritten(parameter=2),
     "plan.commitment.max_slots": (("plan", "commitment", "max_slots"), 8),
     "plan.boundaries.[].producer": (("plan", "boundaries", 1, "producer"), "chunk-001"),
+    "plan.chunks.[].arguments.kind": (("plan", "chunks", 0, "arguments", "kind"), "hinted"),
+}
+
+# The same with hinted circuits, where it differs: what they do not use must have one value, the
+# table follows from the rows, and so does nearly everything else.
+HINTED: Mapping[str, tuple[str, ...]] = {
+    "plan.commitment.salts_apart": ("plan-arguments", "plan-layout"),
+    "plan.chunks.[].arguments.param_scale": ("plan-arguments",),
+    "plan.chunks.[].arguments.scale_rebase_multiplier": ("plan-arguments",),
+    "plan.chunks.[].arguments.logrows": ("plan-arguments",),
+    "plan.chunks.[].arguments.lookup_range.[]": ("plan-arguments",),
+    "plan.chunks.[].arguments.range_bits": REBUILT,
+}
+
+HINTED_EDITS: Mapping[str, tuple[Place, Any]] = {
+    "plan.chunks.[].arguments.kind": (("plan", "chunks", 0, "arguments", "kind"), "native"),
 }
 
 PLAN_CONTAINERS: Mapping[str, tuple[str, ...]] = {
@@ -353,11 +372,28 @@ def test_every_field_of_the_sealed_plan_is_refused_by_the_plan_digest(attacker: 
 def test_every_field_of_the_sealed_plan_is_refused_by_the_model(
     attacker: Attacker, mlp_model: LoadedModel
 ) -> None:
+    refused_by_the_model(attacker, mlp_model, PLAN, EDITS)
+
+
+def test_every_field_of_a_sealed_plan_with_hinted_circuits_is_refused_by_the_model(
+    hinted_attacker: Attacker, mlp_model: LoadedModel
+) -> None:
+    assert hinted_attacker.verify(TrustRoot(model=mlp_model)).accepted
+    refused_by_the_model(hinted_attacker, mlp_model, {**PLAN, **HINTED}, {**EDITS, **HINTED_EDITS})
+
+
+def refused_by_the_model(
+    attacker: Attacker,
+    model: LoadedModel,
+    plan: Mapping[str, tuple[str, ...]],
+    edits: Mapping[str, tuple[Place, Any]],
+) -> None:
+    """Change each field of the sealed plan, everything else made to agree."""
     sealed = attacker.document(names.SEALED_PLAN)
-    trust = TrustRoot(model=mlp_model)
-    for path, codes in PLAN.items():
-        if path in EDITS:
-            place, value = EDITS[path]
+    trust = TrustRoot(model=model)
+    for path, codes in plan.items():
+        if path in edits:
+            place, value = edits[path]
         else:
             place, *_ = places(sealed, path)
             value = changed(look(sealed, place))

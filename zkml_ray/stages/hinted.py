@@ -210,6 +210,9 @@ class HintedPlanner:
                 continue
             if self._scale + self._range_bits + 1 - logrows > MAX_OVERLAP_BITS:
                 continue  # two digits do not reach so far
+            # ezkl's forward pass decomposes every input, digits of the whole table among them.
+            if (1 << logrows) - 1 > self._packing.element_bound:
+                return
             numbers = Arithmetic(scale=self._scale, logrows=logrows, range_bits=self._range_bits)
             try:
                 circuit = hinted_size(self._graph, nodes, into, out, numbers)

@@ -264,7 +264,7 @@ def hinted_commitment(options: PlanOptions) -> CommitmentArguments:
         ChunkingError: The range is wider than commitments can be.
     """
     largest_table_bits = options.scale + PRECISION_BITS + MORE_ROWS - 1
-    bits = max(options.scale + options.range_bits + 2, largest_table_bits)
+    bits = max(options.scale + max(options.range_bits, 1) + 2, largest_table_bits)
     if bits > MAX_COMMITTED_BITS:
         raise ChunkingError(
             f"scale {options.scale} with values up to 2^{options.range_bits} needs {bits} bits a "
@@ -275,7 +275,7 @@ def hinted_commitment(options: PlanOptions) -> CommitmentArguments:
         decomp_legs=2,
         max_slots=options.max_leaf_slots,
         salted=options.salted,
-        salts_apart=True,
+        salts_apart=options.salted,
     )
 
 
