@@ -109,19 +109,21 @@ class Advice:
         """Positions of what was given."""
         return self._given
 
-    def filled(self, hints: Ints, given: Sequence[int], digits: int) -> list[int]:
+    def filled(
+        self, hints: Sequence[int], at: Ints, given: Sequence[int], digits: int
+    ) -> list[int]:
         """The input.
 
         Args:
-            hints: The hints; -1 where a blinder goes.
+            hints: The hints, blinders left out.
+            at: Their positions among all hints.
             given: Values of incoming boundaries, and salts.
             digits: Blinders are drawn below this.
         """
         vector = [secrets.randbelow(digits) for _ in range(self.length)]
-        places = self._looked_up[self.hints.places]
-        for place, hint in zip(places.tolist(), hints.tolist(), strict=True):
-            if hint >= 0:
-                vector[place] = hint
+        places = self._looked_up[self.hints.places][at]
+        for place, hint in zip(places.tolist(), hints, strict=True):
+            vector[place] = hint
         for place, value in zip(self._given.tolist(), given, strict=True):
             vector[place] = value
         return vector

@@ -119,12 +119,17 @@ def filled(model: onnx.ModelProto, hints: Ints, given: Sequence[int]) -> list[in
         given: The values of every boundary it reads, then the salts of all it touches.
     """
     recipe = json.loads(_entry(model))
-    advice = Advice(**recipe["advice"])
-    every = np.zeros(len(advice.hints.places), dtype=np.int64)
+    advice = advice_of(model)
+    random = np.zeros(len(advice.hints.places), dtype=bool)
     for start, count in recipe["blinders"]:
-        every[start : start + count] = -1
-    every[every == 0] = hints
-    return advice.filled(every, given, Arithmetic(**recipe["arithmetic"]).divisor)
+        random[start : start + count] = True
+    digits = Arithmetic(**recipe["arithmetic"]).divisor
+    return advice.filled(hints.tolist(), np.flatnonzero(~random), given, digits)
+
+
+def advice_of(model: onnx.ModelProto) -> Advice:
+    """The layout of a chunk model's input."""
+    return Advice(**json.loads(_entry(model))["advice"])
 
 
 def cell_count(model: onnx.ModelProto, columns: int) -> int:
