@@ -184,6 +184,8 @@ EDITS: Mapping[str, tuple[Place, Any]] = {
 # The same with hinted circuits, where it differs: what they do not use must have one value, the
 # table follows from the rows, and so does nearly everything else.
 HINTED: Mapping[str, tuple[str, ...]] = {
+    "plan.input_scale": ("plan-arguments",),
+    "plan.chunks.[].arguments.input_scale": ("plan-arguments",),
     "plan.commitment.salts_apart": ("plan-arguments", "plan-layout"),
     "plan.chunks.[].arguments.param_scale": ("plan-arguments",),
     "plan.chunks.[].arguments.scale_rebase_multiplier": ("plan-arguments",),
@@ -370,16 +372,17 @@ def test_every_field_of_the_sealed_plan_is_refused_by_the_plan_digest(attacker: 
 
 
 def test_every_field_of_the_sealed_plan_is_refused_by_the_model(
-    attacker: Attacker, mlp_model: LoadedModel
+    native_attacker: Attacker, mlp_model: LoadedModel
 ) -> None:
-    refused_by_the_model(attacker, mlp_model, PLAN, EDITS)
+    assert native_attacker.verify(TrustRoot(model=mlp_model)).ok
+    refused_by_the_model(native_attacker, mlp_model, PLAN, EDITS)
 
 
 def test_every_field_of_a_sealed_plan_with_hinted_circuits_is_refused_by_the_model(
-    hinted_attacker: Attacker, mlp_model: LoadedModel
+    attacker: Attacker, mlp_model: LoadedModel
 ) -> None:
-    assert hinted_attacker.verify(TrustRoot(model=mlp_model)).accepted
-    refused_by_the_model(hinted_attacker, mlp_model, {**PLAN, **HINTED}, {**EDITS, **HINTED_EDITS})
+    assert attacker.verify(TrustRoot(model=mlp_model)).ok
+    refused_by_the_model(attacker, mlp_model, {**PLAN, **HINTED}, {**EDITS, **HINTED_EDITS})
 
 
 def refused_by_the_model(
