@@ -52,6 +52,7 @@ class Circuit:
         products: Of every einsum, its inner products and the length of each.
         hint_count: Hints so far, blinders among them.
         blinders: Positions of the blinders among the hints.
+        mixed: Of every vector that stands among such blinders, its elements without them.
     """
 
     def __init__(self, *, logrows: int, columns: int) -> None:
@@ -70,6 +71,7 @@ class Circuit:
         self.hint_count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self.blinders: list[Ints] = []
+        self.mixed: list[int] = []
         self._padded: dict[str, str] = {}
         self._powers: dict[tuple[int, int], str] = {}
         self._derived: list[tuple[str, int, int]] = []
@@ -199,6 +201,7 @@ class Circuit:
         """Digits among blinders."""
         index = self.hints(spread.length - count)
         self.blinders.append(index)
+        self.mixed.append(count)
         blinders = self.raised(self.hinted(index), 0, nominal)
         order = np.empty(spread.length, dtype=np.int64)
         order[spread.places] = np.arange(count)

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.blinding import Advice
+from zkml_ray.chunking.hinted.blinding import Advice, Spread
 from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
@@ -81,10 +81,17 @@ def hinted_size(
 
 def cells_at(circuit: Circuit, columns: int) -> int:
     """Estimated cells of `hinted_size`'s circuit with so many inner columns, blinders included."""
-    among_hints = circuit.advice().length - circuit.hint_count
-    # The others are hints too: looked up among them, and among the digits that they blind.
-    others = sum(len(run) for run in circuit.blinders)
-    return circuit.cells_at(columns) + (among_hints + 2 * others) * (columns - 1)
+
+    def spread(count: int) -> int:
+        return Spread.of(count, logrows=circuit.logrows, columns=columns).length
+
+    # Blinders among derived digits are looked up with them, and are hints; those among the hints
+    # are looked up alone.
+    before = sum(len(index) for index in circuit.blinders)
+    among = sum(spread(count) - count for count in circuit.mixed)
+    hints = circuit.hint_count - before + among
+    alone = spread(hints) - hints - (circuit.advice().length - circuit.hint_count)
+    return circuit.cells_at(columns) + 2 * (among - before) + alone
 
 
 def _built(

@@ -10,10 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 from tests.layers import BY_LAYER
-from zkml_ray import prove_distributed
+from zkml_ray import PlanOptions, prove_distributed
 from zkml_ray.api import Run
 from zkml_ray.chunking.load import LoadedModel, load_model
-from zkml_ray.stages.plan import PlanOptions
 
 from .attacker import Attacker
 from .tally import TALLY
@@ -38,16 +37,16 @@ def attacker(honest: Attacker) -> Attacker:
 
 
 @pytest.fixture(scope="session")
-def hinted_attacker(ray_cluster: None, models: Path, shared_store: Path) -> Attacker:
-    """The perceptron's run with hinted circuits."""
+def native_attacker(ray_cluster: None, models: Path, shared_store: Path) -> Attacker:
+    """The perceptron's run with native circuits; `attacker`'s are hinted."""
     return Attacker(
         prove_distributed(
             models / "mlp.onnx",
             workers=2,
             store=shared_store,
             project="shared",
-            run_id="mlp-hinted",
-            options=PlanOptions(layers_per_chunk=1, circuits="hinted"),
+            run_id="mlp-native",
+            options=PlanOptions(layers_per_chunk=1, circuits="native"),
         )
     )
 

@@ -164,7 +164,13 @@ class Reference:
         return made
 
     def _matmul(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
-        return self._product(self._whole(node.input[0]), self._constant(node.input[1]))
+        left, right = node.input
+        if right in self._graph.initializers:
+            return self._product(self._whole(left), self._constant(right))
+        # Both have a denominator of 2^s, and the result has one.
+        product = self._whole(left) @ self._whole(right)
+        term = Term(np.full(1, 0.5**self._numbers.scale), lambda weights: product * weights[0])
+        return Sum(terms=(term,), bias=np.zeros(product.shape), order="last")
 
     def _product(self, x: Whole, weight: Real) -> Sum:
         def sums(weights: Whole) -> Whole:

@@ -2,11 +2,13 @@
 
 ezkl keeps the log level that it finds at its first use, so the parent, which has used it, cannot
 ask. Reads a JSON list of [model, settings, witness] from stdin and writes a list of
-[cells, whether the layout and its constraints hold with the settings as they are].
+[cells, cells of them that are looked up, whether the layout and its constraints hold with the
+settings as they are].
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -15,16 +17,32 @@ from pathlib import Path
 
 
 class Coordinates(logging.Handler):
-    """Keeps the last coordinate that ezkl says it laid out."""
+    """Keeps the coordinates between which ezkl says it laid out every node of a layout."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
-        self.last = 0
+        self.operator = ""
+        self.laid: list[tuple[str, int]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        found = re.search(r"coord=(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage()))
+        text = re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage())
+        node = re.match(r"laying out (\d+): (\w+)", text)
+        if node:
+            if node[1] == "0":  # a layout is made several times
+                self.laid.clear()
+            self.operator = node[2]
+        found = re.search(r"coord=(\d+)", text)
         if found:
-            self.last = int(found[1])
+            self.laid.append((self.operator, int(found[1])))
+
+    @property
+    def last(self) -> int:
+        return self.laid[-1][1]
+
+    def cells_of(self, operator: str) -> int:
+        """Cells laid out for all nodes of an operator."""
+        pairs = itertools.pairwise(self.laid)
+        return sum(end - start for (name, start), (_, end) in pairs if name == operator)
 
 
 def main() -> None:
@@ -43,14 +61,14 @@ def main() -> None:
         ezkl.compile_circuit(model, compiled, str(roomy))
         if not ezkl.mock(witness, compiled):
             raise RuntimeError(f"{model}: its constraints do not hold")
-        cells = coordinates.last
+        cells, looked_up = coordinates.last, coordinates.cells_of("HARDSWISH")
         ezkl.compile_circuit(model, compiled, settings)
         try:
             held = bool(ezkl.mock(witness, compiled))
         except BaseException as error:  # a panic is not an Exception
             held = False
             print(f"{model}: {error}", file=sys.stderr)
-        answers.append([cells, held])
+        answers.append([cells, looked_up, held])
     json.dump(answers, sys.stdout)
 
 
