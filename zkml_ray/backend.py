@@ -34,9 +34,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import ezkl
-import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from zkml_ray.canonical import canonical_json
 from zkml_ray.commitments.field import decode, encode
@@ -248,6 +245,11 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
 
 def _summing_cells(length: int, arguments: CircuitArguments, *, ignored: bool) -> int:
     """Cells of a circuit that adds up its input, with or without decomposing it."""
+    # Imported here: who only verifies, by a plan's digest, needs neither.
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
     args = run_args(arguments)
     args.ignore_range_check_inputs_outputs = ignored
     axis = numpy_helper.from_array(np.asarray([0], dtype=np.int64), "axis")
