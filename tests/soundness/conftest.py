@@ -13,7 +13,6 @@ from tests.layers import BY_LAYER
 from zkml_ray import PlanOptions, prove_distributed
 from zkml_ray.api import Run
 from zkml_ray.chunking.load import LoadedModel, load_model
-from zkml_ray.stages.plan import PlanOptions
 
 from .attacker import Attacker
 from .tally import TALLY

@@ -245,7 +245,8 @@ class HintedChunk:
 
     def _boundary_order(self) -> list[int]:
         entry = next(e.value for e in self._model.metadata_props if e.key == METADATA_KEY)
-        wire = json.loads(entry)["steps"][-1]["wire"]
+        steps = json.loads(entry)["steps"]
+        wire = next(step["wire"] for step in steps if step["do"] == "settle")
         constants = {t.name: t for t in self._model.graph.initializer}
         (index,) = (node.input[1] for node in self._model.graph.node if wire in node.input)
         order: list[int] = numpy_helper.to_array(constants[index]).tolist()
@@ -262,6 +263,7 @@ class HintedChunk:
         for step in recipe["steps"]:
             if step["do"] == "receive":
                 start += (self.numbers.digits - 1) * len(self.values)
+            if step["do"] != "settle":
                 continue
             t, a, b, p = step["layout"]
             mask = numpy_helper.to_array(constants[step["valid"]]).astype(bool)

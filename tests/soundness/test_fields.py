@@ -186,6 +186,7 @@ EDITS: Mapping[str, tuple[Place, Any]] = {
 HINTED: Mapping[str, tuple[str, ...]] = {
     "plan.input_scale": ("plan-arguments",),
     "plan.chunks.[].arguments.input_scale": ("plan-arguments",),
+    "plan.commitment.salted": ("plan-arguments", "plan-layout"),
     "plan.commitment.salts_apart": ("plan-arguments", "plan-layout"),
     "plan.chunks.[].arguments.param_scale": ("plan-arguments",),
     "plan.chunks.[].arguments.scale_rebase_multiplier": ("plan-arguments",),
