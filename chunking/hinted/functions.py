@@ -128,7 +128,9 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
     weights = circuit.reshape(power, [rows, keys])
     high, unit = _exponential(numbers.digit_bound, bits), _exponential(top, bits)
     total = circuit.sum_rows(weights, size)
-    least = circuit.raised(circuit.dynamic(_rounded(unit // 4)), 0, bits)
+    # Less than the largest score's weight at the top: rows cannot be moved far below it.
+    floor = _rounded(unit - unit // 1000)
+    least = circuit.raised(circuit.dynamic(floor), 0, bits)
     _check_not_negative(
         lowering, circuit.subtract(total, least, rows), rows, keys * high, nominal=bits
     )
@@ -150,7 +152,7 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
         shape=[rows, keys],
         bits=bits,
         unit=unit,
-        least=_rounded(unit // 4),
+        least=floor,
         scale=scale,
         digits=_places(lowering, keys * high),
     )

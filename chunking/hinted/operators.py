@@ -302,6 +302,31 @@ def _moved(lowering: Lowering, node: onnx.NodeProto) -> Value:
     return replace(view, index=view.index.reshape(lowering.shape(node.output[0])))
 
 
+def _concat(lowering: Lowering, node: onnx.NodeProto) -> Value:
+    """Tensors side by side; those of several wires make a wire of their own."""
+    axis = _attribute(node, "axis", 0)
+    views = [lowering.view(name) for name in node.input]
+    if len({view.wire for view in views}) == 1:
+        return replace(views[0], index=np.concatenate([v.index for v in views], axis=axis))
+    views = [lowering.rounded(name) for name in node.input]
+    flat = [lowering.circuit.gather(v.wire.name, v.index.ravel()) for v in views]
+    tensor = lowering.circuit.concat(flat)
+    indices, start = [], 0
+    for view in views:
+        size = view.index.size
+        indices.append(np.arange(start, start + size, dtype=np.int64).reshape(view.shape))
+        start += size
+    wire = lowering.wire(
+        tensor, start, min(v.wire.low for v in views), max(v.wire.high for v in views)
+    )
+    lowering.step(
+        do="join",
+        wire=tensor,
+        parts=[[v.wire.name, lowering.circuit.indices(v.index.ravel())] for v in views],
+    )
+    return View(wire=wire, index=np.concatenate(indices, axis=axis))
+
+
 def _transpose(lowering: Lowering, node: onnx.NodeProto) -> Value:
     view = lowering.view(node.input[0])
     order = _attribute(node, "perm", list(range(len(view.shape)))[::-1])
@@ -311,6 +336,7 @@ def _transpose(lowering: Lowering, node: onnx.NodeProto) -> Value:
 _OPERATORS: Mapping[str, Callable[[Lowering, onnx.NodeProto], Value]] = {
     "Add": _sum(1.0),
     "AveragePool": _average_pool,
+    "Concat": _concat,
     "Conv": _conv,
     "Div": _times(-1),
     "Erf": error_function,

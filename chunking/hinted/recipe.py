@@ -81,6 +81,8 @@ class Recipe:
                 solver.share(step)
             elif step["do"] == "normalise":
                 solver.normalise(step)
+            elif step["do"] == "join":
+                solver.join(step)
             else:
                 solver.give(step)
         hints = np.concatenate(solver.hints) if solver.hints else np.zeros(0, dtype=np.int64)
@@ -226,6 +228,12 @@ class _Solver:
         shares = [(step["unit"] * step["scale"] + int(v) // 2) // max(int(v), 1) for v in totals]
         reciprocal = self._fine(shares, "softmax")
         self._wires[step["wire"]] = (weights * reciprocal[:, None]).ravel()
+
+    def join(self, step: Mapping[str, Any]) -> None:
+        """Elements of several wires, one after the other."""
+        self._wires[step["wire"]] = np.concatenate(
+            [self._wires[wire][self._array(index)] for wire, index in step["parts"]]
+        )
 
     def normalise(self, step: Mapping[str, Any]) -> None:
         """Centred values times the reciprocal root: see `functions.layer_norm`."""

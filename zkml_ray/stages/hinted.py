@@ -7,25 +7,34 @@ that are cut between: a hinted layer ends with the one rounding that its boundar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from zkml_ray import backend
 from zkml_ray.backend import BLINDING_ROWS
-from zkml_ray.chunking.cuts import SegmentCost, best_cuts
+from zkml_ray.chunking.cuts import SegmentCost, best_cuts, blocking_segment
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.extract import cells_at, hinted_size
 from zkml_ray.chunking.hinted.numbers import MAX_OVERLAP_BITS, Arithmetic
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
-from zkml_ray.circuits import DerivedCircuits, committed_tensors, derive_circuits
+from zkml_ray.chunking.passes.split_output import SplitOutput
+from zkml_ray.chunking.rewrite import Rewrite
+from zkml_ray.circuits import (
+    DerivedCircuits,
+    committed_tensors,
+    derive_circuits,
+    normalised_graph,
+)
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.cost.load import MAX_COLUMN_BLOCKS, Load
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.sizing import Sized, better_size
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.stages.search import Budget, TooLarge, split_more
 
 PRECISION_BITS: Final = 3
 """Weights get at least so many bits more than rounded values: their errors add up over a sum."""
@@ -98,14 +107,27 @@ class HintedPlanner:
             NotHintedError: An operator has no hinted form.
             ChunkingError: No cuts keep within the memory.
         """
-        if layers_per_chunk is None:
-            parts = self._searched(workers)
-        else:
-            parts = layer_partition(self._graph, layers_per_chunk=layers_per_chunk)
+        parts_of: dict[str, int] = {}
+        while True:
+            splits = [
+                Rewrite(name=SplitOutput.name, node=node, parameter=count)
+                for node, count in parts_of.items()
+            ]
+            if splits:
+                self._graph = normalised_graph(model, dimensions, splits)
+            if layers_per_chunk is None:
+                parts = self._searched(workers)
+            else:
+                parts = layer_partition(self._graph, layers_per_chunk=layers_per_chunk)
+            if not isinstance(parts, TooLarge):
+                break
+            budget = Budget(workers=workers, memory_bytes=self._memory_bytes)
+            split_more(self._graph, parts, parts_of, budget)
         return derive_circuits(
             model,
             self._graph,
             dimensions=dimensions,
+            rewrites=splits,
             parts=parts,
             input_scale=self._scale,
             commitment=self._commitment,
@@ -113,7 +135,8 @@ class HintedPlanner:
             hinted=self._arguments,
         )
 
-    def _searched(self, workers: int) -> Sequence[Sequence[str]]:
+    def _searched(self, workers: int) -> Sequence[Sequence[str]] | TooLarge:
+        """Node names per chunk; or what needs more memory than there is."""
         units = layer_partition(self._graph, layers_per_chunk=1)
         count = len(units)
         longest = next(n for n in range(count, 0, -1) if n == 1 or n * count <= 2 * MAX_SEGMENTS)
@@ -132,6 +155,13 @@ class HintedPlanner:
                     costs[start, end] = SegmentCost(
                         seconds=found[1].seconds, peak_bytes=found[1].peak_bytes
                     )
+        if self._memory_bytes is not None:
+            blocking = blocking_segment(count, costs, self._memory_bytes)
+            if blocking in costs:
+                return TooLarge(
+                    nodes=tuple(sorted(nodes(*blocking), key=self._weights, reverse=True)),
+                    peak_bytes=costs[blocking].peak_bytes,
+                )
         try:
             segments = best_cuts(
                 count,
@@ -143,6 +173,15 @@ class HintedPlanner:
         except ChunkingError as error:
             raise self._refusal or error from None
         return [nodes(start, end) for start, end in segments]
+
+    def _weights(self, name: str) -> int:
+        """Weights of a node, which its cells go by."""
+        known = self._graph.initializers
+        return sum(
+            math.prod(known[value].dims)
+            for value in self._graph.nodes[name].input
+            if value in known
+        )
 
     def _boundaries(
         self, parts: Sequence[Sequence[str]], index: int

@@ -104,11 +104,11 @@ def search_circuits(
         )
         if isinstance(found, DerivedCircuits):
             return found
-        _split_more(graph, found, parts_of, budget)
+        split_more(graph, found, parts_of, budget)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _TooLarge:
+class TooLarge:
     """Nodes that do not fit, those of the heaviest unit first, and the memory they would need."""
 
     nodes: tuple[str, ...]
@@ -126,7 +126,7 @@ def _cut(
     prices: CostModel,
     budget: Budget,
     arguments: ArgumentRule,
-) -> DerivedCircuits | _TooLarge:
+) -> DerivedCircuits | TooLarge:
     count = len(estimator.units)
     costs = {
         segment: replace(cost, peak_bytes=int(cost.peak_bytes / OPTIMISM))
@@ -140,7 +140,7 @@ def _cut(
         )
         if blocking is not None:
             needed = costs[blocking].peak_bytes if blocking in costs else 0
-            return _TooLarge(nodes=estimator.heaviest_first(*blocking), peak_bytes=needed)
+            return TooLarge(nodes=estimator.heaviest_first(*blocking), peak_bytes=needed)
         segments = best_cuts(
             count,
             costs,
@@ -197,8 +197,8 @@ def _peaks(circuits: DerivedCircuits, prices: CostModel) -> list[int]:
     ]
 
 
-def _split_more(
-    graph: ModelGraph, large: _TooLarge, parts_of: dict[str, int], budget: Budget
+def split_more(
+    graph: ModelGraph, large: TooLarge, parts_of: dict[str, int], budget: Budget
 ) -> None:
     """Have the heaviest splittable operator of a unit split into more parts."""
     limit = budget.memory_bytes or 0
