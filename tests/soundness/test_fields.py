@@ -184,9 +184,9 @@ EDITS: Mapping[str, tuple[Place, Any]] = {
 # The same with hinted circuits, where it differs: what they do not use must have one value, the
 # table follows from the rows, and so does nearly everything else.
 HINTED: Mapping[str, tuple[str, ...]] = {
-    "plan.input_scale": ("plan-arguments",),
     "plan.chunks.[].arguments.input_scale": ("plan-arguments",),
     "plan.commitment.salted": ("plan-arguments",),
+    "plan.input_scale": ("plan-arguments",),
     "plan.commitment.salts_apart": ("plan-arguments", "plan-layout"),
     "plan.chunks.[].arguments.param_scale": ("plan-arguments",),
     "plan.chunks.[].arguments.scale_rebase_multiplier": ("plan-arguments",),
@@ -461,6 +461,37 @@ def test_settings_that_would_weaken_a_circuit_are_refused_by_the_model(
     TALLY.refused_with(
         lambda: attacker.verify(TrustRoot(model=mlp_model)), "model-circuits", case=field
     )
+
+
+@pytest.mark.parametrize(
+    "weaker",
+    [
+        {"required_lookups": []},
+        {"required_lookups": [{"Sigmoid": {"scale": 1}}]},
+        {"run_args": {"lookup_range": [0, 1 << 20]}},
+        {"run_args": {"lookup_range": [-1, 100]}},
+        {"run_args": {"input_visibility": "Private"}},
+        {"run_args": {"output_visibility": "Private"}},
+        {"run_args": {"ignore_range_check_inputs_outputs": True}},
+    ],
+)
+def test_settings_that_would_weaken_a_hinted_circuit_are_refused_by_the_model(
+    hinted_attacker: Attacker, mlp_model: LoadedModel, weaker: Json
+) -> None:
+    attacker, name = hinted_attacker, names.settings("chunk-000")
+    attacker.reset()
+    settings, honest = attacker.document(name), attacker.document(name)
+    settings["run_args"] |= weaker.get("run_args", {})
+    settings |= {key: value for key, value in weaker.items() if key != "run_args"}
+    assert settings != honest
+    sealed = attacker.document(names.SEALED_PLAN)
+    sealed["plan"]["chunks"][0]["settings_sha256"] = sha256_hex(canonical_json(settings))
+    attacker.replace_plan(sealed)
+    attacker.replace(name, canonical_json(settings))
+    TALLY.refused_with(
+        lambda: attacker.verify(TrustRoot(model=mlp_model)), "model-circuits", case=str(weaker)
+    )
+    attacker.reset()
 
 
 def test_every_field_of_every_proof_is_refused(attacker: Attacker) -> None:

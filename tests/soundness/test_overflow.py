@@ -163,6 +163,8 @@ def test_packing_collides_where_value_bounds_are_claimed_wrongly(
         return {name: largest for node in nodes for name in [*node.input, *node.output]}
 
     monkeypatch.setattr(extract, "value_bounds", wrong)
+    # Plans are kept on this machine: the honest one is not to be found, this one not to be left.
+    monkeypatch.setenv("ZKML_RAY_CACHE", str(tmp_path / "cache"))
     circuits = planned(tmp_path, relu=False)
     chunk = circuits.plan.chunks[0]
     tensors, salts = attack_tensors(circuits)

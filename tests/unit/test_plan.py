@@ -14,24 +14,35 @@ from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits import rederive_circuits
 from zkml_ray.errors import ConfigError
 from zkml_ray.schema.plan import Plan
-from zkml_ray.stages.plan import PlanOptions, plan
+from zkml_ray.stages.plan import CircuitKind, PlanOptions, plan
 
 DIGEST = """
 import sys
 from pathlib import Path
 from zkml_ray.chunking.load import load_model
 from zkml_ray.stages.plan import PlanOptions, plan
-print(plan(load_model(Path(sys.argv[1])), PlanOptions()).plan.digest())
+print(plan(load_model(Path(sys.argv[1])), PlanOptions(circuits=sys.argv[2])).plan.digest())
 """
 
 
-def test_plan_of_a_model_is_the_same_in_every_process(models: Path) -> None:
+@pytest.mark.parametrize("circuits", ["hinted", "native"])
+def test_plan_of_a_model_is_the_same_in_every_process(
+    circuits: CircuitKind, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every plan is made: none finds another's in this machine's cache."""
     path = models / "residual.onnx"
-    digests = {plan(load_model(path), PlanOptions()).plan.digest() for _ in range(2)}
+    digests = set()
+    for run in ("first", "second"):
+        monkeypatch.setenv("ZKML_RAY_CACHE", str(tmp_path / run))
+        digests.add(plan(load_model(path), PlanOptions(circuits=circuits)).plan.digest())
     for seed in ("1", "4242"):
         done = subprocess.run(
-            [sys.executable, "-c", DIGEST, str(path)],
-            env={**os.environ, "PYTHONHASHSEED": seed},
+            [sys.executable, "-c", DIGEST, str(path), circuits],
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": seed,
+                "ZKML_RAY_CACHE": str(tmp_path / seed),
+            },
             capture_output=True,
             text=True,
             check=True,
@@ -41,10 +52,13 @@ def test_plan_of_a_model_is_the_same_in_every_process(models: Path) -> None:
     assert len(digests) == 1
 
 
-def test_plan_does_not_depend_on_where_the_model_lies(models: Path, tmp_path: Path) -> None:
+def test_plan_does_not_depend_on_where_the_model_lies(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "another name.onnx"
     copy.write_bytes((models / "mlp.onnx").read_bytes())
     first = plan(load_model(models / "mlp.onnx"), PlanOptions()).plan
+    monkeypatch.setenv("ZKML_RAY_CACHE", str(tmp_path / "empty"))
     assert plan(load_model(copy), PlanOptions()).plan == first
 
 
@@ -64,6 +78,17 @@ def test_plan_records_the_digests_of_its_files(models: Path) -> None:
     for chunk in made.plan.chunks:
         assert chunk.onnx_sha256 == sha256_hex(made.files[chunk.id].onnx)
         assert chunk.settings_sha256 == sha256_hex(made.files[chunk.id].settings)
+
+
+@pytest.mark.parametrize("circuits", ["hinted", "native"])
+def test_kept_plan_is_the_one_that_was_made(
+    circuits: CircuitKind, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZKML_RAY_CACHE", str(tmp_path))
+    model, options = load_model(models / "mlp.onnx"), PlanOptions(circuits=circuits)
+    made = plan(model, options)
+    assert len(list((tmp_path / "plans").iterdir())) >= 1
+    assert plan(model, options) == made
 
 
 def test_plan_read_back_from_its_bytes_is_the_same(models: Path) -> None:

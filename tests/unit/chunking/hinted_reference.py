@@ -242,6 +242,9 @@ class Reference:
         shape = self._graph.tensor(node.output[0]).shape
         return self._whole(node.input[0]).reshape(shape)
 
+    def _concat(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
+        return np.concatenate([self._whole(name) for name in node.input], axis=given["axis"])
+
     _flatten = _squeeze = _unsqueeze = _reshape
 
     def _transpose(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:

@@ -51,24 +51,24 @@ def test_columns_too_short_for_blinders_are_refused() -> None:
 
 
 @given(
-    hints=st.integers(0, 3_000), derived=st.integers(0, 2_000), given_count=st.integers(1, 3_000)
+    hints=st.integers(0, 3_000), blinders=st.integers(0, 2_000), given_count=st.integers(1, 3_000)
 )
 @settings(deadline=None)
 def test_input_holds_hints_and_given_values_where_the_circuit_reads_them(
-    hints: int, derived: int, given_count: int
+    hints: int, blinders: int, given_count: int
 ) -> None:
-    advice = Advice(hints=hints, derived=derived, given=given_count, logrows=10, columns=3)
+    advice = Advice(hints=hints + blinders, given=given_count, logrows=10, columns=3)
+    at = np.arange(blinders, blinders + hints)
     first, second = list(range(hints)), list(range(10_000, 10_000 + given_count))
-    vector = np.asarray(advice.filled(first, second, 100))
+    vector = np.asarray(advice.filled(first, at, second, 100))
     assert len(vector) == advice.length
-    assert vector[advice.looked_up()][advice.hints.places].tolist() == first
+    assert vector[advice.looked_up()][advice.hints.places][at].tolist() == first
     assert vector[advice.given()].tolist() == second
-    assert len(advice.beside_derived()) == advice.derived.length - derived
     others = np.delete(vector, advice.given())
     assert (others < max(100, hints)).all()
 
 
 def test_blinders_are_fresh() -> None:
-    advice = Advice(hints=5, derived=5, given=5, logrows=10, columns=1)
-    one, other = (advice.filled([0] * 5, [0] * 5, 1000) for _ in range(2))
+    advice = Advice(hints=5, given=5, logrows=10, columns=1)
+    one, other = (advice.filled([0] * 5, np.arange(5), [0] * 5, 1000) for _ in range(2))
     assert one != other

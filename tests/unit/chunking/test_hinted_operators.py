@@ -374,6 +374,39 @@ CASES = {
     "flatten": Case(
         nodes=[node("Flatten", "x", to="f"), node("Relu", "f")], x=[1, 2, 2, 3], y=[1, 12]
     ),
+    "concat of a tensor with itself": Case(
+        nodes=[node("Concat", "x", "x", to="c", axis=1), node("MatMul", "c", "w")],
+        x=[2, 3],
+        y=[2, 4],
+        constants=[dense(6, 4)],
+        summands=6,
+    ),
+    "concat of two layers and the input": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="a"),
+            node("Relu", "a", to="r"),
+            node("MatMul", "x", "v", to="b"),
+            node("Concat", "r", "x", "b", to="c", axis=1),
+            node("MatMul", "c", "u"),
+        ],
+        x=[2, 3],
+        y=[2, 2],
+        constants=[dense(3, 4), dense(3, 2, to="v"), dense(9, 2, to="u")],
+        roundings=8,
+        summands=60,
+    ),
+    "concat by channel": Case(
+        nodes=[
+            conv(2, 1, 1, to="a"),
+            node("Relu", "x", to="r"),
+            node("Concat", "a", "r", axis=1),
+        ],
+        x=[1, 1, 2, 3],
+        y=[1, 3, 2, 3],
+        constants=taps(2, 1, 1, 1, to="a"),
+        roundings=2,
+        summands=4,
+    ),
     "squeeze and unsqueeze": Case(
         nodes=[
             node("Squeeze", "x", "axes", to="s"),
