@@ -264,7 +264,7 @@ def test_salts_of_any_size_leave_the_values_bound(dense: HintedChunk) -> None:
 )
 def test_powers_are_powers(bits: int, count: int, tmp_path: Path) -> None:
     """Beyond float32 and 128-bit integers, which an honest proof would not notice."""
-    circuit = Circuit()
+    circuit = Circuit(logrows=10, columns=1)
     result = circuit.node("Mul", [circuit.powers(bits, count), circuit.whole([1])])
     hints = helper.make_node("Concat", [circuit.whole([0]), "x"], ["zkml_ray/hints"], axis=0)
     graph = helper.make_graph(
