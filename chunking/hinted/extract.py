@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -78,13 +77,6 @@ def hinted_size(
 ) -> Circuit:
     """A chunk's circuit, for its size (`Circuit.cells_at`); arguments as `extract_hinted_chunk`."""
     return _built(graph, nodes, incoming, outgoing, numbers, 1)[1]
-
-
-def cells_at(circuit: Circuit, columns: int) -> int:
-    """Estimated cells of `hinted_size`'s circuit with so many inner columns, blinders included."""
-    one = circuit.advice().length - circuit.hint_count + len(np.concatenate(circuit.blinders))
-    # Hints are looked up, and summed up where the table hands nothing on; so are derived digits.
-    return circuit.cells_at(columns) + 3 * one * (columns - 1)
 
 
 def _built(

@@ -46,7 +46,13 @@ def error_function(lowering: Lowering, node: onnx.NodeProto) -> ErrorFunction:
     """Erf of a tensor, to be multiplied by a multiple of that tensor."""
     numbers, circuit = lowering.numbers, lowering.circuit
     pending = lowering.linear(node.input[0])
-    rounding = Rounding(resolution=lowering.resolution, offset=0, result_digits=1, below_digits=1)
+    rounding = Rounding(
+        resolution=lowering.resolution,
+        offset=0,
+        result_digits=1,
+        below_digits=1,
+        keeps_below=True,
+    )
     split = replace(pending, relu=True)
     settled = lowering.settle(split, rounding, node.input[0])
     positive, size = settled.wire.name, settled.wire.size
@@ -127,7 +133,7 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
     power = circuit.function("Exp", moved.wire.name, size, bits)
     weights = circuit.reshape(power, [rows, keys])
     high, unit = _exponential(numbers.digit_bound, bits), _exponential(top, bits)
-    total = circuit.sum_rows(weights, size)
+    total = circuit.sum_rows(weights, rows, keys)
     least = circuit.raised(circuit.dynamic(_rounded(unit // 4)), 0, bits)
     _check_not_negative(
         lowering, circuit.subtract(total, least, rows), rows, keys * high, nominal=bits
@@ -163,7 +169,7 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
         node.output[0],
     ).view()
     shares = circuit.gather(rounded.wire.name, rounded.index.reshape(rows, keys))
-    total = circuit.reshape(circuit.sum_rows(shares, size), [rows])
+    total = circuit.reshape(circuit.sum_rows(shares, rows, keys), [rows])
     slack = keys // 2 + 2
     above = circuit.subtract(total, circuit.whole([resolution - slack]), rows)
     below = circuit.subtract(circuit.whole([resolution + slack]), total, rows)
@@ -183,7 +189,7 @@ def layer_norm(lowering: Lowering, node: onnx.NodeProto) -> Pending:
     beta = lowering.constant(node.input[2]) if len(node.input) > 2 else np.zeros(width)
     rows, size = view.index.size // width, view.index.size
     values = circuit.gather(view.wire.name, view.index.reshape(rows, width))
-    total = circuit.sum_rows(values, size)
+    total = circuit.sum_rows(values, rows, width)
     centred = circuit.subtract(
         circuit.multiply(values, circuit.whole([width]), size),
         circuit.reshape(total, [rows, 1]),

@@ -16,6 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from zkml_ray.chunking.hinted.blinding import Advice
+from zkml_ray.chunking.hinted.circuit import product_cells
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.errors import RangeExceededError
@@ -88,7 +89,7 @@ def cell_count(model: onnx.ModelProto, columns: int) -> int:
     single, products = json.loads(_entry(model))["cells"]
     total = int(single)
     for (count, length), times in products:
-        total += int(times * count * -(-length // columns) * columns)
+        total += int(times) * product_cells(count, length, columns)
     return total
 
 
@@ -137,7 +138,8 @@ class _Solver:
         if step["below_digits"]:
             below = (best[None] - quotient)[every]
             self.hints += self._digits(below, step["name"], step["below_digits"])
-            self._wires[step["below"]] = below
+            if step["below"]:
+                self._wires[step["below"]] = below
         self.hints += moves
         for place in range(places):
             digit = remainder >> (width * place)

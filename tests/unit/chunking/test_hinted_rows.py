@@ -14,12 +14,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
 
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
+from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
 from tests.unit.chunking.test_hinted_operators import (
     CASES,
     Case,
@@ -32,9 +30,8 @@ from tests.unit.chunking.test_hinted_operators import (
     weight,
 )
 from zkml_ray import backend
-from zkml_ray.chunking.hinted.extract import cells_at, hinted_size, taken_alone
+from zkml_ray.chunking.hinted.extract import hinted_size
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 
 COLUMNS = (1, 3, 6)
 SHORT = Arithmetic(scale=6, logrows=9, range_bits=5)
@@ -96,6 +93,9 @@ WIDE = {
         constants=[dense(1, 40), dense(40, 1, to="v")],
     ),
     "block with a shortcut": CASES["block with a shortcut"],
+    "attention": FUNCTIONS["attention"],
+    "GELU": FUNCTIONS["GELU, Div, x (1 + erf) half"],
+    "layer norm": FUNCTIONS["layer norm between layers"],
 }
 
 
@@ -151,7 +151,7 @@ def test_planned_rows_hold_every_circuit(laid: dict[str, Laid]) -> None:
 def test_planned_rows_are_few_more_than_are_laid_out(laid: dict[str, Laid]) -> None:
     for name, found in laid.items():
         spare = (backend.SPARE_ROWS + 1) * found.chunk.columns
-        assert found.planned_cells <= 1.05 * found.cells + spare, name
+        assert found.planned_cells <= 1.08 * found.cells + spare, name
 
 
 def test_circuits_fill_several_blocks_so_that_a_lack_would_show(laid: dict[str, Laid]) -> None:
@@ -168,28 +168,5 @@ def test_counted_cells_that_cuts_are_chosen_by_are_near_those_laid_out(
         circuit = hinted_size(
             chunk.graph, list(chunk.graph.nodes), chunk.incoming, chunk.outgoing, chunk.numbers
         )
-        counted = cells_at(circuit, chunk.numbers, chunk.columns)
-        assert abs(counted - found.cells) <= 0.1 * found.cells + 40 * chunk.columns, name
-
-
-def test_only_vectors_that_are_read_one_element_at_a_time_are_counted_again() -> None:
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gather", ["zkml_ray/advice", "one"], ["a"], axis=0),
-            helper.make_node("Gather", ["zkml_ray/advice", "one"], ["b"], axis=0),
-            helper.make_node("Gather", ["zkml_ray/advice", "two"], ["c"], axis=0),
-            helper.make_node("Gather", ["zkml_ray/hints", "one"], ["d"], axis=0),
-            helper.make_node("Gather", ["a", "one"], ["e"], axis=0),
-        ],
-        "reads",
-        [helper.make_tensor_value_info("zkml_ray/advice", onnx.TensorProto.FLOAT, [50])],
-        [],
-        [
-            numpy_helper.from_array(np.array([0]), "one"),
-            numpy_helper.from_array(np.array([0, 1]), "two"),
-        ],
-    )
-    model = helper.make_model(graph)
-    advice = {"hints": 7, "derived": 1, "given": 1, "logrows": 9, "columns": 1}
-    helper.set_model_props(model, {METADATA_KEY: json.dumps({"advice": advice})})
-    assert taken_alone(model) == 50 + (7 + 2)
+        counted = circuit.cells_at(chunk.columns)
+        assert abs(counted - found.cells) <= 0.05 * found.cells + 3 * chunk.columns, name
