@@ -142,7 +142,7 @@ class Reference:
             return self._coarse(value)
         exact = math.floor(q * sizes[0] * (1 + 1e-9)) / sizes[0]
         near = round(exact)
-        fits = exact >= q / 2 and abs(exact - near) < 1e-9 * exact
+        fits = 2 * exact > self._numbers.digit_bound and abs(exact - near) < 1e-9 * exact
         return near if fits else self._coarse(value)
 
     def _coarse(self, value: Sum) -> int:
