@@ -88,6 +88,31 @@ def test_honest_hints_are_accepted(targets: Mapping[str, Target], name: str) -> 
     assert target.accepts(target.vector(nothing))
 
 
+@pytest.mark.parametrize(("name", "number"), [("softmax", 2), ("gelu", 1), ("product", 0)])
+def test_digits_outside_the_table_are_refused_where_all_equations_hold(
+    targets: Mapping[str, Target], name: str, number: int
+) -> None:
+    """The results' two digits, so that the value is the same: a function's table is a range check.
+
+    Digits within the table, of the same value, are accepted.
+    """
+    target = targets[name]
+    lows, highs, *_ = hints_after(target, number)
+    weight = 1 << NUMBERS.overlap_bits
+
+    def carried(amount: int) -> bool:
+        change = at("settle", number, raised((0, place, amount * weight), (1, place, -amount)))
+        return target.accepts(target.vector(change))
+
+    place = next(i for i, low in enumerate(lows) if low >= weight)
+    assert carried(-1)
+    down = lows[place] // weight + 1
+    assert not carried(-down)
+    up = -(-(TABLE - lows[place]) // weight)
+    assert up <= highs[place]
+    assert not carried(up)
+
+
 # Softmax. Its steps: the moved scores, the reciprocals, the rounded results, the outputs.
 
 

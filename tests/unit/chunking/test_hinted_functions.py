@@ -13,6 +13,8 @@ import ezkl
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from benchmarks.models.encoder import EncoderSize, build_encoder
@@ -417,6 +419,47 @@ def test_encoder_layer_in_one_chunk_is_refused() -> None:
         hinted_chunk(build_encoder(SIZE))
 
 
+# Random shapes.
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_random_attention_and_normalisation_give_the_loops_integers(data: st.DataObject) -> None:
+    draw = data.draw
+    tokens, heads, size = draw(st.integers(1, 5)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    width = heads * size
+    numbers = draw(st.sampled_from([NUMBERS, ROOMY, Arithmetic(scale=6, logrows=9, range_bits=4)]))
+    nodes = [
+        node("MatMul", "x", "w", to="g"),
+        node("Reshape", "g", "split", to="s"),
+        node("Transpose", "s", to="q", perm=[0, 2, 1, 3]),
+        node("Transpose", "s", to="k", perm=[0, 2, 3, 1]),
+        node("MatMul", "q", "k", to="scores"),
+        node(draw(st.sampled_from(["Mul", "Div"])), "scores", "root", to="scaled"),
+        node("Softmax", "scaled", to="shares", axis=-1),
+        node("MatMul", "shares", "q", to="c"),
+        node("Transpose", "c", to="o", perm=[0, 2, 1, 3]),
+        node("Reshape", "o", "join", to="j"),
+        node("Add", "j", "x", to="a"),
+        node("LayerNormalization", "a", "gamma", "beta", axis=-1, epsilon=0.02),
+    ]
+    case = Case(
+        nodes=nodes,
+        x=[1, tokens, width],
+        y=[1, tokens, width],
+        constants=[
+            dense(width, width),
+            integers("split", 1, tokens, heads, size),
+            integers("join", 1, tokens, width),
+            number("root", draw(st.sampled_from([math.sqrt(2), 2.0, 0.5, 1.0, 0.3]))),
+            weight("gamma", width),
+            weight("beta", width),
+        ],
+    )
+    chunk = hinted_chunk(case.proto(), numbers, columns=draw(st.integers(1, 3)))
+    checked(chunk, inputs(case, numbers, draw(st.integers(0, 99))))
+
+
 # Refusals.
 
 REFUSED = {
@@ -437,6 +480,32 @@ REFUSED = {
             constants=[dense(4, 4)],
         ),
         "erf is multiplied by another tensor than its argument",
+    ),
+    "GELU of a chunk's input, which is not to be rounded again": (
+        Case(
+            nodes=[
+                node("Div", "x", "root", to="v"),
+                node("Erf", "v", to="e"),
+                node("Add", "e", "one", to="p"),
+                node("Mul", "x", "p"),
+            ],
+            x=[1, 4],
+            y=[1, 4],
+            constants=[ROOT_2, number("one", 1.0)],
+        ),
+        "products of two tensors have no hinted form",
+    ),
+    "normalised sum of numbers too fine for one rounding": (
+        Case(
+            nodes=[
+                node("LayerNormalization", "x", "gamma", "beta", to="n", axis=-1),
+                node("Add", "n", "x"),
+            ],
+            x=[2, 64],
+            y=[2, 64],
+            constants=[weight("gamma", 64), weight("beta", 64)],
+        ),
+        "weights are too large for their scale",
     ),
     "erf times its argument's relu": (
         Case(
