@@ -170,9 +170,14 @@ class _Solver:
             [_half_up(one * base ** (v / one)) for v in exponent.ravel().tolist()], dtype=np.int64
         ).reshape(rows, keys)
         totals = weights.sum(axis=1)
-        self._places([int(v) - step["least"] for v in totals], step["digits"])
-        shares = [(step["unit"] * step["scale"] + int(v) // 2) // max(int(v), 1) for v in totals]
+        shares = [(step["target"] + int(v) // 2) // max(int(v), 1) for v in totals]
         reciprocal = self._fine(shares, "softmax")
+        for change in (1, -1):
+            difference = [
+                change * ((int(r) + change) * int(v) - step["target"])
+                for r, v in zip(reciprocal, totals, strict=True)
+            ]
+            self._places(difference, step["digits"])
         self._wires[step["wire"]] = (weights * reciprocal[:, None]).ravel()
 
     def normalise(self, step: Mapping[str, Any]) -> None:

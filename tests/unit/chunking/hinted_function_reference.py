@@ -124,7 +124,7 @@ class FunctionReference(Reference):
         scores = self._rounded(self._plain(node.input[0]))
         top = min(numbers.divisor - 1, 8 * one)
         unit = math.ceil(math.exp(top / one) * one * (1 + 1e-6)) + 1
-        scale = numbers.divisor * 64
+        target = int(np.float32(unit * numbers.divisor * 64))
         weights = np.zeros(scores.shape, dtype=np.int64)
         for row in np.ndindex(*scores.shape[:-1]):
             for key, score in enumerate(scores[row]):
@@ -133,9 +133,9 @@ class FunctionReference(Reference):
                     one * float(np.float32(np.e)) ** (argument / one) + 0.5
                 )
             total = int(weights[row].sum())
-            weights[row] *= (unit * scale + total // 2) // total
+            weights[row] *= (target + total // 2) // total
         resolution = numbers.divisor - 64.0
-        self._values["softmax"] = Fine(weights, float(unit * scale))
+        self._values["softmax"] = Fine(weights, float(target))
         return Fine(self._rounded(self._sum("softmax"), resolution, signed=False), resolution)
 
     def _layernormalization(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
