@@ -42,6 +42,11 @@ HINTS: Final = "zkml_ray/hints"
 """The hints, between two zeros."""
 
 
+def product_cells(count: int, length: int, columns: int) -> int:
+    """Cells of so many inner products: each begins at a full row, as does what follows."""
+    return count * -(-length // columns) * columns + columns - 1
+
+
 class Circuit:
     """The nodes of one chunk's circuit, and an estimate of its cells.
 
@@ -49,7 +54,7 @@ class Circuit:
         nodes: In topological order.
         initializers: Their constants.
         cells: Estimated cells, inner products left out.
-        products: Of every einsum, its inner products and the length of each.
+        products: Of every einsum and sum, its inner products and the length of each.
         hint_count: Hints so far, blinders among them.
         blinders: Positions of the blinders among the hints.
         mixed: Of every vector that stands among such blinders, its elements without them.
@@ -79,11 +84,25 @@ class Circuit:
         self._products: list[str] = []
         self._product_bound = 0
         self._zero = ""
+        self._known: dict[tuple[str, ...], str] = {}
+        self._spreads: list[tuple[int, int]] = []
 
     def cells_at(self, columns: int) -> int:
-        """Estimated cells: inner products begin at full rows."""
-        rounded = sum(count * -(-length // columns) * columns for count, length in self.products)
-        return self.cells + rounded
+        """Estimated cells with so many inner columns, each of which has blinders of its own."""
+        hints, cells = self.hint_count, self.cells
+        for count, uses in self._spreads:
+            more = self._grown(count, count, columns)
+            hints += more
+            # A blinder is a hint as well.
+            cells += (uses + 1) * more
+        more = self._grown(self.hint_count, hints, columns)
+        cells += more - (hints - self.hint_count)
+        return cells + sum(product_cells(*size, columns) for size in self.products)
+
+    def _grown(self, count: int, later: int, columns: int) -> int:
+        """How much longer values among blinders are with other columns."""
+        before = Spread.of(count, logrows=self.logrows, columns=self.columns).length
+        return Spread.of(later, logrows=self.logrows, columns=columns).length - before
 
     # Constants and plain operators.
 
@@ -133,23 +152,31 @@ class Circuit:
 
     def add(self, left: str, right: str, size: int) -> str:
         """Elementwise; `size` elements in the result."""
-        self.cells += size
-        return self.node("Add", [left, right])
+        return self._elementwise("Add", left, right, size)
 
     def subtract(self, left: str, right: str, size: int) -> str:
         """Elementwise."""
-        self.cells += size
-        return self.node("Sub", [left, right])
+        return self._elementwise("Sub", left, right, size)
 
     def multiply(self, left: str, right: str, size: int) -> str:
         """Elementwise."""
-        self.cells += size
-        return self.node("Mul", [left, right])
+        return self._elementwise("Mul", left, right, size)
+
+    def _elementwise(self, op: str, left: str, right: str, size: int) -> str:
+        # Tract computes the same thing once.
+        key = (op, left, right)
+        if key not in self._known:
+            self.cells += size
+            self._known[key] = self.node(op, [left, right])
+        return self._known[key]
 
     def product(self, equation: str, left: str, right: str, *, outputs: int, length: int) -> str:
         """An einsum of two operands: `outputs` inner products of `length` each."""
-        self.products.append((outputs, length))
-        return self.node("Einsum", [left, right], equation=equation)
+        key = (equation, left, right)
+        if key not in self._known:
+            self.products.append((outputs, length))
+            self._known[key] = self.node("Einsum", [left, right], equation=equation)
+        return self._known[key]
 
     # Hints and checks.
 
@@ -193,6 +220,7 @@ class Circuit:
         if self._function != (op, nominal):
             raise ChunkingError(f"a circuit with {self._function[0]} cannot have {op} as well")
         spread = Spread.of(count, logrows=self.logrows, columns=self.columns)
+        self._spreads.append((count, 1))
         self.cells += spread.length
         mixed = self._mixed(self.raised(tensor, 0, nominal), count, spread, nominal)
         return self.gather(self.node(op, [mixed]), spread.places)
@@ -268,9 +296,9 @@ class Circuit:
         """A tensor [1] of a number that tract does not know to be constant."""
         return self.add(self.whole([value]), self._dynamic_zero(), 1)
 
-    def sum_rows(self, tensor: str, size: int) -> str:
+    def sum_rows(self, tensor: str, rows: int, length: int) -> str:
         """Sums of a matrix's rows: [rows]."""
-        self.cells += size
+        self.products.append((rows, length))
         return self.node("ReduceSum", [tensor, self.indices([1])], keepdims=0)
 
     def _dynamic_zero(self) -> str:
@@ -279,7 +307,7 @@ class Circuit:
             # whole tensor that a slice is taken from.
             first = self.hinted(np.asarray([0, 0], dtype=np.int64))
             nothing = self.subtract(first, first, 2)
-            self.cells += 2
+            self.products.append((1, 2))
             self._zero = self.node("ReduceSum", [nothing, self.indices([0])], keepdims=1)
         return self._zero
 
@@ -303,6 +331,7 @@ class Circuit:
             tensors = [self.raised(tensor, nominal, top) for tensor, _, nominal in self._derived]
             count = sum(count for _, count, _ in self._derived)
             spread = Spread.of(count, logrows=self.logrows, columns=self.columns)
+            self._spreads.append((count, 1))
             self.cells += spread.length - count
             mixed = self._mixed(self.concat(tensors), count, spread, top)
             alive.append(self._alive(table, mixed, spread.length))
@@ -329,7 +358,7 @@ class Circuit:
         """
         looked_up = self.node(table, [tensor])
         ends = self.gather(looked_up, np.asarray([0, size - 1], dtype=np.int64))
-        self.cells += 2
+        self.products.append((1, 2))
         return self.node("ReduceSum", [ends, self.indices([0])], keepdims=1)
 
     def _constant(self, array: np.ndarray) -> str:

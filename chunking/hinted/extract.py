@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.blinding import Advice, Spread
+from zkml_ray.chunking.hinted.blinding import Advice
 from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
@@ -77,21 +77,6 @@ def hinted_size(
 ) -> Circuit:
     """A chunk's circuit, for its size (`Circuit.cells_at`); arguments as `extract_hinted_chunk`."""
     return _built(graph, nodes, incoming, outgoing, numbers, 1)[1]
-
-
-def cells_at(circuit: Circuit, columns: int) -> int:
-    """Estimated cells of `hinted_size`'s circuit with so many inner columns, blinders included."""
-
-    def spread(count: int) -> int:
-        return Spread.of(count, logrows=circuit.logrows, columns=columns).length
-
-    # Blinders among derived digits are looked up with them, and are hints; those among the hints
-    # are looked up alone.
-    before = sum(len(index) for index in circuit.blinders)
-    among = sum(spread(count) - count for count in circuit.mixed)
-    hints = circuit.hint_count - before + among
-    alone = spread(hints) - hints - (circuit.advice().length - circuit.hint_count)
-    return circuit.cells_at(columns) + 2 * (among - before) + alone
 
 
 def _built(

@@ -7,7 +7,8 @@ before the next product is.
 Softmax. Each row is moved so that its largest score stands at the top of the exponential's table
 (a hint; any move gives the same quotients), where it is exact to 2^-22; scores more than 8 below
 the largest count as 8 below it, exp(-8) = 0.0003 of its weight. The row's reciprocal sum is a hint
-too, held by the sum of the rounded results: 1 within their roundings.
+too: (r - 1) s <= C <= (r + 1) s for the row's sum s. C is what the largest weight times the largest
+reciprocal barely reaches, so that rows moved to where the table is coarse have no reciprocal.
 
 LayerNormalization. With c = D x - sum x, exact, and W = sum c^2 + eps, the hinted reciprocal root r
 satisfies (r - 1)^2 W <= C <= (r + 1)^2 W, for the C that makes r the reciprocal of the standard
@@ -37,7 +38,7 @@ TABLE_TOP: Final = 8
 """Largest argument of the exponential's table that is used: exp(8) = 2981."""
 
 SHARE_RESERVE: Final = 64
-"""Softmax results stop so far below the largest digit, for their sum's roundings."""
+"""Softmax results stop so far below the largest digit, for their roundings."""
 
 _NO_MORE_BITS: Final = 130
 
@@ -133,22 +134,24 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
     power = circuit.function("Exp", moved.wire.name, size, bits)
     weights = circuit.reshape(power, [rows, keys])
     high, unit = _exponential(numbers.digit_bound, bits), _exponential(top, bits)
-    total = circuit.sum_rows(weights, size)
-    # Less than the largest score's weight at the top: rows cannot be moved far below it.
-    floor = _rounded(unit - unit // 1000)
-    least = circuit.raised(circuit.dynamic(floor), 0, bits)
-    _check_not_negative(
-        lowering, circuit.subtract(total, least, rows), rows, keys * high, nominal=bits
-    )
+    total = circuit.sum_rows(weights, rows, keys)
     share = _fine(lowering, rows)
-    scale = numbers.divisor << FINE_OVERLAP
+    target = _rounded(unit * (numbers.divisor << FINE_OVERLAP))
+    goal = circuit.raised(circuit.dynamic(target), 0, bits)
+    most = (_fine_bound(lowering) + 1) * keys * high + target
+    for change in (1, -1):
+        near = circuit.add(share, circuit.whole([change]), rows)
+        product = circuit.multiply(total, near, rows)
+        left, right = (product, goal) if change > 0 else (goal, product)
+        difference = circuit.subtract(left, right, rows)
+        _check_not_negative(lowering, difference, rows, most, nominal=bits)
     tensor = circuit.multiply(weights, circuit.reshape(share, [rows, 1]), size)
     wire = lowering.wire(
         circuit.reshape(tensor, [size]),
         size,
         0,
         high * _fine_bound(lowering),
-        float(unit) * scale,
+        float(target),
         bits,
     )
     lowering.step(
@@ -157,27 +160,17 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
         exponent=moved.wire.name,
         shape=[rows, keys],
         bits=bits,
-        unit=unit,
-        least=floor,
-        scale=scale,
-        digits=_places(lowering, keys * high),
+        target=target,
+        digits=_places(lowering, most),
     )
     # The wire's order is that of the scores: one row after the other.
     view = View(wire=wire, index=np.arange(size, dtype=np.int64).reshape(shape))
     resolution = numbers.divisor - SHARE_RESERVE
-    rounded = lowering.settle(
+    return lowering.settle(
         identity(view),
         Rounding(resolution=resolution, offset=0, result_digits=1, below_digits=0),
         node.output[0],
     ).view()
-    shares = circuit.gather(rounded.wire.name, rounded.index.reshape(rows, keys))
-    total = circuit.reshape(circuit.sum_rows(shares, size), [rows])
-    slack = keys // 2 + 2
-    above = circuit.subtract(total, circuit.whole([resolution - slack]), rows)
-    below = circuit.subtract(circuit.whole([resolution + slack]), total, rows)
-    circuit.check_digits(above, rows)
-    circuit.check_digits(below, rows)
-    return rounded
 
 
 def layer_norm(lowering: Lowering, node: onnx.NodeProto) -> Pending:
@@ -191,7 +184,7 @@ def layer_norm(lowering: Lowering, node: onnx.NodeProto) -> Pending:
     beta = lowering.constant(node.input[2]) if len(node.input) > 2 else np.zeros(width)
     rows, size = view.index.size // width, view.index.size
     values = circuit.gather(view.wire.name, view.index.reshape(rows, width))
-    total = circuit.sum_rows(values, size)
+    total = circuit.sum_rows(values, rows, width)
     centred = circuit.subtract(
         circuit.multiply(values, circuit.whole([width]), size),
         circuit.reshape(total, [rows, 1]),

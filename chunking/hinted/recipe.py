@@ -20,6 +20,7 @@ import onnx
 from onnx import numpy_helper
 
 from zkml_ray.chunking.hinted.blinding import Advice
+from zkml_ray.chunking.hinted.circuit import product_cells
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.errors import RangeExceededError
@@ -139,7 +140,7 @@ def cell_count(model: onnx.ModelProto, columns: int) -> int:
     single, products = json.loads(_entry(model))["cells"]
     total = int(single)
     for (count, length), times in products:
-        total += int(times * count * -(-length // columns) * columns)
+        total += int(times) * product_cells(count, length, columns)
     return total
 
 
@@ -225,9 +226,14 @@ class _Solver:
             [_half_up(one * base ** (v / one)) for v in exponent.ravel().tolist()], dtype=np.int64
         ).reshape(rows, keys)
         totals = weights.sum(axis=1)
-        self._places([int(v) - step["least"] for v in totals], step["digits"])
-        shares = [(step["unit"] * step["scale"] + int(v) // 2) // max(int(v), 1) for v in totals]
+        shares = [(step["target"] + int(v) // 2) // max(int(v), 1) for v in totals]
         reciprocal = self._fine(shares, "softmax")
+        for change in (1, -1):
+            difference = [
+                change * ((int(r) + change) * int(v) - step["target"])
+                for r, v in zip(reciprocal, totals, strict=True)
+            ]
+            self._places(difference, step["digits"])
         self._wires[step["wire"]] = (weights * reciprocal[:, None]).ravel()
 
     def join(self, step: Mapping[str, Any]) -> None:

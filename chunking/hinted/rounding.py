@@ -28,6 +28,10 @@ _COARSE: Final = 4
 class Divisor:
     """What sums are divided by.
 
+    The quotient below is accepted as well where the remainder plus d still has digits: for some 24
+    of q remainders where d is q, for one in eight or so where it has several digits, and where an
+    exact d is less than q for as many more as it is less. The quotient below that never is.
+
     Attributes:
         value: d; remainders lie in [0, d).
         digits: Digits of a remainder.

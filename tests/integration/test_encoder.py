@@ -19,6 +19,8 @@ SIZE = EncoderSize(width=8, heads=2, hidden=16, tokens=4)
 # Tables of 16 << scale rows: at this scale they fit circuits of 2^12.
 OPTIONS = PlanOptions(scale=8, circuits="native")
 
+HINTED = PlanOptions(scale=8, circuits="hinted")
+
 
 @pytest.fixture(scope="module")
 def block(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,7 +44,22 @@ def test_encoder_block_is_proved_and_verified_end_to_end(
     assert names == ["attention", "gelu-ffn", "layer-norm", "layer-norm"]
 
 
-def test_verifier_derives_the_rewritten_circuits_again(block: Path) -> None:
+@pytest.mark.ray
+@pytest.mark.slow
+def test_hinted_encoder_block_is_proved_and_verified_end_to_end(
+    block: Path, ray_cluster: None, tmp_path: Path
+) -> None:
+    run = prove_distributed(
+        block, workers=2, store=tmp_path / "store", project="zoo", run_id="h", options=HINTED
+    )
+    assert run.verified
+    error = np.abs(run.outputs["hidden"] - run.float_outputs["hidden"]).max()
+    assert error < 0.03
+    assert [chunk.arguments.kind for chunk in run.plan.chunks] == ["hinted", "hinted"]
+
+
+@pytest.mark.parametrize("options", [OPTIONS, HINTED], ids=["native", "hinted"])
+def test_verifier_derives_the_rewritten_circuits_again(block: Path, options: PlanOptions) -> None:
     model = load_model(block)
-    circuits = plan(model, OPTIONS)
+    circuits = plan(model, options)
     assert rederive_circuits(model, circuits.plan).plan == circuits.plan

@@ -16,7 +16,7 @@ from zkml_ray.backend import BLINDING_ROWS
 from zkml_ray.chunking.cuts import SegmentCost, best_cuts, blocking_segment
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.extract import cells_at, hinted_size
+from zkml_ray.chunking.hinted.extract import hinted_size
 from zkml_ray.chunking.hinted.numbers import MAX_OVERLAP_BITS, Arithmetic
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
@@ -262,7 +262,7 @@ class HintedPlanner:
             for columns in COLUMNS:
                 load = Load(
                     inner_columns=columns,
-                    cells=backend.with_spare_rows(cells_at(circuit, columns), columns),
+                    cells=backend.with_spare_rows(circuit.cells_at(columns), columns),
                     einsum_cells=0,
                     freivalds=False,
                     shuffle_cells=0,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from tests.unit.chunking.hinted_reference import Reference, Whole
+from tests.unit.chunking.hinted_function_reference import FunctionReference
+from tests.unit.chunking.hinted_reference import Whole
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
@@ -32,9 +34,10 @@ NUMBERS = Arithmetic(scale=7, logrows=10, range_bits=5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HintedChunk:
-    """A whole model as one hinted chunk."""
+    """A model, or some of its nodes, as one hinted chunk."""
 
     graph: ModelGraph
+    nodes: Sequence[str]
     data: bytes
     numbers: Arithmetic
     incoming: Sequence[CommittedTensor]
@@ -48,7 +51,8 @@ class HintedChunk:
 
     def reference(self, inputs: Mapping[str, Whole]) -> dict[str, Whole]:
         """Outputs as the loops say."""
-        return Reference(self.graph, self.numbers).run(inputs)
+        names = [tensor.info.name for tensor in self.outgoing]
+        return FunctionReference(self.graph, self.numbers).run(inputs, self.nodes, names)
 
     def advice(self, inputs: Mapping[str, Whole]) -> list[int]:
         """The circuit's input: hints, values, salts, blinders."""
@@ -101,23 +105,52 @@ def hinted_chunk(
     Raises:
         NotHintedError: It has no hinted form.
     """
+    (chunk,) = hinted_chunks(proto, numbers, salted=salted, columns=columns)
+    return chunk
+
+
+def hinted_chunks(
+    proto: onnx.ModelProto,
+    numbers: Arithmetic = NUMBERS,
+    *,
+    cuts: Sequence[str] = (),
+    salted: bool = True,
+    columns: int = 1,
+) -> list[HintedChunk]:
+    """A model as hinted chunks, cut behind the nodes that make some tensors.
+
+    Raises:
+        NotHintedError: A chunk has no hinted form.
+    """
     graph = ModelGraph(normalise(proto, {}))
-    crossings = graph.crossings([list(graph.nodes)])
+    parts: list[list[str]] = [[]]
+    for name, node in graph.nodes.items():
+        parts[-1].append(name)
+        if node.output[0] in cuts:
+            parts.append([])
+    crossings = graph.crossings(parts)
     options = PlanOptions(scale=numbers.scale, range_bits=numbers.range_bits, salted=salted)
     commitment = hinted_commitment(options)
     packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
     committed = committed_tensors(crossings, packing, commitment)
-    incoming = [committed[c.tensor.name] for c in crossings if 0 in c.consumers]
-    outgoing = [committed[c.tensor.name] for c in crossings if c.producer == 0]
-    nodes = list(graph.nodes)
-    return HintedChunk(
-        graph=graph,
-        data=extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers, columns=columns),
-        numbers=numbers,
-        incoming=incoming,
-        outgoing=outgoing,
-        columns=columns,
-    )
+    chunks = []
+    for index, nodes in enumerate(parts):
+        incoming = [committed[c.tensor.name] for c in crossings if index in c.consumers]
+        outgoing = [committed[c.tensor.name] for c in crossings if c.producer == index]
+        chunks.append(
+            HintedChunk(
+                graph=graph,
+                nodes=nodes,
+                data=extract_hinted_chunk(
+                    graph, nodes, incoming, outgoing, numbers, columns=columns
+                ),
+                numbers=numbers,
+                incoming=incoming,
+                outgoing=outgoing,
+                columns=columns,
+            )
+        )
+    return chunks
 
 
 def evaluated(chunk: HintedChunk, vector: Sequence[int]) -> list[list[int]]:
@@ -127,18 +160,16 @@ def evaluated(chunk: HintedChunk, vector: Sequence[int]) -> list[list[int]]:
         AssertionError: A lookup's input is outside the table, or a number would wrap in the field.
     """
     proto = onnx.ModelProto.FromString(chunk.data)
-    table = chunk.numbers.divisor
     known: dict[str, Objects] = {}
     for tensor in proto.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        known[tensor.name] = np.array([int(v) for v in array.ravel()], dtype=object).reshape(
-            array.shape
-        )
+        numbers = [int(v) if v == int(v) else float(v) for v in array.ravel()]
+        known[tensor.name] = np.array(numbers, dtype=object).reshape(array.shape)
     (source,) = proto.graph.input
     assert [d.dim_value for d in source.type.tensor_type.shape.dim] == [len(vector)]
     known[source.name] = np.array(list(vector), dtype=object)
     for node in proto.graph.node:
-        found = _computed(node, [known[name] for name in node.input], table)
+        found = _computed(node, [known[name] for name in node.input], chunk.numbers)
         # Two packed values and the salts' share of a leaf stay below the field's half.
         assert all(abs(v) < 1 << (PACKED_BITS + 1) for v in found.ravel()), node.op_type
         known[node.output[0]] = found
@@ -147,7 +178,11 @@ def evaluated(chunk: HintedChunk, vector: Sequence[int]) -> list[list[int]]:
 
 def checked(chunk: HintedChunk, arrays: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Whole]:
     """Outputs that the circuit, fed by the recipe, gives; they are the reference's."""
-    inputs = chunk.quantised(arrays)
+    return checked_whole(chunk, chunk.quantised(arrays))
+
+
+def checked_whole(chunk: HintedChunk, inputs: Mapping[str, Whole]) -> dict[str, Whole]:
+    """The same of whole numbers."""
     leaves = evaluated(chunk, chunk.advice(inputs))
     found = chunk.outputs(leaves)
     for name, expected in chunk.reference(inputs).items():
@@ -158,7 +193,7 @@ def checked(chunk: HintedChunk, arrays: Mapping[str, npt.NDArray[np.float32]]) -
         leaf_values = pack_leaves(values, chunk.salts(tensor), tensor.layout)
         packed += [[canonical(v) for v in leaf] for leaf in leaf_values]
     assert packed == leaves
-    return {name: found[name] for name in chunk.graph.outputs}
+    return {tensor.info.name: found[tensor.info.name] for tensor in chunk.outgoing}
 
 
 def saved(chunk: HintedChunk, folder: Path) -> Path:
@@ -168,11 +203,12 @@ def saved(chunk: HintedChunk, folder: Path) -> Path:
     return path
 
 
-def _computed(node: onnx.NodeProto, given: Sequence[Objects], table: int) -> Objects:
+def _computed(node: onnx.NodeProto, given: Sequence[Objects], numbers: Arithmetic) -> Objects:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type == "HardSwish":
-        assert all(0 <= v < table for v in given[0].ravel()), "outside the table"
-        return given[0]
+    if node.op_type in _TABLES:
+        assert all(0 <= v < numbers.divisor for v in given[0].ravel()), "outside the table"
+        found = [_TABLES[node.op_type](v, 1 << numbers.scale) for v in given[0].ravel()]
+        return np.array(found, dtype=object).reshape(given[0].shape)
     if node.op_type == "Gather":
         return given[0].take(given[1].astype(np.int64), axis=0)
     if node.op_type == "Concat":
@@ -191,7 +227,20 @@ def _computed(node: onnx.NodeProto, given: Sequence[Objects], table: int) -> Obj
     if node.op_type == "Sub":
         return left - right
     assert node.op_type == "Mul", node.op_type
+    if isinstance(right.ravel()[0], float):
+        # A product with 2^-k only gives a number another scale.
+        assert right.shape == (1,)
+        assert 1 / right[0] in (2 ** np.arange(1, 64)).tolist()
+        return left
     return left * right
+
+
+_TABLES: Mapping[str, Callable[[int, int], int]] = {
+    "HardSwish": lambda value, _: value,
+    "Erf": lambda value, one: math.floor(one * math.erf(value / one) + 0.5),
+    "Exp": lambda value, one: math.floor(one * float(np.float32(np.e)) ** (value / one) + 0.5),
+}
+"""What ezkl's tables hold; for functions at the scale of `one`."""
 
 
 def _einsum(equation: str, given: Sequence[Objects]) -> Objects:

@@ -8,7 +8,8 @@ and followed here. Everything else (windows, strides, layouts, packing) is ONNX'
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,12 +30,14 @@ class Term:
     """Sums of products of whole numbers with weights.
 
     Attributes:
-        weights: Real numbers.
+        weights: Real numbers, per unit of a rounded value.
         sums: The sums, given the weights in whole numbers.
+        fineness: How much finer than rounded values the summed numbers are.
     """
 
     weights: Real
     sums: Callable[[Whole], Whole]
+    fineness: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,16 @@ class Reference:
             for name, t in graph.initializers.items()
         }
 
-    def run(self, inputs: Mapping[str, Whole]) -> dict[str, Whole]:
-        """Per output of the model, its whole numbers in its shape."""
+    def run(
+        self, inputs: Mapping[str, Whole], nodes: Sequence[str], outputs: Sequence[str]
+    ) -> dict[str, Whole]:
+        """Per output, its whole numbers in its shape, from what some nodes make of the inputs."""
         self._values.update(inputs)
-        for node in self._graph.nodes.values():
+        for node in (self._graph.nodes[name] for name in nodes):
             self._values[node.output[0]] = getattr(self, "_" + node.op_type.lower())(
                 node, _attributes(node)
             )
-        return {name: self._whole(name) for name in self._graph.outputs}
+        return {name: self._whole(name) for name in outputs}
 
     # Values.
 
@@ -96,12 +101,22 @@ class Reference:
         assert value.dtype == np.int64
         return value
 
-    def _rounded(self, value: Sum) -> Whole:
-        numbers, q = self._numbers, self._divisor(value)
+    def _rounded(self, value: Sum, resolution: float = 0.0, *, signed: bool = True) -> Whole:
+        numbers = self._numbers
+        resolution = resolution or 2.0**numbers.scale
+        coarser = resolution / 2.0**numbers.scale
+        value = replace(
+            value,
+            terms=tuple(
+                replace(t, weights=t.weights * coarser, fineness=t.fineness / coarser)
+                for t in value.terms
+            ),
+        )
+        q = self._divisor(value)
         total = sum(term.sums(np.rint(term.weights * q).astype(np.int64)) for term in value.terms)
-        offset = 0 if value.relu else numbers.offset
+        offset = 0 if value.relu or not signed else numbers.offset
         # The circuit holds one constant an element, as float32.
-        constant = np.rint(value.bias * (q * 2.0**numbers.scale) + (q // 2 + q * offset))
+        constant = np.rint(value.bias * (q * resolution) + (q // 2 + q * offset))
         found = (total + constant.astype(np.float32).astype(np.int64)) // q
         if value.window is not None:
             found = _largest(found, *value.window)
@@ -116,20 +131,29 @@ class Reference:
         return Sum(terms=(term,), bias=np.zeros(whole.shape), order="last")
 
     def _divisor(self, value: Sum) -> int:
-        """What the sums are divided by: their weights are rounded to multiples of its inverse.
+        """What the sums are divided by; their weights are whole multiples of its inverse.
 
-        Where all weights are one number u (averages, sums, multiples), u is whole: then it is the
-        largest d below q with d u whole, if there is one above q / 2.
+        The table's size, or for one weight alone the next smaller number that makes it whole.
         """
         q = self._numbers.divisor
-        weights = np.abs(np.concatenate([term.weights.ravel() for term in value.terms]))
-        weights = weights[weights > 0]
-        if weights.size == 0 or np.ptp(weights) > 1e-9 * weights[0]:
-            return q
-        times = int(q * weights[0] * (1 + 1e-9))
-        found = times / weights[0]
-        whole = abs(found - round(found)) < 1e-9 * found
-        return round(found) if whole and q // 2 <= found else q
+        sizes = np.abs(np.concatenate([term.weights.ravel() for term in value.terms]))
+        sizes = sizes[sizes > 0]
+        if not sizes.size or sizes.max() - sizes.min() > 1e-9 * sizes[0]:
+            return self._coarse(value)
+        exact = math.floor(q * sizes[0] * (1 + 1e-9)) / sizes[0]
+        near = round(exact)
+        fits = 2 * exact > self._numbers.digit_bound and abs(exact - near) < 1e-9 * exact
+        return near if fits else self._coarse(value)
+
+    def _coarse(self, value: Sum) -> int:
+        """q, with as many more bits as the finest numbers have, in as few digits as hold them."""
+        excess = math.log2(max(term.fineness for term in value.terms))
+        if excess <= 2:
+            return self._numbers.divisor
+        digits = 2
+        while math.ceil(excess / (digits - 1)) >= self._numbers.logrows:
+            digits += 1
+        return self._numbers.divisor << (math.ceil(excess / (digits - 1)) * (digits - 1))
 
     def _plain(self, name: str) -> Sum:
         value = self._values[name]

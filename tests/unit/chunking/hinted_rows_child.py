@@ -13,7 +13,11 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
+
+TABLES = ("HARDSWISH", "EXP", "ERF")
+"""Operators that are lookups, as ezkl's log names them."""
 
 
 class Coordinates(logging.Handler):
@@ -39,10 +43,10 @@ class Coordinates(logging.Handler):
     def last(self) -> int:
         return self.laid[-1][1]
 
-    def cells_of(self, operator: str) -> int:
-        """Cells laid out for all nodes of an operator."""
+    def cells_of(self, operators: Collection[str]) -> int:
+        """Cells laid out for all nodes of some operators."""
         pairs = itertools.pairwise(self.laid)
-        return sum(end - start for (name, start), (_, end) in pairs if name == operator)
+        return sum(end - start for (name, start), (_, end) in pairs if name in operators)
 
 
 def main() -> None:
@@ -61,7 +65,7 @@ def main() -> None:
         ezkl.compile_circuit(model, compiled, str(roomy))
         if not ezkl.mock(witness, compiled):
             raise RuntimeError(f"{model}: its constraints do not hold")
-        cells, looked_up = coordinates.last, coordinates.cells_of("HARDSWISH")
+        cells, looked_up = coordinates.last, coordinates.cells_of(TABLES)
         ezkl.compile_circuit(model, compiled, settings)
         try:
             held = bool(ezkl.mock(witness, compiled))

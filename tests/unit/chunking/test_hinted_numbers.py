@@ -9,6 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from zkml_ray.chunking.hinted.forms import Form, Local, NotHintedError
+from zkml_ray.chunking.hinted.grid import Wire
 from zkml_ray.chunking.hinted.layout import Layout
 from zkml_ray.chunking.hinted.numbers import (
     MAX_OVERLAP_BITS,
@@ -19,6 +21,7 @@ from zkml_ray.chunking.hinted.numbers import (
     stride_bits,
 )
 from zkml_ray.chunking.hinted.recipe import _split
+from zkml_ray.chunking.hinted.rounding import Quantised
 from zkml_ray.errors import ChunkingError
 
 ARITHMETICS = st.builds(
@@ -46,6 +49,31 @@ def test_honest_digits_lie_in_the_table_and_the_table_in_the_rows(
     assert numbers.divisor + TABLE_RESERVE == 1 << numbers.logrows
     assert numbers.divisor <= numbers.digit_bound < 1 << numbers.logrows
     assert numbers.digits == (2 if numbers.overlap_bits else 1)
+
+
+@given(ARITHMETICS, st.data())
+def test_remainder_admits_the_quotient_below_at_most(
+    chosen: tuple[int, int, int], data: st.DataObject
+) -> None:
+    """All honest remainders have digits, and those of no proof reach two divisors."""
+    numbers, draw = arithmetic(chosen), data.draw
+    assume(numbers.logrows >= 9)
+    finer = draw(st.one_of(st.just(1.0), st.floats(0.25, 2.0**30)))
+    unit = draw(st.one_of(st.just(1 / finer), st.floats(1e-3, 2).map(lambda v: v / finer)))
+    weights = np.array([[unit, unit, draw(st.sampled_from([unit, -unit, unit / 3]))]])
+    wire = Wire(name="w", size=3, low=0, high=7, resolution=finer * 2.0**numbers.scale)
+    index = np.arange(3, dtype=np.int64).reshape(1, 1, 3)
+    local = Local(wire=wire, index=index, weights=weights)
+    form = Form(groups=1, channels=1, local=(local,), bias=np.zeros((1, 1)))
+    try:
+        quantised = Quantised(form, numbers, resolution=2.0**numbers.scale, offset=0)
+    except NotHintedError:
+        assume(False)
+    divisor = quantised.divisor
+    assert divisor.remainder_bound(numbers) < 2 * divisor.value
+    # The highest digit is what the lower ones leave of d - 1.
+    assert (divisor.value - 1) >> (divisor.step * (divisor.digits - 1)) < numbers.divisor
+    assert divisor.digits == 1 or 1 << divisor.step <= numbers.divisor
 
 
 @given(ARITHMETICS)

@@ -473,7 +473,7 @@ def test_every_operator_with_a_hinted_form_has_a_case() -> None:
 
 
 OF_OTHER_TESTS = ("Erf", "LayerNormalization", "Softmax")
-"""Tables of functions have no bits to compare: tests/integration/test_operator_meaning.py."""
+"""`test_hinted_functions`."""
 
 
 @pytest.mark.parametrize("salted", [True, False])

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
+from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
 from tests.unit.chunking.test_hinted_operators import (
     CASES,
     Case,
@@ -30,7 +31,7 @@ from tests.unit.chunking.test_hinted_operators import (
 )
 from zkml_ray import backend
 from zkml_ray.chunking.hinted.blinding import Spread
-from zkml_ray.chunking.hinted.extract import cells_at, hinted_size
+from zkml_ray.chunking.hinted.extract import hinted_size
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 
 COLUMNS = (1, 3, 6)
@@ -93,6 +94,9 @@ WIDE = {
         constants=[dense(1, 40), dense(40, 1, to="v")],
     ),
     "block with a shortcut": CASES["block with a shortcut"],
+    "attention": FUNCTIONS["attention"],
+    "GELU": FUNCTIONS["GELU, Div, x (1 + erf) half"],
+    "layer norm": FUNCTIONS["layer norm between layers"],
 }
 
 
@@ -151,7 +155,7 @@ def test_planned_rows_hold_every_circuit(laid: dict[str, Laid]) -> None:
 def test_planned_rows_are_few_more_than_are_laid_out(laid: dict[str, Laid]) -> None:
     for name, found in laid.items():
         spare = (backend.SPARE_ROWS + 1) * found.chunk.columns
-        assert found.planned_cells <= 1.1 * found.cells + spare, name
+        assert found.planned_cells <= 1.08 * found.cells + spare, name
 
 
 def test_circuits_fill_several_blocks_so_that_a_lack_would_show(laid: dict[str, Laid]) -> None:
@@ -168,8 +172,8 @@ def test_counted_cells_that_cuts_are_chosen_by_are_near_those_laid_out(
         circuit = hinted_size(
             chunk.graph, list(chunk.graph.nodes), chunk.incoming, chunk.outgoing, chunk.numbers
         )
-        counted = cells_at(circuit, chunk.columns)
-        assert abs(counted - found.cells) <= 0.1 * found.cells, name
+        counted = circuit.cells_at(chunk.columns)
+        assert abs(counted - found.cells) <= 0.05 * found.cells + 3 * chunk.columns, name
 
 
 def test_every_hint_and_every_derived_digit_is_looked_up(laid: dict[str, Laid]) -> None:
@@ -179,11 +183,11 @@ def test_every_hint_and_every_derived_digit_is_looked_up(laid: dict[str, Laid]) 
         arguments = chunk.graph, list(chunk.graph.nodes), chunk.incoming, chunk.outgoing
         # What is derived does not depend on the columns; blinders among it, hints too, do.
         circuit = hinted_size(*arguments, chunk.numbers)
-        (derived,) = circuit.mixed
         spread = {"logrows": chunk.numbers.logrows, "columns": chunk.columns}
-        mixed = Spread.of(derived, **spread).length
-        hints = circuit.hint_count - len(circuit.blinders[0]) + (mixed - derived)
-        expected = Spread.of(hints, **spread).length + mixed
+        mixed = [Spread.of(count, **spread).length for count in circuit.mixed]
+        before = sum(len(run) for run in circuit.blinders)
+        hints = circuit.hint_count - before + sum(mixed) - sum(circuit.mixed)
+        expected = Spread.of(hints, **spread).length + sum(mixed)
         # Where a block of columns ends, a cell may be assigned twice.
         blocks = found.cells // ((1 << chunk.numbers.logrows) * chunk.columns) + 1
         assert expected <= found.looked_up <= expected + blocks * chunk.columns, name

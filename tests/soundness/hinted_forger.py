@@ -1,0 +1,159 @@
+"""Hinted circuits whose prover fits every later hint to the ones that he makes wrong.
+
+A forger runs the recipe, changes what a step gives, and goes on with it: so nothing but the check
+under attack can tell. What a circuit computes from its input he cannot choose.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ezkl
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
+from zkml_ray import backend
+from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.recipe import FINE_OVERLAP, _entry, _Solver, filled
+from zkml_ray.commitments.field import MODULUS, decode, encode
+
+Ints = NDArray[np.int64]
+
+COLUMNS = 2
+
+
+class Forger(_Solver):
+    """The recipe's solver, one step after the other.
+
+    Attributes:
+        hints: The hints so far, a list of vectors.
+        start: Where the last step's hints begin in it.
+    """
+
+    start = 0
+
+    def take(self, step: Mapping[str, Any], incoming: Mapping[str, Ints]) -> None:
+        """Do one step."""
+        self.start = len(self.hints)
+        if step["do"] == "receive":
+            self.receive(step, np.asarray(incoming[step["boundary"]], dtype=np.int64).ravel())
+        else:
+            getattr(self, step["do"])(step)
+
+    def _fine(self, values: Sequence[int], name: str) -> Ints:
+        """The nearest that two digits can hold."""
+        most = (self._numbers.divisor - 1) * (1 + (1 << FINE_OVERLAP))
+        return super()._fine([min(max(v, 0), most) for v in values], name)
+
+    def raise_hint(self, which: int, place: int, amount: int) -> None:
+        """Add to an element of the last step's hints (`which` of its vectors)."""
+        changed = self.hints[self.start + which].astype(object)
+        changed[place] += amount
+        self.hints[self.start + which] = changed
+
+    def raise_wire(self, name: str, place: int, amount: int) -> None:
+        """Have later steps compute with another value."""
+        wire = self._wires[name].copy()
+        wire[place] += amount
+        self._wires[name] = wire
+
+
+Change = Callable[[Forger, Mapping[str, Any]], None]
+"""Changes a step's hints and wires after it was done."""
+
+Rewrite = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Has another step done in a step's place."""
+
+
+def nothing(forger: Forger, step: Mapping[str, Any]) -> None:
+    """Stay honest."""
+
+
+def itself(step: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Stay honest."""
+    return step
+
+
+class Target:
+    """A model as one hinted circuit.
+
+    Attributes:
+        chunk: The circuit.
+        whole: Its honest inputs.
+        stride: log2 of the weight between two packed equations; of all, if they are several.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        proto: onnx.ModelProto,
+        numbers: Arithmetic,
+        arrays: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        self.chunk: HintedChunk = hinted_chunk(proto, numbers, columns=COLUMNS)
+        self.whole = self.chunk.quantised(arrays)
+        self._model = onnx.ModelProto.FromString(self.chunk.data)
+        constants = [numpy_helper.to_array(t) for t in self._model.graph.initializer]
+        powers = (a for a in constants if a.ndim == 1 and len(a) > 1 and a[0] == 1)
+        self.stride = {int(np.log2(a[1])) for a in powers if a[1] > 1 << numbers.logrows}
+        self._folder = folder
+        self._path = saved(self.chunk, folder)
+        self._strict = folder / "circuit.ezkl"
+        arguments = self.chunk.arguments()
+        settings = folder / "settings.json"
+        settings.write_bytes(backend.derive_settings(self._path, arguments).data)
+        backend.compile_circuit(self._path, settings, self._strict)
+        # The same operators, whose forward pass admits inputs that the decomposition does not.
+        args = backend.run_args(arguments)
+        args.decomp_base, args.decomp_legs = 1 << 14, 9
+        settings.write_bytes(backend.settings_for(self._path, args).data)
+        self._loose = folder / "loose.ezkl"
+        backend.compile_circuit(self._path, settings, self._loose)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The recipe's steps."""
+        found: list[dict[str, Any]] = json.loads(_entry(self._model))["steps"]
+        return found
+
+    def vector(self, change: Change = nothing, rewrite: Rewrite = itself) -> list[int]:
+        """The circuit's input, with hints that follow from what was changed."""
+        constants = {t.name: t for t in self._model.graph.initializer}
+
+        def array(name: str) -> Ints:
+            found: Ints = numpy_helper.to_array(constants[name]).astype(np.int64)
+            return found
+
+        forger = Forger(self.chunk.numbers, array, "chunk-000")
+        for step in self.steps():
+            done = rewrite(step)
+            forger.take(done, self.whole)
+            change(forger, done)
+        chunk = self.chunk
+        given = [v for t in chunk.incoming for v in self.whole[t.info.name].ravel().tolist()]
+        for tensor in (*chunk.incoming, *chunk.outgoing):
+            given += chunk.salts(tensor)
+        return filled(self._model, np.concatenate(forger.hints), given)
+
+    def accepts(self, vector: list[int]) -> bool:
+        """Whether all constraints hold for an input, whatever it makes of the outputs."""
+        data, witness = self._folder / "input.json", self._folder / "witness.json"
+        data.write_text(json.dumps({"input_data": [[encode(int(v) % MODULUS) for v in vector]]}))
+        ezkl.gen_witness(str(data), str(self._loose), str(witness))
+        try:
+            return bool(ezkl.mock(str(witness), str(self._strict)))
+        except RuntimeError as error:
+            first, *reasons = str(error).splitlines()
+            assert first.endswith("verification failed:")
+            assert all("not satisfied" in reason for reason in reasons if reason), reasons
+            return False
+
+    def outputs(self) -> list[int]:
+        """The leaves that the last input was made into."""
+        witness = json.loads((self._folder / "witness.json").read_text())
+        return [decode(v) for tensor in witness["outputs"] for v in tensor]
