@@ -17,10 +17,12 @@ checks of inputs on, Freivalds' argument off (docs/adr/0013).
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -59,6 +61,22 @@ _RANGE_PROBLEM = re.compile(
 )
 
 _log = logging.getLogger(__name__)
+
+
+def _own_tables() -> None:
+    """Let ezkl keep lookup tables in a folder of this process.
+
+    ezkl caches every table that it makes below `EZKL_REPO_PATH` (by default the user's home), by
+    name, and believes what it finds there: whoever can write to that folder would decide what a
+    rebuilt verifying key admits, and processes that make the same table at once read each other's
+    unfinished files.
+    """
+    folder = tempfile.mkdtemp(prefix="zkml-ray-tables-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["EZKL_REPO_PATH"] = folder
+
+
+_own_tables()
 
 
 class _Reasons(logging.Handler):

@@ -10,8 +10,9 @@ Three kinds of checks, from cheap to dear:
   own model. The plan's author is not believed in anything: of his arguments only those above are
   used, and every digest is recomputed.
 
-Not here, because no argument of a plan can change it: `backend.run_args` fixes private inputs,
-hashed outputs, weights in the key, and range checks on.
+Not here, because no argument of a plan can change it: `backend.run_args` fixes inputs that are
+private (or, in hinted circuits, committed to), hashed outputs, weights in the key, and range checks
+on.
 """
 
 from __future__ import annotations

@@ -46,7 +46,13 @@ def error_function(lowering: Lowering, node: onnx.NodeProto) -> ErrorFunction:
     """Erf of a tensor, to be multiplied by a multiple of that tensor."""
     numbers, circuit = lowering.numbers, lowering.circuit
     pending = lowering.linear(node.input[0])
-    rounding = Rounding(resolution=lowering.resolution, offset=0, result_digits=1, below_digits=1)
+    rounding = Rounding(
+        resolution=lowering.resolution,
+        offset=0,
+        result_digits=1,
+        below_digits=1,
+        keeps_below=True,
+    )
     split = replace(pending, relu=True)
     settled = lowering.settle(split, rounding, node.input[0])
     positive, size = settled.wire.name, settled.wire.size

@@ -45,7 +45,8 @@ class Arithmetic:
     range_bits: int
 
     def __post_init__(self) -> None:
-        if self.overlap_bits > MAX_OVERLAP_BITS:
+        # The second digit's weight may not exceed the first digit's range, or values are left out.
+        if self.overlap_bits > MAX_OVERLAP_BITS or 1 << self.overlap_bits > self.divisor:
             raise ChunkingError(
                 f"scale {self.scale} with values up to 2^{self.range_bits} needs more than "
                 f"2^{self.logrows} rows"

@@ -193,7 +193,8 @@ class _Solver:
         if step["below_digits"]:
             below = (best[None] - quotient)[every]
             self.hints += self._digits(below, step["name"], step["below_digits"])
-            self._wires[step["below"]] = below
+            if step["below"]:
+                self._wires[step["below"]] = below
         self.hints += moves
         for place in range(places):
             digit = remainder >> (width * place)

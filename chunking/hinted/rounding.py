@@ -142,7 +142,8 @@ def _unit_divisor(
     if weight < 1:
         return None
     value = weight / unit
-    fits = numbers.divisor // 2 <= value <= numbers.divisor * (1 + EXACT)
+    # More than half a table: a remainder beyond it is of the next quotient, none of the one after.
+    fits = numbers.digit_bound < 2 * value <= 2 * numbers.divisor * (1 + EXACT)
     return round(value) if fits and abs(value - round(value)) < EXACT * value else None
 
 

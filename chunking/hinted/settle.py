@@ -47,6 +47,7 @@ class Rounding:
         offset: Added to results to make them digits; 0 where they cannot be negative.
         result_digits: Digits of a result.
         below_digits: Digits of a distance below the result; 0 where there is none.
+        keeps_below: Whether something reads the distances; they have one digit then.
         row_top: Where the largest result of a row is moved to; None: rows are not moved.
     """
 
@@ -54,6 +55,7 @@ class Rounding:
     offset: int
     result_digits: int
     below_digits: int
+    keeps_below: bool = False
     row_top: int | None = None
 
 
@@ -64,7 +66,7 @@ class Settled:
     Attributes:
         wire: The results.
         index: Of the pending tensor's shape: where its elements are in the wire.
-        below: The distances below the results, in the wire's order; "" where there are none.
+        below: The distances below the results, in the wire's order; "" unless they are kept.
     """
 
     wire: Wire
@@ -103,7 +105,8 @@ def settle(
     if groups is None:
         groups = np.arange(form.groups, dtype=np.int64)[:, None]
     moved = rounding.row_top is not None
-    offset = numbers.offset if moved else rounding.offset
+    # Every row lies above the top, so that moving it down is enough.
+    offset = numbers.offset + rounding.row_top if rounding.row_top is not None else rounding.offset
     quantised = Quantised(form, numbers, resolution=rounding.resolution, offset=offset)
     divisor = quantised.divisor
     reach = quantised.magnitude + divisor.remainder_bound(numbers)
@@ -119,7 +122,7 @@ def settle(
     if rounding.below_digits:
         checks.hold_products(with_result=pending.relu or moved)
     wire = checks.result()
-    below = checks.distances_below() if rounding.below_digits else ""
+    below = checks.distances_below() if rounding.keeps_below else ""
     step = {
         "do": "settle",
         "name": name,
@@ -234,8 +237,6 @@ class _Checks:
 
     def distances_below(self) -> str:
         """The distances of a form without windows, in the results' order."""
-        if self._layout.shape[0] > 1:
-            return "windows"
         return self._whole([digits[0][self._layout.valid] for digits in self._distances])
 
     def _whole(self, digits: Sequence[Ints]) -> str:

@@ -271,7 +271,7 @@ class HintedChunk:
             every = np.broadcast_to(valid, (t, a, b, p)).copy()
             groups: list[Ints] = []
             for place in [valid] * self.numbers.digits + (
-                [every] * self.numbers.digits if step["below"] else []
+                [every] * self.numbers.digits if step["below_digits"] else []
             ):
                 index, start = _numbered(place, start)
                 groups.append(index)

@@ -10,11 +10,16 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
+from zkml_ray import backend
+from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.commitments.field import MODULUS, decode
 from zkml_ray.commitments.leaves import hash_leaves, pack_leaves
+from zkml_ray.schema.plan import CircuitArguments
 
 from .hinted import HintedChunk, Ints, conv_model, dense_model
 
@@ -252,6 +257,41 @@ def test_salts_of_any_size_leave_the_values_bound(dense: HintedChunk) -> None:
     values = pack_leaves(dense.values, [0] * count, layout)[0][:-1]
     last = sum(salt * stride**i for i, salt in enumerate(salts[:count])) % MODULUS
     assert decode(proof.instances[0]) == hash_leaves([[*values, last]])[0]
+
+
+@pytest.mark.parametrize(
+    ("bits", "count"), [(21, 12), (36, 7), (50, 5), (63, 4), (84, 3), (126, 2)]
+)
+def test_powers_are_powers(bits: int, count: int, tmp_path: Path) -> None:
+    """Beyond float32 and 128-bit integers, which an honest proof would not notice."""
+    circuit = Circuit(logrows=10, columns=1)
+    result = circuit.node("Mul", [circuit.powers(bits, count), circuit.whole([1])])
+    hints = helper.make_node("Concat", [circuit.whole([0]), "x"], ["zkml_ray/hints"], axis=0)
+    graph = helper.make_graph(
+        [hints, *circuit.nodes],
+        "powers",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info(result, TensorProto.FLOAT, [count])],
+        circuit.initializers,
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "powers.onnx")
+    arguments = CircuitArguments(
+        input_scale=4,
+        param_scale=4,
+        decomp_base=128,
+        decomp_legs=2,
+        num_inner_cols=2,
+        logrows=LOGROWS,
+        lookup_range=(0, 100),
+        kind="hinted",
+    )
+    args = backend.run_args(arguments)
+    settings, compiled = tmp_path / "settings", tmp_path / "circuit"
+    settings.write_bytes(backend.settings_for(tmp_path / "powers.onnx", args).data)
+    backend.compile_circuit(tmp_path / "powers.onnx", settings, compiled)
+    witness = backend.generate_witness("powers", [[5, 6]], compiled, tmp_path / "witness")
+    assert witness.outputs == [[pow(2, bits * i, MODULUS) for i in range(count)]]
 
 
 def test_swapped_leaves_are_refused(dense: HintedChunk) -> None:

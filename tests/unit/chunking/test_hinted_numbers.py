@@ -31,7 +31,10 @@ ARITHMETICS = st.builds(
 
 def arithmetic(chosen: tuple[int, int, int]) -> Arithmetic:
     scale, logrows, range_bits = chosen
-    assume(scale + range_bits + 1 - logrows <= MAX_OVERLAP_BITS)
+    overlap_bits = scale + range_bits + 1 - logrows
+    assume(overlap_bits <= MAX_OVERLAP_BITS)
+    # The second digit's weight within the first digit's range.
+    assume(overlap_bits <= 0 or 1 << overlap_bits <= (1 << logrows) - TABLE_RESERVE)
     return Arithmetic(scale=scale, logrows=logrows, range_bits=range_bits)
 
 
