@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from pydantic import ValidationError
+
 from zkml_ray import backend
 from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.graph import ModelGraph
@@ -99,19 +101,30 @@ class PlanOptions:
                 raise ConfigError(f"there is no pass {name}; passes: {', '.join(PASSES)}")
 
     def choices(self) -> PlanChoices:
-        """The document form."""
-        return PlanChoices(
-            scale=self.scale,
-            layers_per_chunk=self.layers_per_chunk,
-            workers=self.workers,
-            memory_bytes=self.memory_bytes,
-            dimensions=tuple(sorted(self.dimensions.items())),
-            salted=self.salted,
-            max_leaf_slots=self.max_leaf_slots,
-            passes=self.passes,
-            circuits=self.circuits,
-            range_bits=self.range_bits,
-        )
+        """The document form.
+
+        Raises:
+            ConfigError: A value has no document form.
+        """
+        try:
+            return PlanChoices(
+                scale=self.scale,
+                layers_per_chunk=self.layers_per_chunk,
+                workers=self.workers,
+                memory_bytes=self.memory_bytes,
+                dimensions=tuple(sorted(self.dimensions.items())),
+                salted=self.salted,
+                max_leaf_slots=self.max_leaf_slots,
+                passes=self.passes,
+                circuits=self.circuits,
+                range_bits=self.range_bits,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(
+                f"plan options: {' '.join(map(str, first['loc']))}: {first['msg']}, not "
+                f"{str(first['input'])[:100]}"
+            ) from None
 
     @classmethod
     def of(cls, choices: PlanChoices) -> PlanOptions:
