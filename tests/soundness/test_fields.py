@@ -476,9 +476,9 @@ def test_settings_that_would_weaken_a_circuit_are_refused_by_the_model(
     ],
 )
 def test_settings_that_would_weaken_a_hinted_circuit_are_refused_by_the_model(
-    hinted_attacker: Attacker, mlp_model: LoadedModel, weaker: Json
+    attacker: Attacker, mlp_model: LoadedModel, weaker: Json
 ) -> None:
-    attacker, name = hinted_attacker, names.settings("chunk-000")
+    name = names.settings("chunk-000")
     attacker.reset()
     settings, honest = attacker.document(name), attacker.document(name)
     settings["run_args"] |= weaker.get("run_args", {})

@@ -247,7 +247,8 @@ class HintedPlanner:
         for logrows in range(least, least + MORE_ROWS):
             if hash_rows + BLINDING_ROWS > 1 << logrows or logrows < MIN_LOGROWS:
                 continue
-            if self._scale + self._range_bits + 1 - logrows > MAX_OVERLAP_BITS:
+            overlap_bits = self._scale + self._range_bits + 1 - logrows
+            if overlap_bits > min(MAX_OVERLAP_BITS, logrows - 1):
                 continue  # two digits do not reach so far
             # ezkl's forward pass decomposes every input, digits of the whole table among them.
             if (1 << logrows) - 1 > self._packing.element_bound:

@@ -113,6 +113,9 @@ def test_range_that_two_digits_do_not_reach_is_refused_with_the_rows() -> None:
     assert Arithmetic(scale=8, logrows=11, range_bits=10).overlap_bits == MAX_OVERLAP_BITS
     with pytest.raises(ChunkingError, match=r"scale 8 .* 2\^11 needs more than 2\^11 rows"):
         Arithmetic(scale=8, logrows=11, range_bits=11)
+    # 224 honest digits: no two of them make 224, were the second to weigh 256.
+    with pytest.raises(ChunkingError, match=r"needs more than 2\^8 rows"):
+        Arithmetic(scale=3, logrows=8, range_bits=12)
 
 
 @given(st.integers(1, 1 << 60))
