@@ -76,7 +76,6 @@ MODELS = {
             path=_HERE / "lenet5.onnx",
             inputs=lambda: upscale(digits_test_split()[0]),
             labels=lambda: digits_test_split()[1],
-            scale=12,
         ),
         BenchmarkModel(
             name="resnet_block",
