@@ -44,8 +44,8 @@ class BenchmarkModel:
         inputs: Gives its inputs, shape [N, ...]; one of them has the shape of the model's input
             less the batch dimension.
         labels: Gives their labels, shape [N]; None for models that classify nothing.
-        scale: Of our plans: the smallest at which neither the mean nor the largest error over all
-            inputs is above that of stock ezkl's own calibration (`benchmarks/accuracy.py`).
+        scale: Of our plans: the smallest at which the mean error over all inputs is no larger than
+            stock ezkl's (benchmarks/accuracy.py).
     """
 
     name: str

@@ -86,8 +86,8 @@ def test_candidates_that_do_not_fit_the_memory_come_last_the_smallest_first():
 
 def test_options_of_the_command_line_come_over_the_model_s_scale_and_that_over_the_default():
     assert merged_options("{}") == OPTIONS
-    assert merged_options("{}", MODELS["lenet5"])["scale"] == 12
-    found = merged_options('{"scale": 9, "workers": 3}', MODELS["lenet5"])
+    assert merged_options("{}", MODELS["encoder_block"])["scale"] == 12
+    found = merged_options('{"scale": 9, "workers": 3}', MODELS["encoder_block"])
     assert found == {**OPTIONS, "scale": 9, "workers": 3}
 
 
