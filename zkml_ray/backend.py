@@ -48,9 +48,6 @@ SPARE_ROWS: Final[int] = 16
 SPARE_SHARE: Final[int] = 50
 """A hinted circuit gets so many more rows than were counted, and one in so many."""
 
-_HINTED_LOOKUPS: Final = (["HardSwish"], ["Erf"], ["Exp"])
-"""One table: the identity on whole numbers from 0 on, or a function of the same digits."""
-
 _NOT_HINTED: Final = ("num_dynamic_lookups", "num_shuffles")
 
 BLINDING_ROWS: Final[int] = 8
@@ -226,8 +223,15 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
     from zkml_ray.chunking.hinted.recipe import cell_count
 
     counted = json.loads(settings_for(onnx_path, run_args(arguments)).data)
-    tables = [next(iter(table)) for table in counted["required_lookups"]]
-    if tables not in _HINTED_LOOKUPS or any(counted[name] for name in _NOT_HINTED):
+    tables = [
+        (name, table["scale"])
+        for each in counted["required_lookups"]
+        for name, table in each.items()
+    ]
+    # A function works on numbers of the circuit's scale; the identity is one at scale 0 alone.
+    denominator = 1 << arguments.input_scale
+    known = ([("HardSwish", 1)], [("Erf", denominator)], [("Exp", denominator)])
+    if tables not in known or any(counted[name] for name in _NOT_HINTED):
         raise BackendError(
             f"{onnx_path.stem}: a hinted circuit has one table and no shuffles, but ezkl makes "
             f"{counted['required_lookups']} of it",

@@ -8,7 +8,8 @@ representations, which is harmless: the circuit uses the value.
 
 Weights are whole numbers at scale q, not a power of two but the largest divisor whose remainders
 fill the table: the remainder of a division is then one digit, checked exactly but for the few
-values in [q, T), for which the neighbouring quotient passes as well.
+values in [q, T), for which the quotient below passes as well. Other divisors (`rounding.Divisor`)
+leave more such values, and never more than that one quotient.
 """
 
 from __future__ import annotations
