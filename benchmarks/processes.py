@@ -33,7 +33,6 @@ LEAST_AVAILABLE_BYTES: Final = 400 << 20
 """A machine with less memory left starts killing, and may choose others' processes."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +42,20 @@ class Sample:
     Attributes:
         at_s: Monotonic clock.
         cpu_s: CPU seconds of all processes seen so far, ended ones included.
-        largest_bytes: Largest peak resident set of one living process.
-        total_bytes: Sum of the resident sets of the living processes (shared pages count often).
+        user_s: Those of them outside the kernel, which are the same whether memory is swapped or
+            not.
+        largest_bytes: Largest memory of one living process: its peak resident set, or what it
+            holds now in memory and swap together.
+        total_bytes: Sum over the living processes, swap included (shared pages count often).
+        swapped_bytes: What of it is swapped out.
     """
 
     at_s: float
     cpu_s: float
+    user_s: float
     largest_bytes: int
     total_bytes: int
+    swapped_bytes: int
 
 
 class ProcessTree:
@@ -59,7 +64,7 @@ class ProcessTree:
     def __init__(self, root: int) -> None:
         self._root = root
         self._known: dict[int, int] = {}
-        self._cpu_s: dict[tuple[int, int], float] = {}
+        self._spent: dict[tuple[int, int], _Stat] = {}
 
     def discover(self) -> None:
         """Look for new descendants."""
@@ -78,20 +83,24 @@ class ProcessTree:
 
     def sample(self) -> Sample:
         """Read every known process."""
-        largest = total = 0
+        largest = total = swapped = 0
         for pid, started in list(self._known.items()):
             stat = _stat(pid)
             if stat is None or stat.started != started:  # ended; its id may be another's by now
                 del self._known[pid]
                 continue
-            self._cpu_s[pid, started] = stat.cpu_s
-            total += stat.rss_bytes
-            largest = max(largest, peak_bytes(pid))
+            self._spent[pid, started] = stat
+            memory = memory_of(pid)
+            total += memory.resident + memory.swapped
+            swapped += memory.swapped
+            largest = max(largest, memory.peak, memory.resident + memory.swapped)
         return Sample(
             at_s=time.monotonic(),
-            cpu_s=sum(self._cpu_s.values()),
+            cpu_s=sum(stat.cpu_s for stat in self._spent.values()),
+            user_s=sum(stat.user_s for stat in self._spent.values()),
             largest_bytes=largest,
             total_bytes=total,
+            swapped_bytes=swapped,
         )
 
     def kill(self) -> None:
@@ -108,7 +117,7 @@ class _Stat:
     parent: int
     started: int
     cpu_s: float
-    rss_bytes: int
+    user_s: float
 
 
 def _stat(pid: int) -> _Stat | None:
@@ -121,27 +130,46 @@ def _stat(pid: int) -> _Stat | None:
         parent=int(fields[1]),
         started=int(fields[19]),
         cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
-        rss_bytes=int(fields[21]) * _PAGE_BYTES,
+        user_s=int(fields[11]) / _TICKS,
     )
 
 
-def peak_bytes(pid: int | str = "self") -> int:
-    """Largest resident set of a process since its start or its last reset; 0 if it is gone."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """A process's memory, in bytes.
+
+    Attributes:
+        peak: Largest resident set since its start or its last reset.
+        resident: Resident set.
+        swapped: Swapped out.
+    """
+
+    peak: int = 0
+    resident: int = 0
+    swapped: int = 0
+
+
+def memory_of(pid: int | str = "self") -> Memory:
+    """What the kernel says of a process; zeros if it is gone."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+        found = _sizes(Path(f"/proc/{pid}/status"))
     except OSError:
-        pass
-    return 0
+        return Memory()
+    return Memory(
+        peak=found.get("VmHWM", 0), resident=found.get("VmRSS", 0), swapped=found.get("VmSwap", 0)
+    )
 
 
 def available_bytes() -> int:
-    """Memory that the machine can still give without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo has no MemAvailable")
+    """Memory that the machine can still give, free swap included."""
+    found = _sizes(Path("/proc/meminfo"))
+    return found["MemAvailable"] + found["SwapFree"]
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """The lines of a file of /proc that give kilobytes, in bytes."""
+    lines = (line.split() for line in path.read_text().splitlines() if line.endswith(" kB"))
+    return {name.rstrip(":"): int(size) * 1024 for name, size, _ in lines}
 
 
 def reset_peak() -> None:
@@ -176,21 +204,23 @@ class PhaseLog:
     def phase(self, name: str) -> Iterator[None]:
         """Measure a block; a name used again adds to what it has."""
         reset_peak()
-        started, cpu_s = time.monotonic(), _own_cpu_s()
+        started, spent = time.monotonic(), _own_cpu_s()
         with _begun(self.path).open("a") as marks:
             marks.write(f"{started}\n")
         yield
         made = {
             "start_s": started,
             "end_s": time.monotonic(),
-            "cpu_s": _own_cpu_s() - cpu_s,
-            "peak_bytes": peak_bytes(),
+            "cpu_s": sum(_own_cpu_s()) - sum(spent),
+            "user_s": _own_cpu_s()[0] - spent[0],
+            "peak_bytes": memory_of().peak,
         }
         before = self.phases.get(name)
         made["wall_s"] = made["end_s"] - started
         if before is not None:
             made["wall_s"] += before["wall_s"]
             made["cpu_s"] += before["cpu_s"]
+            made["user_s"] += before["user_s"]
             made["peak_bytes"] = max(made["peak_bytes"], before["peak_bytes"])
             made["start_s"] = before["start_s"]
         self.phases[name] = made
@@ -205,9 +235,10 @@ def _begun(report: Path) -> Path:
     return report.with_suffix(".begun")
 
 
-def _own_cpu_s() -> float:
+def _own_cpu_s() -> tuple[float, float]:
+    """User and system seconds of this process and of its children that ended."""
     spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+    return spent.user + spent.children_user, spent.system + spent.children_system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,10 +251,12 @@ class Outcome:
         begun_s: From the start of its first phase to the last look at it; 0 if it began none.
         wall_s: From start to end, interpreter start included.
         cpu_s: CPU seconds of the tree.
-        largest_bytes: Largest peak resident set of one process.
-        total_bytes: Largest sum of resident sets.
+        largest_bytes: Largest memory of one process (`Sample`).
+        total_bytes: Largest sum over the processes.
+        swapped_bytes: Largest sum of what was swapped out: more than a little means that the
+            wall time is one of the disk as well.
         facts: What the process reported.
-        phases: Per phase: wall_s, cpu_s, largest_bytes.
+        phases: Per phase: wall_s, cpu_s, user_s, largest_bytes.
     """
 
     failure: str
@@ -233,6 +266,7 @@ class Outcome:
     cpu_s: float
     largest_bytes: int
     total_bytes: int
+    swapped_bytes: int
     facts: dict[str, Any]
     phases: dict[str, dict[str, float]]
 
@@ -252,7 +286,7 @@ def watch(
         command: Program and arguments; it writes a `PhaseLog` to `report`.
         report: Where; it is removed first.
         environment: Added to this process's environment.
-        limit_bytes: Sum of resident sets at which the tree is killed: a benchmark that exhausts a
+        limit_bytes: Sum of memory and swap at which the tree is killed: a benchmark that exhausts a
             machine's memory takes others with it.
         limit_s: Wall seconds after which it is killed.
         quiet: Keep its standard error for a failure's last line; else it is shown.
@@ -310,6 +344,7 @@ def watch(
         cpu_s=max((sample.cpu_s for sample in samples), default=0.0),
         largest_bytes=max((sample.largest_bytes for sample in samples), default=0),
         total_bytes=max((sample.total_bytes for sample in samples), default=0),
+        swapped_bytes=max((sample.swapped_bytes for sample in samples), default=0),
         facts=reported["facts"],
         phases={name: merge(phase, samples) for name, phase in reported["phases"].items()},
     )
@@ -340,8 +375,10 @@ def merge(phase: Mapping[str, float], samples: Sequence[Sample]) -> dict[str, fl
     """
     during = [s for s in samples if phase["start_s"] <= s.at_s <= phase["end_s"] + SAMPLE_S]
     watched_s = during[-1].cpu_s - during[0].cpu_s if during else 0.0
+    watched_user_s = during[-1].user_s - during[0].user_s if during else 0.0
     return {
         "wall_s": phase["wall_s"],
         "cpu_s": max(phase["cpu_s"], watched_s),
+        "user_s": max(phase["user_s"], watched_user_s),
         "largest_bytes": max([int(phase["peak_bytes"]), *(s.largest_bytes for s in during)]),
     }

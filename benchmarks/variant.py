@@ -171,6 +171,7 @@ def run_ours(
                 "end_s": stage.span.ended_s + offset_s,
                 "wall_s": stage.span.seconds,
                 "cpu_s": 0.0,
+                "user_s": 0.0,
                 "peak_bytes": 0,
             }
     same_input = np.concatenate(
