@@ -48,6 +48,7 @@ from benchmarks.versus_summary import (
     ratios,
     stopped,
     summarise,
+    swapped,
     table,
     total_s,
     variant_name,
@@ -210,7 +211,8 @@ class Comparison:
     def _save(self) -> None:
         self._result["machine"] = record.circumstances()
         self._result["summary"] = summarise(self._result["variants"])
-        self._result["stopped"] = stopped(self._result["variants"])
+        variants, cores = self._result["variants"], self._result["machine"]["cores"]
+        self._result["stopped"] = stopped(variants) | swapped(variants, cores)
         self._result["ratios"] = {
             variant: ratios(self._result["summary"], variant, self._result["stopped"])
             for variant in self._result["variants"]

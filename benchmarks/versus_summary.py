@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 DEFAULT, TUNED = "a", "b"
 NAMES = {
@@ -14,8 +14,11 @@ NAMES = {
 }
 
 AT_LEAST = "_at_least"
+SWAP_SHARE: Final = 0.02
+"""A run that had less than this part of its memory swapped out was not slowed by it."""
+
 _BOUNDS = {"total_s": "at_least_s", "peak_bytes": "at_least_bytes"}
-"""Of a stopped variant, what bounds a figure of a complete one from below."""
+"""Of a stopped or swapped variant, what bounds a figure of a complete one from below."""
 
 Variants = Mapping[str, Mapping[str, Any]]
 
@@ -66,6 +69,7 @@ def summarise(variants: Variants) -> dict[str, dict[str, float]]:
             "setup_peak_bytes": float(record["setup"]["largest_bytes"]),
             "total_s": median(total_s(variant, run) for run in runs),
             "total_cpu_s": median(total_s(variant, run, "cpu_s") for run in runs),
+            "swapped_bytes": median(float(run.get("swapped_bytes", 0)) for run in runs),
             **{
                 f"{phase}_{unit}": median(run["phases"][phase][unit] for run in runs)
                 for phase in ("witness", "prove", "verify")
@@ -108,6 +112,29 @@ def stopped(variants: Variants) -> dict[str, dict[str, Any]]:
     return found
 
 
+def swapped(variants: Variants, cores: int) -> dict[str, dict[str, Any]]:
+    """Variants that were proved, but with memory swapped out: their wall time is the disk's too.
+
+    What they would take where everything fits is bounded from below by their CPU time outside the
+    kernel, spread evenly over all cores.
+
+    Args:
+        variants: As for `summarise`.
+        cores: Of the machine.
+
+    Returns:
+        Per variant: `at_least_s`.
+    """
+    found = {}
+    for variant, record in variants.items():
+        runs = [run for run in record["runs"] if not run["failure"]]
+        away = [r for r in runs if r.get("swapped_bytes", 0) > SWAP_SHARE * r["largest_bytes"]]
+        if away:
+            bounds = [total_s(variant, run, "user_s") / cores for run in away]
+            found[variant] = {"limit": "swap", "step": "prove", "at_least_s": median(bounds)}
+    return found
+
+
 def stopped_words(found: Mapping[str, Any]) -> str:
     """A stopped variant's result in words."""
     what = " (its keys)" if found["step"] == "setup" else ""
@@ -126,24 +153,26 @@ def ratios(
     Args:
         summary: From `summarise`.
         ours: "d1", "d2", ...
-        ended: From `stopped`.
+        ended: From `stopped` and `swapped`.
 
     Returns:
         Speedups in wall seconds of `total_s`; the memory ratio is of the largest process's peak,
         proving only. The "running" speedups leave `ready_s` out of ours. None where one side was
         not measured. A name with "_at_least" is the lower bound where the other side was stopped
-        while proving: it would have taken more than it had until then.
+        while proving, as it would have taken more than it had until then, or had to swap.
     """
 
     def ratio(other: str, field: str, less: str | None = None) -> dict[str, float | None]:
         if ours not in summary:
             return {"": None, AT_LEAST: None}
         mine = summary[ours][field] - (summary[ours][less] if less else 0.0)
-        exact = summary[other][field] / mine if other in summary else None
-        bound = None
-        if (far := ended.get(other)) is not None and far["step"] == "prove":
-            bound = float(far[_BOUNDS[field]]) / mine if field in _BOUNDS else None
-        return {"": exact, AT_LEAST: bound}
+        far = ended.get(other, {})
+        if _BOUNDS.get(field) in far:
+            return {
+                "": None,
+                AT_LEAST: float(far[_BOUNDS[field]]) / mine if far["step"] == "prove" else None,
+            }
+        return {"": summary[other][field] / mine if other in summary else None, AT_LEAST: None}
 
     named = {
         "speedup_vs_default": ratio(DEFAULT, "total_s"),
@@ -174,7 +203,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[str]:
             record = result["variants"][variant]
             ended = stopped({variant: record}).get(variant)
             cells = _cells(record, result["summary"].get(variant), ended)
-            name = variant_name(variant) + remedy(record)
+            name = variant_name(variant) + remedy(record) + swapping(record)
             lines.append(f"| {result['title']} | {name} | {' | '.join(cells)} |")
     return lines
 
@@ -183,6 +212,11 @@ def remedy(record: Mapping[str, Any]) -> str:
     """What a variant's name adds where the notebook to the letter does not work."""
     tried = record.get("settings", {}).get("facts", {}).get("tried") or [{"to_the_letter": True}]
     return "" if tried[-1]["to_the_letter"] else ", multiplier 1"
+
+
+def swapping(record: Mapping[str, Any]) -> str:
+    """What a variant's name adds where its memory did not fit the machine's."""
+    return ", swapping" if swapped({DEFAULT: record}, 1) else ""
 
 
 def _cells(

@@ -16,6 +16,7 @@ from benchmarks.versus_summary import (
     stopped,
     stopped_words,
     summarise,
+    swapped,
     table,
 )
 
@@ -24,7 +25,7 @@ def run(
     total: float, peak_gib: float, *, ours: bool = False, failure: str = "", stopped: str = ""
 ) -> dict[str, Any]:
     def phase(wall_s: float) -> dict[str, float]:
-        return {"wall_s": wall_s, "cpu_s": 2 * wall_s, "largest_bytes": 0}
+        return {"wall_s": wall_s, "cpu_s": 2 * wall_s, "user_s": 1.5 * wall_s, "largest_bytes": 0}
 
     spent = {"witness": 1.0, "prove": total, "verify": 0.5}
     if not ours:
@@ -129,6 +130,28 @@ def test_one_complete_run_is_a_measurement_whatever_stopped_another():
     variants = {**VARIANTS, "a": measured(*runs)}
     assert stopped(variants) == {}
     assert summarise(variants)["a"]["total_s"] == 100
+
+
+def test_a_swapping_variant_bounds_time_by_its_user_time_and_memory_exactly():
+    one = {**run(120, 8), "swapped_bytes": 2 << 30}
+    variants = {**VARIANTS, "a": measured(one)}
+    summary, ended = summarise(variants), swapped(variants, cores=2)
+    found = ratios(summary, "d2", ended)
+    assert found["speedup_vs_default"] is None
+    assert found["speedup_vs_default_at_least"] == 120 * 1.5 / 2 / 20
+    assert (found["memory_ratio_vs_default"], found["memory_ratio_vs_default_at_least"]) == (
+        8,
+        None,
+    )
+    result = {"title": "LeNet-5", "variants": variants, "summary": summary, "ratios": {}}
+    line = next(line for line in table([result]) if "default" in line)
+    assert "default, swapping" in line
+    assert "120 s" in line
+
+
+def test_a_little_swap_is_no_matter():
+    variants = {"a": measured({**run(120, 8), "swapped_bytes": 1 << 20})}
+    assert swapped(variants, cores=2) == {}
 
 
 def test_keys_that_memory_stopped_bound_no_proving_time():
