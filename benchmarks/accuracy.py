@@ -328,7 +328,7 @@ def main() -> None:
     model = MODELS[given.model]
     found = measure(
         model,
-        PlanOptions(**merged_options(given.options, model)),
+        PlanOptions(**merged_options(given.options)),
         count=given.inputs,
         processes=given.processes,
         checked=given.checked,

@@ -24,9 +24,10 @@ from benchmarks.processes import Outcome, watch
 
 ROOT = Path(__file__).resolve().parent.parent
 
-OPTIONS: Final[Mapping[str, Any]] = {"scale": 11, "circuits": "auto"}
-"""PlanOptions of every benchmark of zkml_ray, where neither the model (its scale) nor the command
-line says otherwise."""
+OPTIONS: Final[Mapping[str, Any]] = {"scale": 12, "circuits": "auto"}
+"""PlanOptions of every benchmark of zkml_ray, where the command line says nothing else. The scale
+is the smallest at which every model is as accurate as with stock ezkl's own calibration, by mean
+and by largest error (benchmarks/accuracy.py)."""
 
 FIRST_METHOD = "first"
 """How the keys of records were made that do not say it."""
@@ -44,15 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit-s", type=float, default=7200)
 
 
-def merged_options(given: str, model: BenchmarkModel | None = None) -> dict[str, Any]:
-    """PlanOptions: the benchmarks' own, the model's scale, and what the command line gives.
-
-    Args:
-        given: JSON.
-        model: Has a scale of its own.
-    """
-    scale = {} if model is None else {"scale": model.scale}
-    return {**OPTIONS, **scale, **json.loads(given)}
+def merged_options(given: str) -> dict[str, Any]:
+    """PlanOptions: the benchmarks' own, and what the command line gives (JSON)."""
+    return {**OPTIONS, **json.loads(given)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +76,7 @@ class Steps:
         return cls(
             model=model,
             sample=given.sample,
-            options=json.dumps(merged_options(given.options, model)),
+            options=json.dumps(merged_options(given.options)),
             cache=given.cache.resolve(),
             limit_bytes=int(given.memory_limit_gib * (1 << 30)),
             limit_s=given.time_limit_s,

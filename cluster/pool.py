@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -70,20 +71,28 @@ class WorkerPool:
     """N actors and a first-in-first-out queue of chunks that are ready to be proved."""
 
     def __init__(
-        self, *, workers: int, threads: int, store_url: str, memory_bytes: int | None = None
+        self,
+        *,
+        workers: int,
+        cpus: int,
+        store_url: str,
+        environment: Mapping[str, str] | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         """Start the actors (they come up in the background).
 
         Args:
             workers: How many.
-            threads: Prover threads (and reserved CPUs) of each.
+            cpus: CPUs that each reserves.
             store_url: The store they read from.
+            environment: Variables that they get; None: those of the cluster.
             memory_bytes: Memory that each reserves with Ray, which counts it but does not hold
                 workers to it; None: none. Left out, with a warning, where no node has as much.
         """
         self._memory_bytes = memory_bytes if _has_memory(memory_bytes, workers) else None
         self.reserves_memory = memory_bytes is None or self._memory_bytes is not None
-        self._threads = threads
+        self._cpus = cpus
+        self._environment = environment
         self._store_url = store_url
         self._queue = _Queue()
         self._workers = [
@@ -146,19 +155,11 @@ class WorkerPool:
         self._workers = []
 
     def _start(self) -> Any:
-        remote = ray.remote(ChunkWorker).options(
-            num_cpus=self._threads,
-            max_restarts=0,
-            memory=self._memory_bytes,
-            runtime_env={"env_vars": self._environment()},
-        )
-        return remote.remote(self._store_url)
-
-    def _environment(self) -> dict[str, str]:
-        passed = {"RAYON_NUM_THREADS": str(self._threads), "RUST_BACKTRACE": "0"}
-        if cache := os.environ.get("ZKML_RAY_CACHE"):
-            passed["ZKML_RAY_CACHE"] = cache
-        return passed
+        chosen: dict[str, Any] = {"num_cpus": self._cpus, "max_restarts": 0}
+        chosen["memory"] = self._memory_bytes
+        if self._environment is not None:
+            chosen["runtime_env"] = {"env_vars": dict(self._environment)}
+        return ray.remote(ChunkWorker).options(**chosen).remote(self._store_url)
 
     def _assign(self) -> list[Assigned]:
         events = []
@@ -221,6 +222,18 @@ class WorkerPool:
             )
         # Keys from the store get one chance: whatever went wrong, the next attempt makes its own.
         self._queue.jobs.appendleft(replace(job, stored_keys=None))
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Variables of a worker's process.
+
+    Args:
+        threads: Its prover threads.
+    """
+    passed = {"RAYON_NUM_THREADS": str(threads), "RUST_BACKTRACE": "0"}
+    if cache := os.environ.get("ZKML_RAY_CACHE"):
+        passed["ZKML_RAY_CACHE"] = cache
+    return passed
 
 
 def _has_memory(memory_bytes: int | None, workers: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from zkml_ray.errors import ZkmlRayError
@@ -20,12 +20,16 @@ class ClusterError(ZkmlRayError):
 
 
 @contextmanager
-def ray_session(*, cpus: int, address: str | None = None) -> Iterator[None]:
+def ray_session(
+    *, cpus: int, address: str | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Have Ray for the duration of a block.
 
     Args:
         cpus: CPUs that a private cluster offers; at least what the workers reserve together.
         address: A running cluster's address; default: RAY_ADDRESS, else a private cluster.
+        environment: Variables of a private cluster's workers. Given like this, and not as a
+            `runtime_env`, they let Ray have worker processes ready (a second sooner).
 
     Raises:
         ClusterError: Ray could not be started or joined.
@@ -37,10 +41,11 @@ def ray_session(*, cpus: int, address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = joined_address(address)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _variables({} if address else environment or {}):
             warnings.simplefilter("ignore")
+            logging.getLogger("ray").setLevel(logging.ERROR)
             if address:
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
             else:
@@ -60,3 +65,30 @@ def ray_session(*, cpus: int, address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def joined_address(address: str | None) -> str | None:
+    """The address of the cluster that is joined; None where a private one is started."""
+    return address or os.environ.get("RAY_ADDRESS") or None
+
+
+def is_private(address: str | None) -> bool:
+    """Whether `ray_session` starts a cluster of its own."""
+    import ray
+
+    return not ray.is_initialized() and joined_address(address) is None
+
+
+@contextmanager
+def _variables(added: Mapping[str, str]) -> Iterator[None]:
+    """Have environment variables for the duration of a block."""
+    former = {name: os.environ.get(name) for name in added}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -10,7 +10,7 @@ from zkml_ray.api import Run
 from zkml_ray.stages.plan import PlanOptions
 
 # Tests name chunks: where the search would cut is not their matter. A hinted circuit has at least
-# 2^(scale + 3) rows, so the scale is as small as accuracy allows.
+# 2^(scale + 2) rows, so the scale is as small as accuracy allows.
 BY_LAYER = PlanOptions(scale=8, layers_per_chunk=1)
 
 

@@ -94,7 +94,8 @@ def prove_distributed(
         store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
         project: Project in the store.
         run_id: Id of the run; default: a new one.
-        threads: Prover threads of each worker; default: the machine's cores shared evenly.
+        threads: Prover threads of each worker, and CPUs that it reserves; default: its share of
+            the machine's cores, and what others leave on a private cluster.
         store_keys: Which keys to leave in the store.
         options: Choices about the plan; default: cuts for this many workers.
         reveal: Boundaries whose values the statement shows; default: inputs and outputs.
@@ -115,7 +116,7 @@ def prove_distributed(
         StageError: A stage failed.
         StoreError: The store failed.
     """
-    threads = checked_threads(workers, threads)
+    checked_threads(workers, threads)
     begun = begin(
         model,
         inputs,
@@ -206,7 +207,8 @@ def advance(
         store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
         project: Project in the store.
         workers: Ray actors that set up and prove, at least 1.
-        threads: Prover threads of each worker; default: the machine's cores shared evenly.
+        threads: Prover threads of each worker, and CPUs that it reserves; default: its share of
+            the machine's cores, and what others leave on a private cluster.
         store_keys: Which keys to leave in the store.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
@@ -216,16 +218,16 @@ def advance(
         ConfigError: No such run was begun.
         ZkmlRayError: As `prove_distributed`.
     """
-    threads = checked_threads(workers, threads)
+    share = checked_threads(workers, threads)
     begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)))
     if until in ("plan", "witness"):
-        coordinator = coordinating(begun, None, None, workers, threads, store_keys, listener)
+        coordinator = coordinating(begun, None, None, workers, share, store_keys, listener)
         coordinator.advance(until)
         return
     with worker_pool(
         begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
     ) as pool:
-        coordinator = coordinating(begun, None, pool, workers, threads, store_keys, listener)
+        coordinator = coordinating(begun, None, pool, workers, share, store_keys, listener)
         coordinator.advance(until)
 
 
@@ -249,7 +251,8 @@ def resume(
         store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
         project: Project in the store.
         workers: Ray actors that prove, at least 1.
-        threads: Prover threads of each worker; default: the machine's cores shared evenly.
+        threads: Prover threads of each worker, and CPUs that it reserves; default: its share of
+            the machine's cores, and what others leave on a private cluster.
         store_keys: Which keys to leave in the store.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
@@ -259,7 +262,7 @@ def resume(
         ConfigError: No such run was begun.
         ZkmlRayError: As `prove_distributed`.
     """
-    threads = checked_threads(workers, threads)
+    checked_threads(workers, threads)
     journal = Journal(opened_store(store), RunLayout(project, run_id))
     return _execute(take_up(journal), None, workers, threads, store_keys, address, listener)
 
@@ -268,15 +271,16 @@ def _execute(
     begun: Begun,
     salt_seed: bytes | None,
     workers: int,
-    threads: int,
+    threads: int | None,
     store_keys: StoreKeys,
     address: str | None,
     listener: Listener,
 ) -> Run:
+    share = checked_threads(workers, threads)
     with worker_pool(
         begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
     ) as pool:
-        outcome = coordinating(begun, salt_seed, pool, workers, threads, store_keys, listener).run()
+        outcome = coordinating(begun, salt_seed, pool, workers, share, store_keys, listener).run()
     return Run(
         run_id=begun.request.run_id,
         project=begun.request.project,

@@ -38,7 +38,8 @@ from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits import DerivedCircuits
-from zkml_ray.cluster.pool import Assigned, Completed, WorkerPool
+from zkml_ray.cluster.pool import Assigned, Completed
+from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import StageError, ZkmlRayError
@@ -112,7 +113,7 @@ class Coordinator:
         arrays: Arrays,
         salt_seed: bytes | None,
         journal: Journal,
-        pool: WorkerPool | None,
+        pool: StartingPool | None,
         workers: int,
         threads: int,
         upload_keys: bool,
@@ -282,7 +283,7 @@ class Coordinator:
         self._warnings.append(message)
         self._listener(Warned(message=message))
 
-    def _workers_pool(self) -> WorkerPool:
+    def _workers_pool(self) -> StartingPool:
         if self._pool is None:
             raise StageError("this stage needs workers", stage="prove")
         return self._pool

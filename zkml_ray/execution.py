@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,8 +16,10 @@ from zkml_ray import names
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
 from zkml_ray.circuits import normalised_graph
-from zkml_ray.cluster.pool import WorkerPool
-from zkml_ray.cluster.session import ray_session
+from zkml_ray.cluster.pool import WorkerPool, worker_environment
+from zkml_ray.cluster.session import is_private, ray_session
+from zkml_ray.cluster.starting import StartingPool
+from zkml_ray.config import checked_threads
 from zkml_ray.coordinator import Coordinator
 from zkml_ray.events import Listener, Warned
 from zkml_ray.journal import Journal
@@ -123,7 +127,7 @@ def take_up(journal: Journal) -> Begun:
 def coordinating(
     begun: Begun,
     salt_seed: bytes | None,
-    pool: WorkerPool | None,
+    pool: StartingPool | None,
     workers: int,
     threads: int,
     store_keys: StoreKeys,
@@ -151,37 +155,77 @@ def coordinating(
 def worker_pool(
     journal: Journal,
     workers: int,
-    threads: int,
+    threads: int | None,
     address: str | None,
     listener: Listener,
     memory_bytes: int | None = None,
-) -> Iterator[WorkerPool]:
-    """Ray and workers for the duration of a block.
+) -> Iterator[StartingPool]:
+    """Ray and workers for the duration of a block; they come up in the background.
+
+    Every worker reserves its share of the machine's cores. On a private cluster each may use all of
+    them: a chunk that is proved longer than the others then has the cores that those leave. A
+    joined cluster's cores are others' too.
 
     Args:
         journal: The run; its store is the workers'.
         workers: How many.
-        threads: Prover threads of each.
+        threads: Prover threads of each, and CPUs that it reserves; None: as above.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Told of what is amiss.
         memory_bytes: Memory that each worker reserves: the budget that chunks were cut for.
 
     Raises:
-        ClusterError: Ray could not be started or joined.
+        ConfigError: A number is below 1.
     """
     cores = os.cpu_count() or 1
-    if workers * threads > cores:
-        listener(Warned(message=f"{workers} workers of {threads} threads share {cores} cores"))
-    with ray_session(cpus=max(cores, workers * threads), address=address):
-        pool = WorkerPool(
+    cpus = checked_threads(workers, threads)
+    private = is_private(address)
+    if workers * cpus > cores:
+        listener(Warned(message=f"{workers} workers of {cpus} threads share {cores} cores"))
+    environment = worker_environment(cores if private and threads is None else cpus)
+
+    def start() -> WorkerPool:
+        session = ray_session(
+            cpus=max(cores, workers * cpus), address=address, environment=environment
+        )
+        sessions.enter_context(session)
+        return WorkerPool(
             workers=workers,
-            threads=threads,
+            cpus=cpus,
             store_url=journal.store.url,
+            environment=None if private else environment,
             memory_bytes=memory_bytes,
         )
+
+    def started(pool: WorkerPool) -> None:
         if not pool.reserves_memory:
             listener(Warned(message=f"Ray has less memory than {workers} workers of --memory need"))
+
+    sessions = ExitStack()
+    with _termination_as_exit():
+        pool = StartingPool(start, started, sessions.close)
         try:
             yield pool
         finally:
             pool.close()
+
+
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that Ray is ended too; a caller's own handler stays.
+
+    Ray does so itself where it is started in the main thread.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -86,7 +86,7 @@ NoSalt = Annotated[
 ]
 Threads = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--threads", help="Prover threads per worker [default: cores / workers]."),
+    typer.Option("--threads", help="Prover threads per worker [default: its share of the cores]."),
 ]
 Address = Annotated[
     Optional[str],  # noqa: UP045

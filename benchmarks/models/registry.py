@@ -44,8 +44,6 @@ class BenchmarkModel:
         inputs: Gives its inputs, shape [N, ...]; one of them has the shape of the model's input
             less the batch dimension.
         labels: Gives their labels, shape [N]; None for models that classify nothing.
-        scale: Of our plans: the smallest at which the mean error over all inputs is no larger than
-            stock ezkl's (benchmarks/accuracy.py).
     """
 
     name: str
@@ -53,7 +51,6 @@ class BenchmarkModel:
     path: Path
     inputs: Callable[[], FloatArray]
     labels: Callable[[], IntArray] | None = None
-    scale: int = 11
 
 
 def _seeded_inputs(*shape: int) -> Callable[[], FloatArray]:
@@ -88,7 +85,6 @@ MODELS = {
             title="encoder block",
             path=_HERE / "encoder_block.onnx",
             inputs=_seeded_inputs(BLOCK.tokens, BLOCK.width),
-            scale=12,
         ),
     )
 }

@@ -90,7 +90,7 @@ def test_scale_whose_table_is_too_long_falls_back_and_says_why(models: Path) -> 
     scale = MAX_AUTO_SCALE + 1
     made = plan(load_model(models / "mlp.onnx"), PlanOptions(scale=scale, layers_per_chunk=1))
     assert {chunk.arguments.kind for chunk in made.plan.chunks} == {"native"}
-    assert made.notices[0].endswith(f"at scale {scale} their table needs 2^{scale + 3} rows")
+    assert made.notices[0].endswith(f"at scale {scale} their table needs 2^{scale + 2} rows")
 
 
 def test_passes_have_no_effect_on_hinted_circuits_which_is_said(models: Path) -> None:

@@ -43,7 +43,7 @@ MEMORY_RESERVE: Final = 1.1
 percent off, and a worker that has proved other chunks keeps some of what they took."""
 
 MAX_AUTO_SCALE: Final = 15
-"""Above it "auto" does not choose hinted circuits: their table alone takes 2^(scale + 3) rows."""
+"""Above it "auto" does not choose hinted circuits: their table takes 2^(scale + 2) rows or more."""
 
 MAX_COMMITTED_BITS: Final = 40
 """Width of a committed value, two digits of a decomposition of at most 2^20 each."""

@@ -10,7 +10,6 @@ import pytest
 
 from benchmarks.accuracy import compare, top1
 from benchmarks.big import covered_s, extrapolated, plan_lines
-from benchmarks.models.registry import MODELS
 from benchmarks.steps import FIRST_METHOD, OPTIONS, merged_options, read_record, write_record
 from benchmarks.tuning import (
     Arguments,
@@ -86,8 +85,7 @@ def test_candidates_that_do_not_fit_the_memory_come_last_the_smallest_first():
 
 def test_options_of_the_command_line_come_over_the_model_s_scale_and_that_over_the_default():
     assert merged_options("{}") == OPTIONS
-    assert merged_options("{}", MODELS["encoder_block"])["scale"] == 12
-    found = merged_options('{"scale": 9, "workers": 3}', MODELS["encoder_block"])
+    found = merged_options('{"scale": 9, "workers": 3}')
     assert found == {**OPTIONS, "scale": 9, "workers": 3}
 
 

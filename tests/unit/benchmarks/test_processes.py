@@ -26,7 +26,7 @@ with log.phase("memory"):
     time.sleep(0.4)
 del held
 with log.phase("work"):
-    spin = "import time\\nwhile time.process_time() < 0.6: pass"
+    spin = "import time\\nwhile time.process_time() < 1.5: pass"
     subprocess.run([sys.executable, "-c", spin], check=True)
 log.facts["seen"] = True
 log.write()
@@ -72,7 +72,7 @@ def test_phases_get_the_memory_and_cpu_time_they_used(tmp_path: Path):
     assert 200 * MIB < memory["largest_bytes"] < 300 * MIB
     assert work["largest_bytes"] < 150 * MIB
     assert memory["wall_s"] >= 0.4
-    assert work["cpu_s"] >= 0.5 > memory["cpu_s"]
+    assert work["cpu_s"] >= 1.4 > memory["cpu_s"]
     assert 200 * MIB < found.largest_bytes < 300 * MIB
 
 

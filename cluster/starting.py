@@ -1,0 +1,89 @@
+"""A pool whose Ray is still starting.
+
+Ray takes seconds to start, most of them waiting. Meanwhile the run is planned and its witnesses are
+made: chunks that are ready wait here, and whoever polls for results waits for Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from zkml_ray.cluster.pool import Assigned, Completed, WorkerPool
+from zkml_ray.stages.setup import SetupJob
+
+
+class StartingPool:
+    """Chunks for workers that come up in the background; otherwise a `WorkerPool`."""
+
+    def __init__(
+        self,
+        start: Callable[[], WorkerPool],
+        started: Callable[[WorkerPool], None],
+        end: Callable[[], None],
+    ) -> None:
+        """Begin to start.
+
+        Args:
+            start: Starts Ray and its workers; called in a thread of its own.
+            started: Called once in the thread that polls, before any chunk is handed out.
+            end: Ends Ray; called in the thread of `start`, or Ray takes 20 seconds to end.
+        """
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
+        self._starting: Future[WorkerPool] = self._executor.submit(start)
+        self._started = started
+        self._end = end
+        self._pool: WorkerPool | None = None
+        self._waiting: list[tuple[SetupJob, float]] = []
+
+    def submit(self, job: SetupJob, limit_s: float = float("inf")) -> list[Assigned]:
+        """As `WorkerPool.submit`; nothing is handed out before the workers are there."""
+        if self._pool is None:
+            self._waiting.append((job, limit_s))
+            return []
+        return self._pool.submit(job, limit_s)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any chunk waits, is queued or is being proved."""
+        return bool(self._waiting) or (self._pool is not None and self._pool.busy)
+
+    def poll(self, timeout_s: float) -> list[Completed | Assigned]:
+        """As `WorkerPool.poll`; at first it waits for the workers.
+
+        Raises:
+            ClusterError: Ray could not be started or joined.
+            ZkmlRayError: As `WorkerPool.poll`.
+        """
+        if self._pool is not None:
+            return self._pool.poll(timeout_s)
+        done, _ = wait([self._starting], timeout_s)
+        if not done:
+            return []
+        self._pool = self._starting.result()
+        self._started(self._pool)
+        events: list[Completed | Assigned] = []
+        for job, limit_s in self._waiting:
+            events += self._pool.submit(job, limit_s)
+        self._waiting.clear()
+        return events
+
+    def reject(self, completed: Completed, why: str) -> None:
+        """As `WorkerPool.reject`."""
+        if self._pool is None:
+            raise ValueError("no worker answered yet")
+        self._pool.reject(completed, why)
+
+    def close(self) -> None:
+        """End the workers and Ray; those that are still starting are waited for."""
+        try:
+            self._executor.submit(self._close).result()
+        finally:
+            self._executor.shutdown()
+
+    def _close(self) -> None:
+        try:
+            if self._starting.exception() is None:
+                self._starting.result().close()
+        finally:
+            self._end()
