@@ -17,6 +17,7 @@ keeps that scale.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -75,6 +76,7 @@ class Circuit:
         self.products: list[tuple[int, int]] = []
         self.hint_count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._constant_sizes: dict[str, int] = {}
         self.blinders: list[Ints] = []
         self.mixed: list[int] = []
         self._padded: dict[str, str] = {}
@@ -335,6 +337,8 @@ class Circuit:
             self.cells += spread.length - count
             mixed = self._mixed(self.concat(tensors), count, spread, top)
             alive.append(self._alive(table, mixed, spread.length))
+        # ezkl assigns a constant where it is used, but one of several uses on its own as well.
+        self.cells += sum(self._constant_sizes[name] for name in self._used_again())
         # Hints come last, for the blinders above are hints too.
         advice = self.advice()
         self.cells += advice.length - self.hint_count
@@ -344,6 +348,12 @@ class Circuit:
         for each in alive:
             total = self.add(total, each, 1)
         return self.multiply(total, self._dynamic_zero(), 1), top
+
+    def _used_again(self) -> list[str]:
+        """Constants that several products read (tied weights); others have few elements."""
+        products = [node for node in self.nodes if node.op_type == "Einsum"]
+        uses = Counter(name for node in products for name in node.input)
+        return [name for name in self._constant_sizes if uses[name] > 1]
 
     def advice(self) -> Spread:
         """The hints among the blinders that are looked up with them."""
@@ -367,4 +377,6 @@ class Circuit:
             name = f"zkml_ray/constant/{len(self._constants):05d}"
             self._constants[key] = name
             self.initializers.append(numpy_helper.from_array(array, name))
+            if array.dtype.kind == "f":
+                self._constant_sizes[name] = array.size
         return self._constants[key]

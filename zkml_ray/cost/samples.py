@@ -1,11 +1,13 @@
 """The circuits that a calibration measures: small chunk models, each dear in another way.
 
 Together they vary what the cost model tells apart: rows, columns, blocks, lookup tables, shuffles
-and Freivalds' argument. All have commitments, as every chunk has.
+and Freivalds' argument; and circuits of both kinds, because only hinted ones have no range checks.
+All have commitments, as every chunk has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +17,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
+from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.recipe import filled, solve
 from zkml_ray.chunking.normalize import normalise
-from zkml_ray.commitments.leaves import LeafLayout
+from zkml_ray.commitments.leaves import salt_bits
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 
 SCALE: Final = 7
+RANGE_BITS: Final = 5
+"""Of hinted samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +35,8 @@ class Sample:
     """A circuit to measure.
 
     Attributes:
-        kind: "dense", "deep" (dense layers), "product" (Freivalds), "tables" or "pool" (shuffles).
+        kind: "dense", "deep" (dense layers), "hinted" (the same, hinted), "product" (Freivalds),
+            "tables" or "pool" (shuffles).
         size: Elements that it reads; for "pool", the side of its image; for "product", of its
             square matrix.
         count: Elements that "dense" produces; the layers, rows or tables of others.
@@ -44,7 +52,19 @@ class Sample:
 
     def arguments(self) -> CircuitArguments:
         """The circuit's arguments."""
-        commitment = CommitmentArguments()
+        commitment = self.commitment()
+        if self.kind == "hinted":
+            return CircuitArguments(
+                input_scale=SCALE,
+                param_scale=SCALE,
+                decomp_base=commitment.decomp_base,
+                decomp_legs=commitment.decomp_legs,
+                num_inner_cols=self.columns,
+                logrows=self.logrows,
+                lookup_range=(0, self.numbers().divisor - 1),
+                kind="hinted",
+                range_bits=RANGE_BITS,
+            )
         return CircuitArguments(
             input_scale=SCALE,
             param_scale=SCALE,
@@ -54,6 +74,14 @@ class Sample:
             logrows=self.logrows,
             lookup_range=(-(2 << SCALE), 2 << SCALE),
         )
+
+    def commitment(self) -> CommitmentArguments:
+        """How its boundaries are committed to."""
+        return CommitmentArguments(salts_apart=self.kind == "hinted")
+
+    def numbers(self) -> Arithmetic:
+        """Digits and ranges of a hinted sample."""
+        return Arithmetic(scale=SCALE, logrows=self.logrows, range_bits=RANGE_BITS)
 
 
 SAMPLES: Final = (
@@ -69,6 +97,14 @@ SAMPLES: Final = (
     Sample(kind="dense", size=64, count=32, logrows=12, columns=5),
     Sample(kind="deep", size=96, count=6, logrows=12, columns=6),
     Sample(kind="dense", size=400, count=96, logrows=13, columns=5),
+    Sample(kind="hinted", size=64, count=2, logrows=11, columns=1),
+    Sample(kind="hinted", size=96, count=2, logrows=12, columns=2),
+    Sample(kind="hinted", size=96, count=4, logrows=12, columns=6),
+    Sample(kind="hinted", size=96, count=8, logrows=12, columns=5),
+    Sample(kind="hinted", size=96, count=1, logrows=13, columns=1),
+    Sample(kind="hinted", size=96, count=6, logrows=13, columns=4),
+    Sample(kind="hinted", size=96, count=8, logrows=13, columns=7),
+    Sample(kind="hinted", size=96, count=2, logrows=14, columns=2),
     Sample(kind="product", size=16, count=4, logrows=10, columns=5),
     Sample(kind="product", size=28, count=3, logrows=10, columns=3),
     Sample(kind="product", size=24, count=4, logrows=11, columns=5),
@@ -86,18 +122,25 @@ SAMPLES: Final = (
 def chunk_model(sample: Sample) -> tuple[bytes, list[list[int]]]:
     """A sample's chunk model, and field elements for its inputs."""
     graph = ModelGraph(normalise(_model(sample), {}))
-    commitment = CommitmentArguments()
+    commitment = sample.commitment()
     packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
     touched = [
         CommittedTensor(
             info=graph.tensor(name),
-            layout=LeafLayout.plan(int(np.prod(graph.tensor(name).shape)), packing),
+            layout=commitment.leaf_layout(int(np.prod(graph.tensor(name).shape)), packing),
         )
         for name in (*graph.inputs, *graph.outputs)
     ]
     count = len(graph.inputs)
-    data = extract_chunk(graph, list(graph.nodes), touched[:count], touched[count:])
     generator = np.random.default_rng(0)
+    if sample.kind == "hinted":
+        incoming, outgoing = touched[:count], touched[count:]
+        nodes = list(graph.nodes)
+        data = extract_hinted_chunk(
+            graph, nodes, incoming, outgoing, sample.numbers(), columns=sample.columns
+        )
+        return data, [_advice(data, incoming, touched, generator)]
+    data = extract_chunk(graph, list(graph.nodes), touched[:count], touched[count:])
     tensors = []
     for value in onnx.load_model_from_string(data).graph.input:
         size = int(np.prod([dim.dim_value for dim in value.type.tensor_type.shape.dim]))
@@ -105,10 +148,31 @@ def chunk_model(sample: Sample) -> tuple[bytes, list[list[int]]]:
     return data, tensors
 
 
+def _advice(
+    data: bytes,
+    incoming: Sequence[CommittedTensor],
+    touched: Sequence[CommittedTensor],
+    generator: np.random.Generator,
+) -> list[int]:
+    """The one input of a hinted chunk model, whose hints must be right to be proved."""
+    model = onnx.load_model_from_string(data)
+    values = {
+        tensor.info.name: generator.integers(0, 1 << SCALE, size=tensor.layout.element_count)
+        for tensor in incoming
+    }
+    hints = solve(model, {name: found.tolist() for name, found in values.items()}, "chunk-000")
+    given = [int(value) for found in values.values() for value in found]
+    for tensor in touched:
+        largest = 1 << min(62, salt_bits(tensor.layout.packing))
+        given += generator.integers(0, largest, size=tensor.layout.salt_count).tolist()
+    return filled(model, hints, given)
+
+
 def _model(sample: Sample) -> onnx.ModelProto:
     builders = {
         "dense": _dense,
         "deep": _deep,
+        "hinted": _deep,
         "product": _product,
         "tables": _tables,
         "pool": _pool,

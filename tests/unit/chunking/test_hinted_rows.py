@@ -93,6 +93,16 @@ WIDE = {
         y=[1, 1],
         constants=[dense(1, 40), dense(40, 1, to="v")],
     ),
+    "tied weights": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="a"),
+            node("Relu", "a", to="r"),
+            node("MatMul", "r", "w"),
+        ],
+        x=[1, 48],
+        y=[1, 48],
+        constants=[dense(48, 48)],
+    ),
     "block with a shortcut": CASES["block with a shortcut"],
     "attention": FUNCTIONS["attention"],
     "GELU": FUNCTIONS["GELU, Div, x (1 + erf) half"],
