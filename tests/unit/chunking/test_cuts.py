@@ -113,6 +113,14 @@ def test_best_cuts_for_more_workers_are_finer() -> None:
     assert sizes == [1, 2, 4, 8]
 
 
+def test_a_little_sooner_is_not_worth_twice_the_work() -> None:
+    half = {(0, 1): 9.8, (1, 2): 9.8, (0, 2): 10.0}
+    costs = {s: SegmentCost(seconds=seconds, peak_bytes=1) for s, seconds in half.items()}
+    assert best_cuts(2, costs, workers=2, memory_bytes=None) == [(0, 2)]
+    halved = costs | {s: SegmentCost(seconds=7.0, peak_bytes=1) for s in ((0, 1), (1, 2))}
+    assert best_cuts(2, halved, workers=2, memory_bytes=None) == [(0, 1), (1, 2)]
+
+
 def test_best_cuts_of_equal_costs_are_always_the_same() -> None:
     costs = {
         (start, end): SegmentCost(seconds=1.0, peak_bytes=1)
