@@ -8,7 +8,8 @@ segments.
 The time until the last chunk is proved depends on how chunks are dealt out to workers, which no
 sum expresses. So for a family of caps on the dearest chunk the cheapest segmentation in total is
 found exactly, each is dealt out as the coordinator would, and the best one is taken; work counts a
-little as well (`WORK_SHARE`). Ties are broken by total cost, then by fewer chunks: the result is a function of the arguments alone.
+little as well (`WORK_SHARE`). Ties are broken by total cost, then by fewer chunks: the result is a
+function of the arguments alone.
 """
 
 from __future__ import annotations

@@ -21,8 +21,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx import numpy_helper
 
-from zkml_ray.chunking.passes.base import Builder, only_user
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.passes.base import MADE_SUFFIX, Builder, only_user
 from zkml_ray.errors import ChunkingError
 
 Array = npt.NDArray[np.float64]
@@ -41,6 +43,19 @@ def reshaped(build: Builder, data: ir.Value, shape: Sequence[int]) -> ir.Value:
 def lowered(build: Builder, data: ir.Value, bits: int) -> ir.Value:
     """Multiply by 2^-bits: free, and the next operator rebases by as much more."""
     return build.node("Mul", [data, build.scalar(2.0**-bits)])
+
+
+def is_lowered(graph: ModelGraph, value: str) -> bool:
+    """Whether a tensor is one of `lowered`'s, which no cut may go through.
+
+    A chunk gives its tensors at the inputs' scale: what has been made small, because the next
+    operator makes it large again, would lose its digits there.
+    """
+    node = graph.nodes[graph.producer_of[value]]
+    if not value.endswith(MADE_SUFFIX) or node.op_type != "Mul":
+        return False
+    factors = [graph.initializers[name] for name in node.input if name in graph.initializers]
+    return any(not factor.dims and float(numpy_helper.to_array(factor)) < 1 for factor in factors)
 
 
 def dense(build: Builder, data: ir.Value, weight: Array, bias: Array | None, bits: int) -> ir.Value:

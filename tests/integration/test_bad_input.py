@@ -323,7 +323,7 @@ def test_srs_folder_without_a_file_of_the_size_is_refused(
     models: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZKML_RAY_SRS_DIR", str(tmp_path))
-    check(run_here("prove", models / "mlp.onnx", "--store", store), 2, "kzg13.srs")
+    check(run_here("prove", models / "mlp.onnx", "--store", store), 2, "kzg12.srs")
 
 
 def test_demo_of_an_unknown_digit_is_refused() -> None:

@@ -15,7 +15,7 @@ from zkml_ray.stages.plan import PlanOptions
 
 pytestmark = pytest.mark.ray
 
-BUDGET_BYTES = 165 << 20
+BUDGET_BYTES = 180 << 20
 
 
 @pytest.fixture(scope="module")

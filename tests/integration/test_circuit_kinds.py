@@ -170,7 +170,7 @@ def wide_model(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("mib", "chunks"), [(None, 1), (300, 2), (250, 3)])
+@pytest.mark.parametrize(("mib", "chunks"), [(None, 1), (270, 2), (240, 3)])
 def test_hinted_chunks_are_cut_until_they_keep_within_the_memory(
     mib: int | None, chunks: int, tmp_path: Path
 ) -> None:

@@ -11,13 +11,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests import zoo
+from zkml_ray.chunking.choose import default_rewrites
+from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.forms import NotHintedError
-from zkml_ray.chunking.load import LoadedModel, parse_model
+from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
+from zkml_ray.chunking.passes.forms import is_lowered
+from zkml_ray.chunking.rewrite import apply_rewrites
 from zkml_ray.circuits import DerivedCircuits, normalised_graph, rederive_circuits
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import shipped_profile
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.forecast import Forecast
+from zkml_ray.schema.plan import CommitmentArguments
 from zkml_ray.stages.estimate import Estimator
 from zkml_ray.stages.plan import PlanOptions, plan
 
@@ -76,11 +81,11 @@ def test_halved_memory_is_kept_within_by_every_chunk(mib: int) -> None:
 def test_wide_operator_is_split_until_it_fits_and_the_plan_is_derived_again() -> None:
     model = wide()
     loose, _ = planned(model)
-    tight, forecast = planned(model, memory_bytes=165 * MIB)
+    tight, forecast = planned(model, memory_bytes=180 * MIB)
     assert not [step for step in loose.plan.rewrites if step.name == "split-output"]
     assert [step for step in tight.plan.rewrites if step.name == "split-output"]
     assert len(tight.plan.chunks) > len(loose.plan.chunks)
-    assert peak(forecast) <= 165 * MIB
+    assert peak(forecast) <= 180 * MIB
     assert rederive_circuits(model, tight.plan).plan == tight.plan
 
 
@@ -100,8 +105,8 @@ def test_operator_that_cannot_be_split_is_named_with_its_need() -> None:
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     model = parse_model(proto.SerializeToString(), "relu.onnx")
-    with pytest.raises(ChunkingError, match=r"needs about [\d,]+ MiB, more than the 127 MiB"):
-        planned(model, memory_bytes=140 * MIB)
+    with pytest.raises(ChunkingError, match=r"needs about [\d,]+ MiB, more than the 145 MiB"):
+        planned(model, memory_bytes=160 * MIB)
 
 
 def test_layers_that_need_more_than_the_memory_are_refused() -> None:
@@ -140,6 +145,20 @@ def test_forecast_is_no_part_of_the_plan() -> None:
     assert other.plan_sha256 == forecast.plan_sha256 == circuits.plan.digest()
     assert other.profile_sha256 != forecast.profile_sha256
     assert b"peak_bytes" not in circuits.plan.to_bytes()
+
+
+def test_no_cut_goes_through_a_tensor_that_was_made_small(models: Path) -> None:
+    """A chunk rounds what it gives to the inputs' scale: 2^-16 r would lose all its digits."""
+    graph = normalised_graph(load_model(models / "transformer.onnx"), {})
+    rewritten = ModelGraph(
+        apply_rewrites(graph.proto, default_rewrites(graph.proto, weight_bits=10))
+    )
+    lowered = {value for value in rewritten.producer_of if is_lowered(rewritten, value)}
+    assert any("/norm/" in value for value in lowered)
+    estimator = Estimator(rewritten, input_scale=10, commitment=CommitmentArguments())
+    given = {value for unit in estimator.units for value in unit.makes}
+    assert given & rewritten.producer_of.keys()
+    assert not given & lowered
 
 
 def test_estimates_add_up_to_what_ezkl_counts(digits: Path) -> None:

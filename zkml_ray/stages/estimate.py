@@ -28,6 +28,7 @@ from zkml_ray.chunking.cuts import (
 )
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.passes.forms import is_lowered
 from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
 from zkml_ray.chunking.passes.relu import ReluAbs
 from zkml_ray.commitments.leaves import LeafLayout
@@ -102,7 +103,9 @@ class Estimator:
         )
         self._readers = readers_of(graph)
         forms = (f"/{ReluAbs.name}/", f"/{MaxPoolPairwise.name}/") if whole_forms else ()
-        self._uncut = {v for v in graph.producer_of if any(form in v for form in forms)}
+        self._uncut = {
+            v for v in graph.producer_of if any(form in v for form in forms) or is_lowered(graph, v)
+        }
         self._boundaries: dict[int, Load] = {}
         self._check_cells, self._guard_cells = self._element_cells()
         self.units = self._settled_units()
