@@ -25,7 +25,7 @@ from zkml_ray import prove_distributed, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import document_digest
 from zkml_ray.chunking.load import load_model
-from zkml_ray.events import ChunkMoved, Event, StageStarted
+from zkml_ray.events import ChunkMoved, Event
 from zkml_ray.srs import ensure_srs
 from zkml_ray.stages.plan import PlanOptions, plan
 
@@ -129,12 +129,9 @@ def run_ours(
     outsider who trusts the plan's digest, is a phase of its own and no part of the total.
     """
     offset_s = time.monotonic() - time.time()
-    planned: list[float] = []
     witnessed: dict[str, float] = {}
 
     def listen(event: Event) -> None:
-        if isinstance(event, StageStarted) and event.stage == "plan":
-            planned.append(time.monotonic())
         if isinstance(event, ChunkMoved) and event.state == "witnessed":
             witnessed[event.chunk_id] = event.seconds or 0.0
 
@@ -163,7 +160,6 @@ def run_ours(
         log.facts |= circuits_of(run.plan)
         add_predictions(log.facts["chunks"], stored_forecast(store, run.run_id))
         log.facts["witness_s"] = witnessed
-        log.facts["ray_start_s"] = planned[0] - log.phases["prove"]["start_s"]
     for stage in run.manifest.stages:
         if stage.stage == "witness":
             log.phases["witness"] = {

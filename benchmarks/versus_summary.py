@@ -41,15 +41,6 @@ def total_s(variant: str, run: Mapping[str, Any], clock: str = "wall_s") -> floa
     return sum(float(run["phases"][name][clock]) for name in names)
 
 
-def ready_s(run: Mapping[str, Any]) -> float:
-    """Seconds of a run of ours that a running cluster and a known plan would save; stock: none.
-
-    Keys at hand suppose that somebody planned before, yet every call plans; and starts its Ray.
-    """
-    stages = dict(run["facts"].get("stages", []))
-    return float(run["facts"].get("ray_start_s", 0.0)) + float(stages.get("plan", 0.0))
-
-
 def summarise(variants: Variants) -> dict[str, dict[str, float]]:
     """Medians over the runs of each variant that succeeded.
 
@@ -75,7 +66,6 @@ def summarise(variants: Variants) -> dict[str, dict[str, float]]:
                 for phase in ("witness", "prove", "verify")
                 for unit in ("wall_s", "cpu_s")
             },
-            "ready_s": median(ready_s(run) for run in runs),
             "peak_bytes": median(run["largest_bytes"] for run in runs),
             "proof_bytes": median(run["facts"]["proof_bytes"] for run in runs),
             "max_error": median(run["facts"]["max_error"] for run in runs),
@@ -157,15 +147,15 @@ def ratios(
 
     Returns:
         Speedups in wall seconds of `total_s`; the memory ratio is of the largest process's peak,
-        proving only. The "running" speedups leave `ready_s` out of ours. None where one side was
-        not measured. A name with "_at_least" is the lower bound where the other side was stopped
-        while proving, as it would have taken more than it had until then, or had to swap.
+        proving only. None where one side was not measured. A name with "_at_least" is the lower
+        bound where the other side was stopped while proving, as it would have taken more than it
+        had until then, or had to swap.
     """
 
-    def ratio(other: str, field: str, less: str | None = None) -> dict[str, float | None]:
+    def ratio(other: str, field: str) -> dict[str, float | None]:
         if ours not in summary:
             return {"": None, AT_LEAST: None}
-        mine = summary[ours][field] - (summary[ours][less] if less else 0.0)
+        mine = summary[ours][field]
         far = ended.get(other, {})
         if _BOUNDS.get(field) in far:
             return {
@@ -177,8 +167,6 @@ def ratios(
     named = {
         "speedup_vs_default": ratio(DEFAULT, "total_s"),
         "speedup_vs_tuned": ratio(TUNED, "total_s"),
-        "running_speedup_vs_default": ratio(DEFAULT, "total_s", "ready_s"),
-        "running_speedup_vs_tuned": ratio(TUNED, "total_s", "ready_s"),
         "cpu_ratio_vs_default": ratio(DEFAULT, "total_cpu_s"),
         "memory_ratio_vs_default": ratio(DEFAULT, "peak_bytes"),
     }
@@ -252,21 +240,13 @@ def _cells(
 def ratio_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Speedups and memory ratios, as lines of markdown."""
     lines = [
-        "| model | workers | faster than default | faster than tuned | same, Ray running and plan "
-        "known | memory, default / ours |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| model | workers | faster than default | faster than tuned | memory, default / ours |",
+        "|---|--:|--:|--:|--:|",
     ]
     for result in results:
         for ours, found in sorted(result["ratios"].items()):
-            cells = [
-                " and ".join(_times(found, name) for name in names)
-                for names in (
-                    ("speedup_vs_default",),
-                    ("speedup_vs_tuned",),
-                    ("running_speedup_vs_default", "running_speedup_vs_tuned"),
-                    ("memory_ratio_vs_default",),
-                )
-            ]
+            names = ("speedup_vs_default", "speedup_vs_tuned", "memory_ratio_vs_default")
+            cells = [_times(found, name) for name in names]
             lines.append(f"| {result['title']} | {ours[1:]} | {' | '.join(cells)} |")
     return lines
 
