@@ -53,18 +53,8 @@ class Sample:
     def arguments(self) -> CircuitArguments:
         """The circuit's arguments."""
         commitment = self.commitment()
-        if self.kind == "hinted":
-            return CircuitArguments(
-                input_scale=SCALE,
-                param_scale=SCALE,
-                decomp_base=commitment.decomp_base,
-                decomp_legs=commitment.decomp_legs,
-                num_inner_cols=self.columns,
-                logrows=self.logrows,
-                lookup_range=(0, self.numbers().divisor - 1),
-                kind="hinted",
-                range_bits=RANGE_BITS,
-            )
+        hinted = self.kind == "hinted"
+        table = (0, self.numbers().divisor - 1) if hinted else (-(2 << SCALE), 2 << SCALE)
         return CircuitArguments(
             input_scale=SCALE,
             param_scale=SCALE,
@@ -72,7 +62,9 @@ class Sample:
             decomp_legs=commitment.decomp_legs,
             num_inner_cols=self.columns,
             logrows=self.logrows,
-            lookup_range=(-(2 << SCALE), 2 << SCALE),
+            lookup_range=table,
+            kind="hinted" if hinted else "native",
+            range_bits=RANGE_BITS if hinted else 0,
         )
 
     def commitment(self) -> CommitmentArguments:
