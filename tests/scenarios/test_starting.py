@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.command import run_process
 from zkml_ray.chunking.load import load_model
 from zkml_ray.cluster.pool import Assigned, WorkerPool
 from zkml_ray.cluster.session import ClusterError
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.errors import StageError
+from zkml_ray.openings import read_manifest
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.stages.plan import PlanOptions, plan
 from zkml_ray.stages.setup import SetupJob
+from zkml_ray.stores import open_store
+from zkml_ray.stores.layout import RunLayout
 
 pytestmark = pytest.mark.ray
 
@@ -87,6 +91,18 @@ def test_ray_that_does_not_start_is_told_to_who_polls_and_is_ended(job: SetupJob
         pool.poll(WAIT_S)
     pool.close()
     assert ended.is_set()
+
+
+@pytest.mark.parametrize("given", [(), ("--threads", "1")], ids=["share", "asked"])
+def test_workers_of_a_private_cluster_may_use_every_core_unless_told(
+    models: Path, tmp_path: Path, given: tuple[str, ...]
+) -> None:
+    arguments = [models / "mlp.onnx", "--store", tmp_path, "--scale", "8", "--run", "one"]
+    done = run_process("prove", *arguments, "--layers-per-chunk", "1", *given)
+    assert done.code == 0, done.stderr
+    manifest = read_manifest(open_store(str(tmp_path)), RunLayout("default", "one"))
+    threads = 1 if given else os.cpu_count()
+    assert {chunk.threads for chunk in manifest.chunks} == {threads}
 
 
 @needs_proc
