@@ -125,12 +125,12 @@ class Adversary(ChunkWorker):
     """A worker that is honest but about one chunk, and counts its lies in a folder."""
 
     lies = 1
+    folder: Path
 
     def prove(self, job: ProveJob) -> ChunkResult:
-        folder = Path(os.environ["ZKML_RAY_TEST_LIES"])
-        if job.chunk.id != VICTIM or len(list(folder.iterdir())) >= self.lies:
+        if job.chunk.id != VICTIM or len(list(self.folder.iterdir())) >= self.lies:
             return super().prove(job)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False):
+        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False):
             pass
         return self.lie(job)
 
@@ -248,15 +248,10 @@ LIARS = [
 
 @pytest.fixture
 def lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a file per lie told; the workers are given its name by their environment."""
+    """A folder with a file per lie told; the workers get its name with the class they are of."""
     folder = tmp_path / "lies"
     folder.mkdir()
-    environment = pool.WorkerPool._environment
-
-    def with_folder(self: pool.WorkerPool) -> dict[str, str]:
-        return {**environment(self), "ZKML_RAY_TEST_LIES": str(folder)}
-
-    monkeypatch.setattr(pool.WorkerPool, "_environment", with_folder)
+    monkeypatch.setattr(Adversary, "folder", folder, raising=False)
     module = sys.modules[__name__]
     cloudpickle.register_pickle_by_value(module)
     yield folder
