@@ -6,6 +6,7 @@
 | ZKML_RAY_STORE | the store that commands use without --store | ./zkml-ray-store |
 | ZKML_RAY_SRS_DIR | ceremony SRS files, kzg<logrows>.srs | none: an insecure SRS is generated |
 | ZKML_RAY_CACHE_MAX_BYTES | copies of stored objects kept on this machine | 20 GiB |
+| ZKML_RAY_KEYS_MAX_BYTES | keys made on this machine and kept | half of what its disk can give |
 | ZKML_RAY_STORE_DEADLINE_S | longest time a store may go without progress | 60 |
 | ZKML_RAY_PROFILE | prices that predictions use | this machine's, else the shipped ones |
 | ZKML_RAY_STORE_TIMEOUT_S | longest silence within one request to a store | 20 |
@@ -48,6 +49,17 @@ def cache_max_bytes() -> int:
         ConfigError: The variable is not a positive number.
     """
     return int(_positive("ZKML_RAY_CACHE_MAX_BYTES", 20 << 30))
+
+
+def keys_max_bytes() -> int | None:
+    """Largest size of the keys that were made on this machine; None: not set.
+
+    Raises:
+        ConfigError: The variable is not a positive number.
+    """
+    if not os.environ.get("ZKML_RAY_KEYS_MAX_BYTES"):
+        return None
+    return int(_positive("ZKML_RAY_KEYS_MAX_BYTES", 0))
 
 
 def store_deadline_s() -> float:

@@ -6,6 +6,10 @@ never takes part in a name. An entry is a folder made under a lock, in a tempora
 renamed at the end: it is whole or absent. Every read re-hashes what it returns; an entry whose
 bytes changed is set aside as `*.corrupt` and made again.
 
+Proving keys are large (1.7 GB for a circuit of 2^17 rows). After keys have been made, those that
+were used least recently go until all fit the cap, but none that a process still holds
+(`CachedKeys`).
+
 What is in here was made on this machine. Keys that came from a store never enter it (they stay in
 the cache of stored objects, see `zkml_ray.keyindex`), because a verifier takes the keys it finds
 here for those it would make.
@@ -13,20 +17,25 @@ here for those it would make.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
 
 from zkml_ray import backend
 from zkml_ray.canonical import document_digest, file_sha256, sha256_hex
-from zkml_ray.config import cache_dir
+from zkml_ray.config import cache_dir, keys_max_bytes
+from zkml_ray.pins import Pin, claimed
 
 _INDEX = "digests.json"
+_LOCK = ".lock"
+_CORRUPT = ".corrupt"
+_TEMPORARY = ".tmp-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +57,7 @@ class CachedCircuit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedKeys:
-    """A key pair on disk.
+    """A key pair on disk, which stays there at least as long as this object lives.
 
     Attributes:
         vk: Verifying key file.
@@ -56,6 +65,7 @@ class CachedKeys:
         vk_sha256: Digest of the verifying key.
         pk_sha256: Digest of the proving key.
         made: Whether this call made it (False: it was in the cache).
+        pin: What keeps it from being evicted from the key cache.
     """
 
     vk: Path
@@ -63,6 +73,7 @@ class CachedKeys:
     vk_sha256: str
     pk_sha256: str
     made: bool
+    pin: Pin | None = field(default=None, repr=False, compare=False)
 
 
 def circuit_name(onnx_sha256: str, settings_sha256: str) -> str:
@@ -80,8 +91,18 @@ def keys_name(circuit: str, srs_sha256: str) -> str:
 class KeyCache:
     """Compiled circuits and keys below one folder."""
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, *, keys_bytes: int | None = None) -> None:
+        """Use a cache folder, which is created when something is made.
+
+        Args:
+            root: The folder; default: ZKML_RAY_CACHE.
+            keys_bytes: Largest size of all keys; default: ZKML_RAY_KEYS_MAX_BYTES, else half of
+                what the disk could give them.
+        """
         self._root = root or cache_dir()
+        self._keys = self._root / "keys"
+        self._pins = self._root / "pins"
+        self._keys_bytes = keys_max_bytes() if keys_bytes is None else keys_bytes
 
     def circuit(self, onnx: bytes, settings: bytes) -> CachedCircuit:
         """The compiled circuit of a chunk model, compiled if it is not there.
@@ -122,20 +143,29 @@ class KeyCache:
             BackendError: ezkl cannot make the keys.
         """
         name = keys_name(circuit.name, srs_sha256)
+        pin = Pin(self._pins, name)
 
         def make(folder: Path) -> None:
             backend.setup_keys(circuit.compiled, srs_path, folder / "vk.key", folder / "pk.key")
 
         folder, made = self.entry("keys", name, make)
-        return _keys(folder, made=made)
+        os.utime(folder)
+        if made:
+            self._evict()
+        return _keys(folder, pin, made=made)
 
     def made_keys(self, circuit: CachedCircuit, srs_sha256: str) -> CachedKeys | None:
         """The keys that this machine made of a circuit under an SRS, or None; makes nothing."""
-        folder = self._root / "keys" / keys_name(circuit.name, srs_sha256)
+        name = keys_name(circuit.name, srs_sha256)
+        folder = self._keys / name
         if not folder.exists():
             return None
-        with FileLock(str(folder) + ".lock"):
-            return _keys(folder, made=False) if _intact(folder) else None
+        pin = Pin(self._pins, name)
+        with FileLock(f"{folder}{_LOCK}"):
+            if not _intact(folder):
+                return None
+            os.utime(folder)
+            return _keys(folder, pin, made=False)
 
     def entry(self, kind: str, name: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
         """A folder of the cache, made if it is not there whole.
@@ -151,13 +181,16 @@ class KeyCache:
         parent = self._root / kind
         parent.mkdir(parents=True, exist_ok=True)
         folder = parent / name
-        with FileLock(str(folder) + ".lock"):
+        aside = folder.with_suffix(_CORRUPT)
+        with FileLock(f"{folder}{_LOCK}"):
             if folder.exists():
                 if _intact(folder):
                     return folder, False
-                shutil.rmtree(folder.with_suffix(".corrupt"), ignore_errors=True)
-                folder.rename(folder.with_suffix(".corrupt"))
-            temporary = Path(tempfile.mkdtemp(prefix=f"{name[:12]}-", dir=parent))
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+            temporary = parent / f"{_TEMPORARY}{name}"
+            shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+            temporary.mkdir()
             try:
                 make(temporary)
                 index = {file.name: file_sha256(file) for file in sorted(temporary.iterdir())}
@@ -167,8 +200,41 @@ class KeyCache:
                 shutil.rmtree(temporary, ignore_errors=True)
         return folder, True
 
+    def _evict(self) -> None:
+        """Let go of keys that nobody holds, least recently used first, until all fit the cap."""
+        sizes = {path: _size(path) for path in self._keys.iterdir() if path.is_dir()}
+        cap = self._keys_bytes
+        if cap is None:
+            cap = (shutil.disk_usage(self._keys).free + sum(sizes.values())) // 2
+        excess = sum(sizes.values()) - cap
+        for path in sorted(sizes, key=_used_ns):
+            if excess <= 0:
+                return
+            name = path.name.removeprefix(_TEMPORARY).removesuffix(_CORRUPT)
+            with claimed(self._pins, name, self._keys / f"{name}{_LOCK}") as free:
+                if free:
+                    shutil.rmtree(path, ignore_errors=True)
+                    excess -= sizes[path]
 
-def _keys(folder: Path, *, made: bool) -> CachedKeys:
+
+def _size(folder: Path) -> int:
+    """Bytes of a folder's files; of one that is evicted meanwhile, what was seen."""
+    size = 0
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            size += path.stat().st_size
+    return size
+
+
+def _used_ns(folder: Path) -> int:
+    """When a folder was used last; at the very beginning if it is gone."""
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _keys(folder: Path, pin: Pin, *, made: bool) -> CachedKeys:
     index = json.loads((folder / _INDEX).read_text())
     return CachedKeys(
         vk=folder / "vk.key",
@@ -176,6 +242,7 @@ def _keys(folder: Path, *, made: bool) -> CachedKeys:
         vk_sha256=index["vk.key"],
         pk_sha256=index["pk.key"],
         made=made,
+        pin=pin,
     )
 
 

@@ -104,7 +104,7 @@ class PinnedReader:
             self._store.fetch_verified(ref, path)
         return path
 
-    def verifying_key(self, chunk_id: str, pinned: str, made: Path | None) -> Path:
+    def verifying_key(self, chunk_id: str, pinned: str, made: bytes | None) -> Path:
         """A chunk's verifying key, as a file.
 
         Args:
@@ -127,7 +127,9 @@ class PinnedReader:
                 subject=name,
                 code="artifact-missing",
             )
-        return made
+        path = self._folder / name.replace("/", "-")
+        path.write_bytes(made)
+        return path
 
     def whole_srs(self, pin: SrsPin) -> Path:
         """The whole SRS file of one size, which making keys takes.

@@ -225,7 +225,7 @@ def check_pins(sealed: SealedPlan) -> None:
 
 def check_rebuilt(
     model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int, Path]
-) -> dict[str, Path]:
+) -> dict[str, bytes]:
     """The dear half of the trust root "model": everything made again.
 
     Args:
@@ -262,7 +262,7 @@ def check_rebuilt(
             code="model-circuits",
         )
     srs_pins = {pin.logrows: pin.sha256 for pin in sealed.srs}
-    keys: dict[str, Path] = {}
+    keys: dict[str, bytes] = {}
     for chunk, pin in zip(plan.chunks, sealed.verifying_keys, strict=True):
         logrows = chunk.arguments.logrows
         try:
@@ -274,15 +274,16 @@ def check_rebuilt(
                 subject=chunk.id,
                 code="model-keys",
             ) from None
-        if made.vk_sha256 != pin.sha256:
+        vk = made.vk.read_bytes()
+        if sha256_hex(vk) != pin.sha256:
             raise TrustRootError(
                 f"{chunk.id}: its verifying key is not the one that the model gives",
-                expected=made.vk_sha256,
+                expected=sha256_hex(vk),
                 got=pin.sha256,
                 subject=chunk.id,
                 code="model-keys",
             )
-        keys[chunk.id] = made.vk
+        keys[chunk.id] = vk
     return keys
 
 

@@ -137,7 +137,7 @@ def verify_manifest(
         # 4. A generated SRS counts only if allowed; every SRS is the pinned one. With the model as
         #    trust root, all that the plan pins is made again and compared.
         _check_srs_trust(sealed, allow_insecure_srs=allow_insecure_srs)
-        made_keys: dict[str, Path] = {}
+        made_keys: dict[str, bytes] = {}
         if trust.model is not None:
             whole = {pin.logrows: reader.whole_srs(pin) for pin in sealed.srs}
             made_keys = check_rebuilt(trust.model, sealed, whole)
@@ -237,7 +237,7 @@ def _verify_proofs(
     proofs: Mapping[str, ChunkProof],
     reader: PinnedReader,
     srs_paths: Mapping[int, Path],
-    made_keys: Mapping[str, Path],
+    made_keys: Mapping[str, bytes],
 ) -> None:
     for chunk, pin in zip(sealed.plan.chunks, sealed.verifying_keys, strict=True):
         settings = reader.file(

@@ -12,7 +12,8 @@ import pytest
 from zkml_ray.canonical import file_sha256
 from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits import CircuitFiles
-from zkml_ray.keycache import CachedCircuit, KeyCache
+from zkml_ray.errors import ConfigError
+from zkml_ray.keycache import CachedCircuit, CachedKeys, KeyCache
 from zkml_ray.srs import SrsFile, ensure_srs
 from zkml_ray.stages.plan import CircuitKind, PlanOptions, plan
 
@@ -179,3 +180,50 @@ def test_keys_asked_for_by_processes_at_once_are_made_by_one(
     assert len({digest for _, digest in answers}) == 1
     folders = [path for path in (cache / "keys").iterdir() if path.is_dir()]
     assert len(folders) == 1
+
+
+def keys_of(root: Path, files: CircuitFiles, srs: SrsFile, number: int, cap: int) -> CachedKeys:
+    """Keys of one circuit, each number under a name of its own: its settings end otherwise."""
+    cache = KeyCache(root, keys_bytes=cap)
+    circuit = cache.circuit(files.onnx, files.settings + b"\n" * number)
+    return cache.keys(circuit, srs.path, srs.sha256)
+
+
+def test_keys_that_a_process_holds_are_not_evicted_and_leftovers_are(
+    tmp_path: Path, files: CircuitFiles, srs: SrsFile
+) -> None:
+    held = keys_of(tmp_path, files, srs, 0, cap=1)
+    assert held.pk.exists(), "alone larger than the cap, but asked for"
+    leftover = tmp_path / "keys" / f".tmp-{'0' * 64}"
+    leftover.mkdir()
+    (leftover / "pk.key").write_bytes(bytes(1000))
+    other = keys_of(tmp_path, files, srs, 1, cap=1)
+    assert held.pk.exists()
+    assert other.pk.exists()
+    assert not leftover.exists(), "of a process that was killed"
+    paths = held.pk, other.pk
+    del held, other
+    keys_of(tmp_path, files, srs, 2, cap=1)
+    assert [path.exists() for path in paths] == [False, False]
+
+
+def test_keys_used_least_recently_go_first(
+    tmp_path: Path, files: CircuitFiles, srs: SrsFile
+) -> None:
+    first = keys_of(tmp_path, files, srs, 0, cap=1 << 30).pk
+    size = sum(file.stat().st_size for file in first.parent.iterdir())
+    second = keys_of(tmp_path, files, srs, 1, cap=1 << 30).pk
+    assert first.exists(), "both fit"
+    os.utime(first.parent, (1, 1))
+    os.utime(second.parent, (2, 2))
+    assert not keys_of(tmp_path, files, srs, 0, cap=2 * size).made, "used again: now the newest"
+    assert keys_of(tmp_path, files, srs, 2, cap=2 * size + 100).made
+    assert (first.exists(), second.exists()) == (True, False)
+
+
+def test_cap_that_is_no_number_is_a_configuration_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZKML_RAY_KEYS_MAX_BYTES", "much")
+    with pytest.raises(ConfigError, match="ZKML_RAY_KEYS_MAX_BYTES"):
+        KeyCache(tmp_path)

@@ -5,9 +5,9 @@ and renamed: it is whole or absent. A copy whose bytes changed is fetched again;
 wrong twice on the way in are kept under quarantine/ (`<expected>.<got>`, the newest few) and
 never handed out.
 
-An `ObjectCache` pins what it has handed out until it is closed or collected: a shared lock on
-pins/<digest>. When a fetch would exceed the size cap, the least recently used objects that nobody
-pins go first. An object larger than the cap is still fetched: its job cannot run without it.
+An `ObjectCache` pins what it has handed out (`zkml_ray.pins`) until it is closed or collected. When
+a fetch would exceed the size cap, the least recently used objects that nobody pins go first. An
+object larger than the cap is still fetched: its job cannot run without it.
 
 Layout below the cache folder: objects/<sha256>, objects/<sha256>.lock, objects/.tmp-<sha256>
 (the fetch in progress), pins/<sha256>, quarantine/. POSIX only (flock).
@@ -16,16 +16,16 @@ Layout below the cache folder: objects/<sha256>, objects/<sha256>.lock, objects/
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from zkml_ray.canonical import file_sha256, sha256_hex
 from zkml_ray.config import cache_dir, cache_max_bytes
 from zkml_ray.errors import StoreError
+from zkml_ray.pins import Pin, claimed
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.stores.base import ArtifactStore, check_digest
 
@@ -53,7 +53,7 @@ class ObjectCache:
         self._objects, self._pins_folder = folder / "objects", folder / "pins"
         self._quarantine = folder / "quarantine"
         self._max_bytes = cache_max_bytes() if max_bytes is None else max_bytes
-        self._pins: dict[str, int] = {}
+        self._pins: dict[str, Pin] = {}
 
     def path(self, ref: ArtifactRef) -> Path:
         """A local file with the object's bytes, kept until this cache is closed.
@@ -97,7 +97,7 @@ class ObjectCache:
     def close(self) -> None:
         """Let go of what was handed out; it may be evicted from now on."""
         while self._pins:
-            os.close(self._pins.popitem()[1])
+            self._pins.popitem()[1].close()
 
     def __enter__(self) -> ObjectCache:
         return self
@@ -110,16 +110,9 @@ class ObjectCache:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
-
     def _pin(self, sha256: str) -> None:
         if sha256 not in self._pins:
-            self._pins_folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._pins_folder / sha256, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(handle, fcntl.LOCK_SH)
-            self._pins[sha256] = handle
+            self._pins[sha256] = Pin(self._pins_folder, sha256)
 
     def _fetch(self, ref: ArtifactRef, path: Path) -> None:
         temporary = self._objects / f"{_TEMPORARY}{ref.sha256}"
@@ -151,17 +144,10 @@ class ObjectCache:
         sha256 = path.name.removeprefix(_TEMPORARY)
         if sha256 in self._pins:
             return False
-        with contextlib.suppress(Timeout, BlockingIOError, FileNotFoundError):
-            with FileLock(f"{self._objects / sha256}{_LOCK}", timeout=0):
-                self._pins_folder.mkdir(parents=True, exist_ok=True)
-                handle = os.open(self._pins_folder / sha256, os.O_RDWR | os.O_CREAT, 0o666)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
-                finally:
-                    os.close(handle)
-            return True
-        return False
+        with claimed(self._pins_folder, sha256, Path(f"{self._objects / sha256}{_LOCK}")) as free:
+            if free:
+                path.unlink(missing_ok=True)
+            return free
 
     def _trim_quarantine(self) -> None:
         with contextlib.suppress(FileNotFoundError):
