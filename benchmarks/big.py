@@ -4,7 +4,8 @@
 
 1. What one circuit would need: rows and logrows by `ezkl.gen_settings` alone, in a process with a
    time limit, and the memory that measured one-circuit runs of this machine predict
-   (benchmarks/results/versus). Nothing is set up.
+   (benchmarks/results/versus). Nothing is set up. Once with ezkl's default arguments, whose
+   Freivalds argument leaves products unproved (docs/adr/0013), and once without it.
 2. zkml_ray proves the model under `--memory`. Everything that is done lies in --store, so the same
    command, given again after an interruption of any kind, goes on where it stopped; each session is
    recorded in FILE. For hours in the background: `nohup nice python benchmarks/big.py ... &`.
@@ -55,17 +56,28 @@ from zkml_ray.stores.layout import RunLayout
 RESULTS = ROOT / "benchmarks" / "results" / "versus"
 FULL_LAYERS = MINI_LM.layers
 
+ONE_CIRCUIT = {"size": "one_circuit", "size-sound": "one_sound_circuit"}
+"""The block of the file that each sizing step fills."""
+
 INTERRUPTED = {"failure": "interrupted", "wall_s": 0.0, "largest_bytes": 0}
 """What the file says of a session until it ends by itself."""
 
 
-def one_circuit(model: Path, log: PhaseLog) -> None:
-    """Size the model as one stock circuit, with default arguments."""
+def one_circuit(model: Path, log: PhaseLog, *, sound: bool) -> None:
+    """Size the model as one stock circuit, with default arguments.
+
+    Args:
+        model: The model.
+        log: Receives the sizes.
+        sound: Without Freivalds' argument.
+    """
     import ezkl
 
+    arguments = ezkl.PyRunArgs()
+    arguments.disable_freivalds = sound
     with tempfile.TemporaryDirectory(prefix="zkml-ray-bench-") as name, log.phase("size"):
         path = Path(name) / "settings.json"
-        ezkl.gen_settings(str(model), str(path), ezkl.PyRunArgs())
+        ezkl.gen_settings(str(model), str(path), arguments)
         log.facts |= sizes_of(json.loads(path.read_text()))
     log.facts["logrows"] = (log.facts["num_rows"] + 8 - 1).bit_length()
 
@@ -263,7 +275,8 @@ def _size(given: argparse.Namespace) -> EncoderSize:
 def _child(given: argparse.Namespace, model: Path) -> None:
     log = PhaseLog(given.report)
     {
-        "size": lambda: one_circuit(model, log),
+        "size": lambda: one_circuit(model, log, sound=False),
+        "size-sound": lambda: one_circuit(model, log, sound=True),
         "plan": lambda: planned(given, model, log),
         "prove": lambda: prove(given, model, log),
     }[given.child]()
@@ -291,7 +304,7 @@ def main() -> None:
     parser.add_argument("--run", default=None, help="default: from the sizes")
     parser.add_argument("--size-limit-s", type=float, default=1800)
     parser.add_argument("--memory-limit-gib", type=float, default=0.92 * memory_gib)
-    parser.add_argument("--child", choices=("size", "plan", "prove"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=(*ONE_CIRCUIT, "plan", "prove"), help=argparse.SUPPRESS)
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.store = given.store or given.folder / "store"
@@ -315,8 +328,8 @@ def main() -> None:
         _step("plan", given, result)
         record.write(given.out, result)
         return
-    for step in ("size", "prove"):
-        if given.only in (None, step):
+    for step in (*ONE_CIRCUIT, "prove"):
+        if given.only is None or step.startswith(given.only):
             if step == "prove":
                 result["sessions"].append({"at": record.circumstances()["at"], **INTERRUPTED})
                 record.write(given.out, result)
@@ -329,7 +342,7 @@ def main() -> None:
 def _step(step: str, given: argparse.Namespace, result: dict[str, Any]) -> None:
     command = [sys.executable, __file__, *sys.argv[1:], "--child", step]
     environment = {"ZKML_RAY_CACHE": str(given.folder / "cache"), "PYTHONPATH": str(ROOT)}
-    if step == "size":
+    if step in ONE_CIRCUIT:
         environment["RAYON_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory(prefix="zkml-ray-bench-") as scratch:
         report = Path(scratch) / "report.json"
@@ -338,7 +351,7 @@ def _step(step: str, given: argparse.Namespace, result: dict[str, Any]) -> None:
             report,
             environment=environment,
             limit_bytes=int(given.memory_limit_gib * (1 << 30)),
-            limit_s=given.size_limit_s if step == "size" else float("inf"),
+            limit_s=given.size_limit_s if step in ONE_CIRCUIT else float("inf"),
             quiet=step != "prove",
         )
     if step == "plan":
@@ -349,10 +362,10 @@ def _step(step: str, given: argparse.Namespace, result: dict[str, Any]) -> None:
         print("\n".join(plan_lines(found.facts)))
         print(f"planned in {spent['wall_s']:.0f} s, {found.largest_bytes / (1 << 30):.2f} GiB")
         return
-    if step == "size":
-        result["one_circuit"] = {"failure": found.failure, **found.facts}
+    if block := ONE_CIRCUIT.get(step):
+        result[block] = {"failure": found.failure, **found.facts}
         if not found.failure:
-            result["one_circuit"] |= predicted_memory(found.facts, RESULTS)
+            result[block] |= predicted_memory(found.facts, RESULTS)
         return
     result["sessions"][-1] = {**record.circumstances(), **asdict(found)}
     if not found.failure:

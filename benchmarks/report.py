@@ -101,14 +101,17 @@ def big_table(results: Results) -> list[str]:
         size = result["encoder"]
         of = f"{size['layers']} layers, {size['width']} wide, {size['heads']} heads"
         lines.append(f"| model | {of}, FFN {size['hidden']}, {size['tokens']} tokens |")
-        one = result.get("one_circuit")
-        if one and not one["failure"]:
-            lines.append(
-                f"| one circuit would need | {one['num_rows']:,} rows, logrows {one['logrows']} |"
-            )
-            if one["predicted_bytes"]:
-                low, high = (gib(value) for value in one["predicted_bytes"])
-                lines.append(f"| predicted memory of one circuit | {low} to {high} |")
+        for block, kind in (
+            ("one_circuit", "one circuit, default arguments (unsound)"),
+            ("one_sound_circuit", "one circuit without Freivalds' argument"),
+        ):
+            one = result.get(block)
+            if one and not one["failure"]:
+                size = f"{one['num_rows']:,} rows, logrows {one['logrows']}"
+                if one["predicted_bytes"]:
+                    low, high = (gib(value) for value in one["predicted_bytes"])
+                    size += f", predicted memory {low} to {high}"
+                lines.append(f"| {kind} would need | {size} |")
         if proved := result.get("proved"):
             lines += [
                 f"| proved with | `--memory {result['memory']}`, {chunks_in_words(proved)} |",
