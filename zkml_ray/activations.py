@@ -7,10 +7,8 @@ input; whatever is wrong in one shows when its chunk's witness is regenerated.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +19,7 @@ from zkml_ray.journal import Journal
 from zkml_ray.keycache import KeyCache
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan
+from zkml_ray.scratch import scratch_folder
 from zkml_ray.stages.inputs import Arrays, quantise
 from zkml_ray.stages.witness import BoundaryValues, forward
 
@@ -106,14 +105,14 @@ class Activations:
             return
         files = self._circuits.files[chunk.id]
         circuit = KeyCache().circuit(files.onnx, files.settings)
-        with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
+        with scratch_folder() as folder:
             made = forward(
                 chunk,
                 self._boundaries,
                 circuit,
                 {name: self.values[name] for name in chunk.inputs},
                 {name: self._salts(self._boundaries[name]) for name in chunk.outputs},
-                Path(folder) / "witness.json",
+                folder / "witness.json",
             )
         for name, result in made.outgoing.items():
             self._keep(name, result)

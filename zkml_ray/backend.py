@@ -17,12 +17,10 @@ checks of inputs on, Freivalds' argument off (docs/adr/0013).
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +38,7 @@ from zkml_ray.commitments.field import decode, encode
 from zkml_ray.errors import ConfigError, RangeExceededError, StageError
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.schema.proof import ChunkProof
+from zkml_ray.scratch import process_folder, scratch_folder
 
 EZKL_VERSION: Final[str] = "23.0.5"
 """The only version whose settings, keys and proofs this package understands."""
@@ -68,9 +67,9 @@ def _own_tables() -> None:
     rebuilt verifying key admits, and processes that make the same table at once read each other's
     unfinished files.
     """
-    folder = tempfile.mkdtemp(prefix="zkml-ray-tables-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["EZKL_REPO_PATH"] = folder
+    folder = process_folder() / "tables"
+    folder.mkdir()
+    os.environ["EZKL_REPO_PATH"] = str(folder)
 
 
 _own_tables()
@@ -264,8 +263,8 @@ def settings_for(onnx_path: Path, args: Any) -> Settings:
     Raises:
         BackendError: ezkl cannot express the model.
     """
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        out = Path(folder) / "settings.json"
+    with scratch_folder() as folder:
+        out = folder / "settings.json"
         _gen_settings(onnx_path, out, args)
         raw: dict[str, Any] = json.loads(out.read_text())
     raw["timestamp"] = 0
@@ -327,8 +326,8 @@ def generate_witness(
         RangeExceededError: A value left the range of the decomposition.
         BackendError: ezkl failed in another way.
     """
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        data = Path(folder) / "input.json"
+    with scratch_folder() as folder:
+        data = folder / "input.json"
         data.write_text(json.dumps({"input_data": [[encode(v) for v in t] for t in tensors]}))
         with _ezkl_call("witness", chunk_id):
             ezkl.gen_witness(str(data), str(compiled_path), str(witness_path))
@@ -356,8 +355,8 @@ def prove(
     Raises:
         BackendError: ezkl failed.
     """
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        out = Path(folder) / "proof.json"
+    with scratch_folder() as folder:
+        out = folder / "proof.json"
         with _ezkl_call("prove", chunk_id):
             ezkl.prove(str(witness_path), str(compiled_path), str(pk_path), str(out), str(srs_path))
         return ChunkProof.from_ezkl(out)
@@ -372,8 +371,8 @@ def verify_proof(proof: ChunkProof, settings_path: Path, vk_path: Path, srs_path
     Returns:
         True when the proof verifies. False when it is refused, whatever ezkl's reason.
     """
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        path = Path(folder) / "proof.json"
+    with scratch_folder() as folder:
+        path = folder / "proof.json"
         proof.write_ezkl(path)
         try:
             with _ezkl_call("verify", vk_path.name):

@@ -8,7 +8,6 @@ nothing here may depend on anything but the model's bytes and the arguments.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from zkml_ray.schema.plan import (
     Plan,
     RewriteStep,
 )
+from zkml_ray.scratch import scratch_folder
 
 ArgumentRule = Callable[[str, Path, int], CircuitArguments]
 """(chunk id, chunk model file, input scale) -> arguments of its circuit."""
@@ -337,8 +337,8 @@ def _settings(
     scale: int,
     arguments: ArgumentRule,
 ) -> tuple[CircuitArguments, backend.Settings]:
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        path = Path(folder) / f"{chunk_id}.onnx"
+    with scratch_folder() as folder:
+        path = folder / f"{chunk_id}.onnx"
         path.write_bytes(onnx_data)
         try:
             chosen = arguments(chunk_id, path, scale)

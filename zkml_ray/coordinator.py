@@ -20,12 +20,10 @@ circuit is caught by every verifier whose trust root is the model.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -51,6 +49,7 @@ from zkml_ray.schema.manifest import Accuracy, ChunkRecord, Manifest, Span, Stag
 from zkml_ray.schema.plan import ChunkPlan, Plan
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.schema.request import RunRequest
+from zkml_ray.scratch import scratch_folder
 from zkml_ray.srs import SrsFile, ensure_srs
 from zkml_ray.stages.inputs import Arrays
 from zkml_ray.stages.plan import PlanOptions, plan
@@ -454,8 +453,8 @@ class Coordinator:
                 return "its public instances are not those of the witness"
         except ZkmlRayError as error:
             return str(error)
-        with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-            vk_path, settings_path = Path(folder) / "vk.key", Path(folder) / "settings.json"
+        with scratch_folder() as folder:
+            vk_path, settings_path = folder / "vk.key", folder / "settings.json"
             vk_path.write_bytes(vk)
             settings_path.write_bytes(circuits.files[chunk.id].settings)
             srs_path = srs[chunk.arguments.logrows].path

@@ -15,7 +15,6 @@ those of the model, that chunks agree on their boundaries and that the statement
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 from zkml_ray import names
@@ -30,6 +29,7 @@ from zkml_ray.reader import (
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import ChunkPlan, Plan
 from zkml_ray.schema.proof import ChunkProof
+from zkml_ray.scratch import scratch_folder
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
 
@@ -56,8 +56,8 @@ def export_ezkl(store: ArtifactStore, layout: RunLayout, folder: Path) -> list[P
     )
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: name a new folder")
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as temporary:
-        reader = PinnedReader(manifest, store, Path(temporary))
+    with scratch_folder() as temporary:
+        reader = PinnedReader(manifest, store, temporary)
         sealed = reader.sealed_plan(manifest.plan_sha256)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,6 @@ is imported here, and onnx only where the trust root is a model.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -50,6 +49,7 @@ from zkml_ray.reader import (
 from zkml_ray.schema.manifest import Manifest, RevealedBoundary
 from zkml_ray.schema.plan import BoundaryPlan, Plan, SealedPlan
 from zkml_ray.schema.proof import ChunkProof
+from zkml_ray.scratch import scratch_folder
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.trust import (
@@ -115,8 +115,8 @@ def verify_manifest(
         StoreError: The store cannot be read.
     """
     clock = Clock()
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder, malformed_as("malformed"):
-        reader = PinnedReader(manifest, store, Path(folder))
+    with scratch_folder() as folder, malformed_as("malformed"):
+        reader = PinnedReader(manifest, store, folder)
         # 1. The sealed plan is the one that manifest and statement name, and the plan, or the
         #    model it is for, is the trust root's.
         _check_one_plan(manifest)

@@ -14,7 +14,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -30,6 +29,7 @@ from zkml_ray.cost.profiles import shipped_profile
 from zkml_ray.cost.samples import SAMPLES, Sample, chunk_model
 from zkml_ray.errors import StageError
 from zkml_ray.schema.profile import Prices, Profile
+from zkml_ray.scratch import scratch_folder
 from zkml_ray.srs import ensure_srs
 
 REPEATS: Final = 2
@@ -117,8 +117,7 @@ def measure(data: bytes, tensors: list[list[int]], arguments: Any) -> Measured:
     Raises:
         StageError: It does not fit its logrows, or a process failed.
     """
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         settings = _prepare(folder, data, tensors, arguments)
         srs = ensure_srs(arguments.logrows).path
         setup = _child(folder, srs, "setup", 1, 1)
@@ -158,8 +157,7 @@ def _serial_share() -> float | None:
         return 0.0
     data, tensors = chunk_model(_THREADS_SAMPLE)
     arguments = _THREADS_SAMPLE.arguments()
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         _prepare(folder, data, tensors, arguments)
         srs = ensure_srs(arguments.logrows).path
         _child(folder, srs, "setup", 1, cores)

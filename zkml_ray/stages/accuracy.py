@@ -8,7 +8,6 @@ is proved and no key is made; the salts are of no consequence and drawn from a f
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from zkml_ray.errors import ChunkingError, ConfigError, InputError, RangeExceede
 from zkml_ray.keycache import CachedCircuit, KeyCache
 from zkml_ray.reference import float_outputs, float_tensors
 from zkml_ray.schema.plan import BoundaryPlan, Plan
+from zkml_ray.scratch import scratch_folder
 from zkml_ray.stages.inputs import Arrays, quantise, read_inputs
 from zkml_ray.stages.witness import BoundaryValues, forward
 
@@ -173,8 +173,8 @@ def measure_accuracy(
     largest = dict.fromkeys(names, 0.0)
     vector = _class_vector(plan)
     agreed = 0
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        compiled = _compiled(circuits, Path(folder))
+    with scratch_folder() as folder:
+        compiled = _compiled(circuits, folder)
         for arrays in samples:
             quantised = quantised_boundaries(plan, compiled.__getitem__, arrays)
             exact = float_tensors(cut, arrays, names)
@@ -289,7 +289,7 @@ def quantised_boundaries(
         packing = boundaries[name].layout.layout().packing
         values = quantise(name, arrays[name], boundaries[name].scale, packing)
         known[name] = BoundaryValues(values=values, salts=salts(name))
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
+    with scratch_folder() as folder:
         for chunk in plan.chunks:
             made = forward(
                 chunk,
@@ -297,7 +297,7 @@ def quantised_boundaries(
                 circuit_of(chunk.id),
                 {name: known[name] for name in chunk.inputs},
                 {name: salts(name) for name in chunk.outputs},
-                Path(folder) / "witness.json",
+                folder / "witness.json",
             )
             known.update(made.outgoing)
     return {name: list(found.values) for name, found in known.items()}

@@ -18,6 +18,7 @@ from zkml_ray.canonical import document_digest, sha256_hex
 from zkml_ray.config import cache_dir
 from zkml_ray.errors import StageError
 from zkml_ray.schema.plan import CircuitArguments
+from zkml_ray.scratch import scratch_folder
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -45,8 +46,8 @@ def probe(onnx: bytes, arguments: CircuitArguments) -> backend.Settings:
         return backend.Settings.read(path.read_bytes())
     except (OSError, ValueError, KeyError):
         pass
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        model = Path(folder) / "piece.onnx"
+    with scratch_folder() as folder:
+        model = folder / "piece.onnx"
         model.write_bytes(onnx)
         settings = backend.derive_settings(model, arguments)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.manifest import Span
 from zkml_ray.schema.plan import BoundaryPlan
 from zkml_ray.schema.proof import ChunkProof
+from zkml_ray.scratch import scratch_folder
 from zkml_ray.stages.setup import ReadyChunk, SetupJob, make_ready
 from zkml_ray.stages.witness import BoundaryValues, forward
 from zkml_ray.stores.base import ArtifactStore
@@ -96,8 +96,8 @@ def prove_chunk(job: ProveJob, store: ArtifactStore) -> ChunkResult:
         name: _checkpoint(job, name, store.read_verified(ref))
         for name, ref in job.checkpoints.items()
     }
-    with tempfile.TemporaryDirectory(prefix="zkml-ray-") as folder:
-        witness_path = Path(folder) / "witness.json"
+    with scratch_folder() as folder:
+        witness_path = folder / "witness.json"
         result = forward(
             job.chunk,
             boundaries,

@@ -1,0 +1,67 @@
+"""Temporary files of this process, which do not outlive it, however it ends.
+
+Witnesses are among them: a worker that is killed must not leave one behind for good. Everything
+lies in one folder of the process, which holds a shared lock on it; the next process that makes such
+a folder removes those whose lock nobody holds any more. POSIX only (flock).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_PREFIX = "zkml-ray-process-"
+
+_own: dict[int, Path] = {}
+"""This process's folder, by its id: a process that was forked off makes one of its own."""
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder that only this user can read, removed afterwards."""
+    with tempfile.TemporaryDirectory(dir=process_folder()) as name:
+        yield Path(name)
+
+
+def process_folder() -> Path:
+    """The folder of this process's temporary files, made on the first call and removed at exit."""
+    pid = os.getpid()
+    if pid not in _own or not _own[pid].is_dir():
+        parent = Path(tempfile.gettempdir())
+        _remove_leftovers(parent)
+        _own[pid] = _made(parent)
+        atexit.register(_remove_own, pid)
+    return _own[pid]
+
+
+def _made(parent: Path) -> Path:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # the process's end closes it
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        if folder.exists():
+            return folder
+        os.close(handle)  # another process took it for a leftover before it was locked
+
+
+def _remove_leftovers(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        # Other users' folders and what only looks like a folder are left alone.
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def _remove_own(pid: int) -> None:
+    if os.getpid() == pid:
+        shutil.rmtree(_own[pid], ignore_errors=True)
