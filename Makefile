@@ -57,7 +57,8 @@ bench-run: $(STAMP)
 vectors:
 	$(PYTHON) -m venv .venv-oracle
 	.venv-oracle/bin/python -m pip install --quiet -r tests/vectors/requirements-oracle.txt
-	.venv-oracle/bin/python tests/vectors/generate_poseidon_vectors.py
+	.venv-oracle/bin/python tests/vectors/generate_poseidon_vectors.py \
+	  > tests/vectors/poseidon_bn254_t2.json
 
 clean:
 	rm -rf $(VENV) .venv-oracle .cache build dist

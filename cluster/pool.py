@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from zkml_ray.cluster.worker import ChunkWorker
 from zkml_ray.errors import StageError, StoreError, ZkmlRayError
@@ -182,6 +182,8 @@ class WorkerPool:
             job = worker.job
             if job is None or time.monotonic() < worker.overdue_at:
                 continue
+            if ray.wait([worker.call], timeout=0)[0]:  # done in time; the next poll collects it
+                continue
             ray.kill(worker.actor, no_restart=True)
             worker.job = worker.call = None
             worker.actor = self._start()
@@ -195,16 +197,19 @@ class WorkerPool:
             return None
         try:
             result: object = ray.get(call)
-        except RayActorError:
-            worker.actor = self._start()
-            self._again(job, f"{worker.name} died while it had {job.chunk.id}")
-            return None
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, ZkmlRayError) else None
             if cause is not None and not _retryable(cause):
                 raise cause from None
-            line = str(cause or error.cause or error).strip().splitlines()[0]
+            found = cause or error.cause or error
+            line = (str(found).strip() or type(found).__name__).splitlines()[0]
             self._again(job, f"{worker.name} failed on {job.chunk.id}: {line}")
+            return None
+        except RayError as error:  # it, or its node, died or was ended
+            ray.kill(worker.actor, no_restart=True)
+            worker.actor = self._start()
+            why = "was ended for lack of memory" if isinstance(error, OutOfMemoryError) else "died"
+            self._again(job, f"{worker.name} {why} while it had {job.chunk.id}")
             return None
         expected = ChunkResult if isinstance(job, ProveJob) else SetupResult
         if not isinstance(result, expected) or result.chunk_id != job.chunk.id:

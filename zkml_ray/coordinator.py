@@ -1,6 +1,6 @@
 """The coordinator: the only module that knows the order of the stages.
 
-    plan -> setup -> witness -> prove -> link -> store -> verify
+    plan -> setup -> witness -> prove -> link -> verify -> store
 
 Witnesses are made here, one chunk after the other; as soon as a chunk's is made, the chunk goes to
 a worker, which sets it up and proves it while the next witness is made. Everything is stored as

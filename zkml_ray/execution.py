@@ -24,6 +24,7 @@ from zkml_ray.coordinator import Coordinator
 from zkml_ray.events import Listener, Warned
 from zkml_ray.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
+from zkml_ray.scratch import remove_leftovers
 from zkml_ray.stages.inputs import Arrays, Inputs, from_store_form, read_inputs, store_form
 from zkml_ray.stages.plan import PlanOptions
 from zkml_ray.stages.setup import StoreKeys
@@ -208,6 +209,7 @@ def worker_pool(
             yield pool
         finally:
             pool.close()
+            remove_leftovers()  # workers are ended, and run nothing at their end
 
 
 @contextmanager

@@ -50,6 +50,7 @@ class Journal:
         self.store = store
         self.layout = layout
         self.artifacts: dict[str, ArtifactRef] = {}
+        self._objects = ObjectCache(store)  # keeps the SRS files of a resumed run for its duration
 
     def check_new(self) -> None:
         """Refuse an id that is taken, and a store that cannot be written to.
@@ -126,7 +127,6 @@ class Journal:
         chosen = self._document(ChosenSrs, names.SRS)
         pins = {} if chosen is None else {pin.logrows: pin for pin in chosen.pins}
         files = {}
-        cache = ObjectCache(self.store)
         for logrows in sizes:
             pin = pins.get(logrows)
             key = None if pin is None else self.layout.artifact_key("srs", pin.sha256)
@@ -137,7 +137,7 @@ class Journal:
             self.artifacts[names.srs(logrows)] = ref
             files[logrows] = SrsFile(
                 logrows=logrows,
-                path=cache.path(ref),
+                path=self._objects.path(ref),
                 sha256=pin.sha256,
                 trust=trust_of(logrows, pin.sha256),
             )

@@ -6,7 +6,7 @@ never takes part in a name. An entry is a folder made under a lock, in a tempora
 renamed at the end: it is whole or absent. Every read re-hashes what it returns; an entry whose
 bytes changed is set aside as `*.corrupt` and made again.
 
-Proving keys are large (1.7 GB for a circuit of 2^17 rows). After keys have been made, those that
+Proving keys are large (1.3 to 2.3 GB for 2^16 and 2^17 rows). After keys have been made, those that
 were used least recently go until all fit the cap, but none that a process still holds
 (`CachedKeys`).
 
@@ -148,6 +148,8 @@ class KeyCache:
         def make(folder: Path) -> None:
             backend.setup_keys(circuit.compiled, srs_path, folder / "vk.key", folder / "pk.key")
 
+        if not (self._keys / name).exists():
+            self._evict()  # the disk may have become fuller since keys were made here
         folder, made = self.entry("keys", name, make)
         os.utime(folder)
         if made:
@@ -202,6 +204,7 @@ class KeyCache:
 
     def _evict(self) -> None:
         """Let go of keys that nobody holds, least recently used first, until all fit the cap."""
+        self._keys.mkdir(parents=True, exist_ok=True)
         sizes = {path: _size(path) for path in self._keys.iterdir() if path.is_dir()}
         cap = self._keys_bytes
         if cap is None:

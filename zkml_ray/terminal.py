@@ -29,7 +29,11 @@ Store = Annotated[
 Project = Annotated[str, typer.Option("--project", help="Project in the store.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Scale = Annotated[
-    int, typer.Option("--scale", help="Fixed-point bits after the point, inputs and weights.")
+    int,
+    typer.Option(
+        "--scale",
+        help="Fixed-point bits after the point: of values, and of weights in native circuits.",
+    ),
 ]
 LayersPerChunk = Annotated[
     Optional[int],  # noqa: UP045
@@ -86,7 +90,10 @@ NoSalt = Annotated[
 ]
 Threads = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--threads", help="Prover threads per worker [default: its share of the cores]."),
+    typer.Option(
+        "--threads",
+        help="Prover threads per worker [default: its share of the cores, and what others leave].",
+    ),
 ]
 Address = Annotated[
     Optional[str],  # noqa: UP045

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from zkml_ray.canonical import file_sha256
 from zkml_ray.errors import ArtifactNotFoundError, ConfigError, DigestMismatchError, StoreError
+from zkml_ray.journal import Journal
 from zkml_ray.schema.artifact import ArtifactRef
+from zkml_ray.srs import ensure_srs
 from zkml_ray.stores import LocalStore
+from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.objectcache import ObjectCache
 
 
@@ -192,3 +196,20 @@ def test_unwritable_cache_folder_is_a_store_error(store: CountingStore, tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="ZKML_RAY_CACHE"):
         ObjectCache(store, tmp_path / "file" / "cache").path(put(store, 1))
+
+
+def test_srs_of_a_run_that_goes_on_stays_while_others_fetch(
+    store: CountingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZKML_RAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ZKML_RAY_CACHE_MAX_BYTES", "1")
+    made = ensure_srs(6)
+    layout = RunLayout("default", "goes-on")
+    Journal(store, layout).keep_srs([made])
+    journal = Journal(store, layout)
+    found = journal.srs([6])
+    assert found is not None
+    with ObjectCache(store) as other:
+        other.path(put(store, 1))
+    assert found[6].path != made.path
+    assert file_sha256(found[6].path) == made.sha256

@@ -344,6 +344,23 @@ def test_private_cluster_is_started_where_another_cluster_left_its_address(
     assert found.json["verified"] is True
 
 
+def test_worker_that_ray_ends_for_lack_of_memory_is_replaced_and_its_death_named(
+    models: Path, tmp_path: Path
+) -> None:
+    found = run_process(
+        "prove",
+        models / "residual.onnx",
+        "--store",
+        tmp_path,
+        RAY_memory_usage_threshold="0.01",  # Ray takes the machine for full
+        RAY_memory_monitor_refresh_ms="50",
+    )
+    assert found.code == 3
+    assert "chunk-000 failed 3 times" in found.stderr
+    assert "lack of memory" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
 def test_worker_that_takes_too_long_is_replaced_and_the_chunk_fails_after_three_attempts(
     ray_cluster: None, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

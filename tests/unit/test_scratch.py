@@ -54,6 +54,7 @@ def test_process_that_ends_leaves_nothing(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
+    (elsewhere / ".lock").touch()
     (tmp_path / "zkml-ray-process-link").symlink_to(elsewhere)
     with holding(tmp_path) as (alive, kept):
         with holding(tmp_path) as (killed, left):
@@ -65,7 +66,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(tmp_
             assert (kept / "witness.json").exists(), "its process is alive"
             assert other.exists()
         assert alive.poll() is None
-    assert elsewhere.is_dir()
+    assert (elsewhere / ".lock").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "elsewhere",
         "zkml-ray-process-link",
