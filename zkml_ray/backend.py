@@ -285,7 +285,6 @@ def _gen_settings(onnx_path: Path, out: Path, args: Any) -> None:
     done = subprocess.run(
         [sys.executable, "-I", str(Path(__file__).with_name("settings_child.py"))],
         input=json.dumps(request),
-        env={**os.environ, "RAYON_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
