@@ -217,6 +217,8 @@ class BundleStore(ArtifactStore):
             _malformed(self._path, str(error))
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             _malformed(self._path, f"{info.filename} is compressed in another way than deflate")
+        if info.extra:
+            _malformed(self._path, f"{info.filename} has an extra field, as zip64 entries do")
         if info.flag_bits & 0x1:
             _malformed(self._path, f"{info.filename} is encrypted")
 
@@ -253,6 +255,7 @@ class BundleStore(ArtifactStore):
             NotImplementedError,
             RuntimeError,
             struct.error,
+            OSError,
         ) as error:
             _malformed(self._path, f"{key}: {error}")
 

@@ -20,6 +20,7 @@ from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normalize import normalise
+from zkml_ray.chunking.passes.forms import is_lowered
 from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError, StageError, UnsupportedOperatorError
@@ -111,6 +112,12 @@ def derive_circuits(
         UnsupportedOperatorError: ezkl cannot express a chunk.
     """
     crossings = graph.crossings(parts)
+    for crossing in crossings:
+        if crossing.producer is not None and is_lowered(graph, crossing.tensor.name):
+            raise ChunkingError(
+                f"{crossing.tensor.name} was made small for the operator after it: a cut there "
+                "would round it away"
+            )
     packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
     committed = committed_tensors(crossings, packing, commitment)
     chunks: list[ChunkPlan] = []

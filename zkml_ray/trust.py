@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from zkml_ray import backend
 from zkml_ray.canonical import sha256_hex
-from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.numbers import PRECISION_BITS, Arithmetic
 from zkml_ray.commitments.packing import PACKED_BITS, PackingSpec
 from zkml_ray.errors import (
     ChunkingError,
@@ -344,6 +344,12 @@ def _check_hinted(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
         raise _argument(f"{chunk.id} lookup_range", arguments.lookup_range, f"{table}")
     if arguments.input_scale != plan.input_scale:
         raise _argument(f"{chunk.id} input_scale", arguments.input_scale, f"{plan.input_scale}")
+    if arguments.logrows < arguments.input_scale + PRECISION_BITS:
+        raise _argument(
+            f"{chunk.id} logrows",
+            arguments.logrows,
+            f"at least {arguments.input_scale + PRECISION_BITS} at that scale",
+        )
     # What a hinted circuit does not use may not differ from plan to plan either.
     if arguments.param_scale != arguments.input_scale or arguments.scale_rebase_multiplier != 1:
         raise _argument(

@@ -192,6 +192,8 @@ def pooled(pending: Pending, windows: Ints, shape: Sequence[int]) -> Pending:
         NotHintedError: Windows overlap, are cut off, or differ from channel to channel.
     """
     form = pending.form
+    if form.pairs:
+        raise NotHintedError("a maximum of products of two tensors is not pooled as it stands")
     if pending.windows is not None or (windows < 0).any():
         raise NotHintedError("maxima of maxima, and padded ones, have no hinted form")
     sites = pending.sites.ravel()[windows]

@@ -116,9 +116,14 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
     ):
         pending = identity(lowering.view(node.input[0]))
     bits = numbers.scale
-    top = min(numbers.divisor - 1, TABLE_TOP << bits)
-    if numbers.digit_bound > 2 * TABLE_TOP << bits:
-        raise NotHintedError("the exponential's table would reach too far")
+    if 1 << numbers.logrows != TABLE_TOP << bits:
+        # With a larger table a row could stand above `top`, where one step of its reciprocal is
+        # much; with a smaller one scores would be cut off nearer than TABLE_TOP below the largest.
+        raise NotHintedError(
+            f"a softmax at scale {bits} has a hinted form in circuits of "
+            f"2^{bits + TABLE_TOP.bit_length() - 1} rows alone"
+        )
+    top = numbers.divisor - 1
     moved = lowering.settle(
         pending,
         Rounding(

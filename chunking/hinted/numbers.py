@@ -30,6 +30,11 @@ FLOAT_BITS: Final = 24
 
 MAX_OVERLAP_BITS: Final = 8
 
+PRECISION_BITS: Final = 2
+"""Weights get at least so many bits more than rounded values: their errors add up over a sum. One
+bit fewer costs no cells, and half the rows hold a scale twice as fine (docs/adr/0017). A verifier
+takes no plan with fewer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:

@@ -229,6 +229,8 @@ def _times(power: int) -> Callable[[Lowering, onnx.NodeProto], Value]:
         if power > 0 and isinstance(lowering.value(first), np.ndarray):
             first, second = second, first
         if not isinstance(lowering.value(second), np.ndarray):
+            if power < 0:
+                raise NotHintedError("quotients of two tensors have no hinted form")
             return gated(lowering, first, second)
         factor = lowering.constant(second)
         if factor.size != 1:

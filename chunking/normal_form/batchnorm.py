@@ -128,6 +128,8 @@ def _into_gemm(
         bias = _constant(gemm.inputs[2])
     if bias is None or bias.size not in (1, affine.factor.size):
         return False
+    if bias.shape[-1:] not in ((), (bias.size,)):
+        return False  # a column: one number a row, not one a channel
     beta = gemm.attributes["beta"].as_float() if "beta" in gemm.attributes else 1.0
     if beta != 1.0:
         return False

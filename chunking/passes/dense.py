@@ -103,6 +103,8 @@ def _parts(node: ir.Node, bits: int) -> _Parts | str:
             bias = constant_of(input_of(node, 2))
             if bias is None or bias.size not in (1, weight.shape[1]):
                 return "its addend is not one constant row"
+            if bias.shape[-1:] not in ((), (bias.size,)):
+                return "its addend is a column"
             bias = np.broadcast_to(bias.reshape(-1), (weight.shape[1],)) * np.float32(beta)
     integers = integer_weights(weight, bits)
     if not 1 <= bits <= 24 or integers is None:

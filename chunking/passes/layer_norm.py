@@ -174,10 +174,10 @@ def _match_written_out(node: ir.Node) -> _Norm | None:
     if scaling is not None and scaling.op_type == "Mul":
         other = scaling.inputs[1] if scaling.inputs[0] is output else scaling.inputs[0]
         factors = numbers_of(other)
-        if factors is not None and factors.size == width:
+        if factors is not None and factors.shape[-1:] == (width,) == (factors.size,):
             output, gamma = scaling.outputs[0], factors.reshape(-1)
             shifted, offset = bias_user(output)
-            if offset is not None and offset.size == width:
+            if offset is not None and offset.shape[-1:] == (width,) == (offset.size,):
                 output, beta = shifted, offset.reshape(-1)
     return _Norm(
         data=data, gamma=gamma, beta=beta, epsilon=float(epsilon.reshape(())), output=output

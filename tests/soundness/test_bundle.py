@@ -200,6 +200,13 @@ def test_malformed_zips_are_refused(bundle: Path, mlp_run: Run, tmp_path: Path) 
     squeezed = io.BytesIO()
     with zipfile.ZipFile(squeezed, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr(manifest_key, manifest)
+    large = io.BytesIO()
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(large, "w") as archive:
+        for info in source.infolist():
+            data = source.read(info)
+            if info.filename == manifest_key:  # what zip64 keeps an offset in
+                info.extra = struct.pack("<2HQ", 1, 8, (1 << 63) - 10)
+            archive.writestr(info, data)
     directory_bytes, offset = struct.unpack("<2L", honest[-10:-2])
     cases = {
         "empty": b"",
@@ -218,11 +225,20 @@ def test_malformed_zips_are_refused(bundle: Path, mlp_run: Run, tmp_path: Path) 
         + struct.pack("<2L", directory_bytes, offset + 1)
         + honest[-2:],
         "encrypted": _with_flag(honest, 0x1),
+        "extra field": large.getvalue(),
+        "zip64 offset": _with_offset(large.getvalue(), 0xFFFFFFFF),
+        "offset beyond the file": _with_offset(honest, 0x7FFFFFFF),
     }
     path = tmp_path / "malformed.zip"
     for case, data in cases.items():
         path.write_bytes(data)
         TALLY.refused_with(lambda: verify_bundle(path, mlp_run), "bundle", case=case)
+
+
+def _with_offset(data: bytes, offset: int) -> bytes:
+    """The same zip, the last entry's place in the file another."""
+    start = data.rindex(b"PK\x01\x02")
+    return data[: start + 42] + struct.pack("<L", offset) + data[start + 46 :]
 
 
 def _with_flag(data: bytes, flag: int) -> bytes:

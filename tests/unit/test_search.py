@@ -16,7 +16,7 @@ from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
 from zkml_ray.chunking.passes.forms import is_lowered
-from zkml_ray.chunking.rewrite import apply_rewrites
+from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
 from zkml_ray.circuits import DerivedCircuits, normalised_graph, rederive_circuits
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import shipped_profile
@@ -159,6 +159,26 @@ def test_no_cut_goes_through_a_tensor_that_was_made_small(models: Path) -> None:
     given = {value for unit in estimator.units for value in unit.makes}
     assert given & rewritten.producer_of.keys()
     assert not given & lowered
+
+
+def test_verifier_derives_no_plan_whose_cut_goes_through_a_tensor_made_small(models: Path) -> None:
+    """Such a cut makes a layer norm give zeros, and every digest of the plan would agree."""
+    model = load_model(models / "transformer.onnx")
+    honest = plan(model, PlanOptions(circuits="native", layers_per_chunk=100)).plan
+    rewrites = [Rewrite(name=r.name, node=r.node, parameter=r.parameter) for r in honest.rewrites]
+    graph = normalised_graph(model, {}, rewrites)
+    nodes = [node for chunk in honest.chunks for node in chunk.nodes]
+    small = [n for n in nodes if any(is_lowered(graph, value) for value in graph.nodes[n].output)]
+    assert any("norm" in node for node in small)
+    for node in small:
+        split = nodes.index(node) + 1
+        first, second = (
+            honest.chunks[0].model_copy(update={"id": f"chunk-{n:03d}", "nodes": tuple(part)})
+            for n, part in enumerate((nodes[:split], nodes[split:]))
+        )
+        cut = honest.model_copy(update={"chunks": (first, second)})
+        with pytest.raises(ChunkingError, match="was made small"):
+            rederive_circuits(model, cut)
 
 
 def test_estimates_add_up_to_what_ezkl_counts(digits: Path) -> None:

@@ -64,6 +64,7 @@ def test_honest_plan_is_accepted(honest: Plan, hinted: Plan) -> None:
         {"lookup_range": [0, 992]},
         {"lookup_range": [-1, 991]},
         {"logrows": 9},
+        {"logrows": 9, "lookup_range": [0, 479]},  # weights hardly finer than values
         {"logrows": 11},
         {"range_bits": 10},
         {"range_bits": 20},

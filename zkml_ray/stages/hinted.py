@@ -17,7 +17,7 @@ from zkml_ray.chunking.cuts import SegmentCost, best_cuts, blocking_segment
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.extract import hinted_size
-from zkml_ray.chunking.hinted.numbers import MAX_OVERLAP_BITS, Arithmetic
+from zkml_ray.chunking.hinted.numbers import MAX_OVERLAP_BITS, PRECISION_BITS, Arithmetic
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.passes.split_output import SplitOutput
@@ -35,10 +35,6 @@ from zkml_ray.cost.sizing import Sized, better_size
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.search import Budget, TooLarge, split_more
-
-PRECISION_BITS: Final = 2
-"""Weights get at least so many bits more than rounded values: their errors add up over a sum. One
-bit fewer costs no cells, and half the rows hold a scale twice as fine (docs/adr/0017)."""
 
 FUNCTION_BITS: Final = 3
 """The same where functions are computed, whose tables and reciprocals are as fine as the rows are

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from zkml_ray import backend
 from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
@@ -29,7 +30,7 @@ from zkml_ray.errors import ChunkingError, ConfigError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.request import PlanChoices
-from zkml_ray.stages.hinted import MORE_ROWS, PRECISION_BITS, HintedPlanner
+from zkml_ray.stages.hinted import MORE_ROWS, HintedPlanner
 from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments

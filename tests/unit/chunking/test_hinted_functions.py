@@ -148,6 +148,15 @@ CASES = {
         y=[1, 2, 3, 3],
         constants=[integers("split", 1, 3, 2, 4)],
     ),
+    "maxima of a product": Case(
+        nodes=[
+            node("Transpose", "x", to="k", perm=[0, 1, 3, 2]),
+            node("MatMul", "x", "k", to="p"),
+            node("MaxPool", "p", kernel_shape=[2, 1], strides=[2, 1]),
+        ],
+        x=[1, 1, 4, 3],
+        y=[1, 1, 2, 4],
+    ),
     "product of wide heads": Case(
         nodes=[
             node("Transpose", "x", to="t", perm=[0, 2, 1]),
@@ -524,6 +533,20 @@ REFUSED = {
         ),
         "erf is multiplied by another tensor than its argument",
     ),
+    "quotient by erf": (
+        Case(
+            nodes=[
+                node("MatMul", "x", "w", to="g"),
+                node("Erf", "g", to="e"),
+                node("Add", "e", "one", to="p"),
+                node("Div", "g", "p"),
+            ],
+            x=[1, 4],
+            y=[1, 4],
+            constants=[dense(4, 4), number("one", 1.0)],
+        ),
+        "quotients of two tensors",
+    ),
     "a number minus erf": (
         Case(
             nodes=[node("Erf", "x", to="e"), node("Sub", "one", "e")],
@@ -586,6 +609,9 @@ def test_what_has_no_hinted_form_is_refused(name: str) -> None:
         hinted_chunk(case.proto())
 
 
-def test_exponentials_table_that_would_reach_too_far_is_refused() -> None:
-    with pytest.raises(NotHintedError, match="table would reach too far"):
-        hinted_chunk(CASES["softmax"].proto(), Arithmetic(scale=6, logrows=11, range_bits=4))
+@pytest.mark.parametrize("logrows", [7, 8, 10, 11])
+def test_softmax_in_a_circuit_of_other_rows_than_its_table_wants_is_refused(logrows: int) -> None:
+    """With fewer its scores would be cut off; with more a row could stand above the table's top."""
+    hinted_chunk(CASES["softmax"].proto(), Arithmetic(scale=6, logrows=9, range_bits=4))
+    with pytest.raises(NotHintedError, match=r"circuits of 2\^9 rows alone"):
+        hinted_chunk(CASES["softmax"].proto(), Arithmetic(scale=6, logrows=logrows, range_bits=4))

@@ -36,7 +36,7 @@ from zkml_ray.chunking.hinted.numbers import Arithmetic
 
 COLUMNS = (1, 3, 6)
 SHORT = Arithmetic(scale=6, logrows=9, range_bits=5)
-ONE_DIGIT = Arithmetic(scale=5, logrows=9, range_bits=3)
+ONE_DIGIT = Arithmetic(scale=6, logrows=9, range_bits=2)
 
 WIDE = {
     "perceptron": Case(
