@@ -323,7 +323,12 @@ def main() -> None:
             parser.error("--out is needed")
     elif given.out.exists():
         result = json.loads(given.out.read_text())
-    result |= {"encoder": asdict(_size(given)), "run": given.run, "memory": given.memory}
+    result |= {
+        "encoder": asdict(_size(given)),
+        "run": given.run,
+        "memory": given.memory,
+        "workers": given.workers,
+    }
     if given.plan_only:
         _step("plan", given, result)
         record.write(given.out, result)

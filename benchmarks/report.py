@@ -117,7 +117,9 @@ def big_table(results: Results) -> list[str]:
                 f"| proved with | `--memory {result['memory']}`, {chunks_in_words(proved)} |",
                 f"| largest process, measured | {gib(proved['largest_bytes'])} |",
                 f"| proving, sum over workers | {seconds(proved['prove_worker_s'])} |",
+                f"| making keys, sum over workers | {seconds(proved['setup_worker_s'])} |",
                 f"| wall time with a chunk in hand | {seconds(proved['busy_wall_s'])} |",
+                f"| wall time in all, planning and SRS included | {seconds(in_all_s(result))} |",
                 f"| sessions | {proved['sessions']} |",
                 f"| verifying all proofs | {seconds(proved['verify_all_s'])} |",
                 f"| proofs | {proved['proof_bytes'] / 1e6:.2f} MB |",
@@ -130,6 +132,25 @@ def big_table(results: Results) -> list[str]:
                 f"wall {seconds(more['busy_wall_s'])} |"
             )
     return lines
+
+
+def in_all_s(result: Mapping[str, Any]) -> float:
+    """Wall time of all sessions that the big model took."""
+    return sum(float(session["wall_s"]) for session in result["sessions"])
+
+
+def big_line(results: Results) -> list[str]:
+    """The same in a sentence, of the model with most layers."""
+    result = max(results, key=lambda result: int(result["encoder"]["layers"]))
+    size, proved, one = result["encoder"], result["proved"], result["one_circuit"]
+    low, high = (gib(value) for value in one["predicted_bytes"])
+    return [
+        f"A transformer encoder of {size['layers']} layers ({size['width']} wide) was proved by",
+        f"{result['workers']} workers on this machine in {in_all_s(result) / 60:.0f} minutes, keys",
+        f"made on the way, and no process took more than {gib(proved['largest_bytes'])}. As one",
+        f"circuit it would have 2^{one['logrows']} rows and take {low} to {high}, predicted from",
+        "measured circuits.",
+    ]
 
 
 def chunks_in_words(proved: Mapping[str, Any]) -> str:
@@ -219,6 +240,7 @@ def blocks(results: Path) -> dict[str, list[str]]:
         "scaling": lambda: scaling_table(kinds["scaling"]),
         "accuracy": lambda: accuracy_table(kinds["accuracy"]),
         "big": lambda: big_table(big),
+        "bigline": lambda: big_line(big),
         "commitments": lambda: commitment_table(commitment),
         "verifying": lambda: verifying_line(verifying),
         "machines": lambda: circumstances([r for found in kinds.values() for r in found]),

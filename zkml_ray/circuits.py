@@ -112,12 +112,6 @@ def derive_circuits(
         UnsupportedOperatorError: ezkl cannot express a chunk.
     """
     crossings = graph.crossings(parts)
-    for crossing in crossings:
-        if crossing.producer is not None and is_lowered(graph, crossing.tensor.name):
-            raise ChunkingError(
-                f"{crossing.tensor.name} was made small for the operator after it: a cut there "
-                "would round it away"
-            )
     packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
     committed = committed_tensors(crossings, packing, commitment)
     chunks: list[ChunkPlan] = []
@@ -137,6 +131,7 @@ def derive_circuits(
         if chosen is not None:
             made = _hinted_circuit(graph, nodes, chunk_id, operators, into, out, chosen)
         else:
+            _check_cuts(chunk_id, graph, outgoing)
             made = _circuit(
                 graph,
                 nodes,
@@ -193,6 +188,16 @@ def derive_circuits(
         model_outputs=graph.outputs,
     )
     return DerivedCircuits(plan=plan, files=files, normalised=normalised)
+
+
+def _check_cuts(chunk_id: str, graph: ModelGraph, outgoing: Sequence[str]) -> None:
+    """No rewrite made a tensor small that a chunk then gives, rounded to the inputs' scale."""
+    for name in outgoing:
+        if is_lowered(graph, name):
+            raise ChunkingError(
+                f"{chunk_id} would end at {name}, which a rewrite made small for the operator "
+                "after it: cut elsewhere, or leave the rewrite out (--no-pass)"
+            )
 
 
 def rederive_circuits(model: LoadedModel, plan: Plan) -> DerivedCircuits:

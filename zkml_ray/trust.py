@@ -42,6 +42,10 @@ from zkml_ray.srs import trust_of
 if TYPE_CHECKING:
     from zkml_ray.chunking.load import LoadedModel
 
+HINTED_REWRITES: Final = frozenset({"split-output"})
+"""Rewrites of hinted plans. The others are for ezkl's own arithmetic, and make some tensors small,
+which a hinted chunk would round away."""
+
 MAX_SCALE_BITS: Final = 20
 """log2 of the finest fixed-point step a plan may start from; 0 would round to whole numbers."""
 
@@ -138,6 +142,9 @@ def check_arguments(plan: Plan) -> None:
         ) from None
     for chunk in plan.chunks:
         _check_circuit(chunk, plan, packing)
+    foreign = sorted({step.name for step in plan.rewrites} - HINTED_REWRITES)
+    if foreign and any(chunk.arguments.kind == "hinted" for chunk in plan.chunks):
+        raise _argument("rewrites", foreign, "those of hinted circuits")
     for boundary in plan.boundaries:
         _check_layout(boundary, plan, packing)
 

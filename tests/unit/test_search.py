@@ -177,7 +177,7 @@ def test_verifier_derives_no_plan_whose_cut_goes_through_a_tensor_made_small(mod
             for n, part in enumerate((nodes[:split], nodes[split:]))
         )
         cut = honest.model_copy(update={"chunks": (first, second)})
-        with pytest.raises(ChunkingError, match="was made small"):
+        with pytest.raises(ChunkingError, match="a rewrite made small"):
             rederive_circuits(model, cut)
 
 

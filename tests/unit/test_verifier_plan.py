@@ -13,11 +13,13 @@ import pytest
 from tests import zoo
 from zkml_ray import PlanOptions
 from zkml_ray.chunking.load import load_model
+from zkml_ray.chunking.passes.split_output import SplitOutput
+from zkml_ray.chunking.rewrite import PASSES
 from zkml_ray.errors import ConfigError, VerificationError
 from zkml_ray.schema.plan import Plan, SealedPlan, SrsPin, VerifyingKeyPin
 from zkml_ray.srs_digests import CEREMONY_SHA256
 from zkml_ray.stages.plan import plan as make_plan
-from zkml_ray.trust import TrustRoot, check_arguments, check_pins, check_topology
+from zkml_ray.trust import HINTED_REWRITES, TrustRoot, check_arguments, check_pins, check_topology
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,19 @@ def test_arguments_of_hinted_circuits_that_do_not_fit_each_other_are_refused(
     with pytest.raises(VerificationError, match="known to be sound") as caught:
         check_arguments(edited(hinted, in_every_circuit(**values)))
     assert caught.value.code == "plan-arguments"
+
+
+def test_rewrites_for_native_arithmetic_are_refused_with_hinted_circuits(hinted: Plan) -> None:
+    assert {SplitOutput.name} == HINTED_REWRITES
+    for name in PASSES:
+        step = {"name": name, "node": "layer", "parameter": 1}
+        plan = edited(hinted, lambda document, step=step: document["rewrites"].append(step))
+        if name in HINTED_REWRITES:
+            check_arguments(plan)
+        else:
+            with pytest.raises(VerificationError, match="known to be sound") as caught:
+                check_arguments(plan)
+            assert caught.value.code == "plan-arguments"
 
 
 def test_salts_beside_values_are_refused_with_hinted_circuits(hinted: Plan) -> None:
