@@ -193,10 +193,13 @@ HINTED: Mapping[str, tuple[str, ...]] = {
     "plan.chunks.[].arguments.logrows": ("plan-arguments",),
     "plan.chunks.[].arguments.lookup_range.[]": ("plan-arguments",),
     "plan.chunks.[].arguments.range_bits": REBUILT,
+    "plan.rewrites.[].name": ("plan-arguments",),
 }
 
 HINTED_EDITS: Mapping[str, tuple[Place, Any]] = {
     "plan.chunks.[].arguments.kind": (("plan", "chunks", 0, "arguments", "kind"), "native"),
+    "plan.rewrites.[].node": rewritten(name="split-output", node="fc0"),
+    "plan.rewrites.[].parameter": rewritten(name="split-output", parameter=2),
 }
 
 PLAN_CONTAINERS: Mapping[str, tuple[str, ...]] = {

@@ -31,7 +31,7 @@ from zkml_ray.schema.document import MAX_DEPTH, check_bounds
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import SealedPlan
 from zkml_ray.schema.proof import ChunkProof
-from zkml_ray.trust import TrustRoot
+from zkml_ray.trust import HINTED_REWRITES, TrustRoot
 from zkml_ray.verifier import Verdict, verify_run
 
 from .attacker import Attacker
@@ -177,12 +177,12 @@ DEAR = pytest.mark.parametrize(
 def test_rewrites_that_a_stranger_asks_for_are_refused_by_the_model(
     attacker: Attacker, mlp_model: LoadedModel, effort: settings
 ) -> None:
-    """They are applied to the verifier's own model, whatever they are."""
+    """Those of hinted plans are applied to the verifier's own model, the others are refused."""
     sealed = attacker.document(names.SEALED_PLAN)
     nodes = [node for chunk in sealed["plan"]["chunks"] for node in chunk["nodes"]]
     step = st.fixed_dictionaries(
         {
-            "name": st.sampled_from([*PASSES, "nothing"]),
+            "name": st.sampled_from([*PASSES, "nothing"]) | st.sampled_from([*HINTED_REWRITES]),
             "node": st.sampled_from([*nodes, "nowhere"]),
             "parameter": st.integers(0, 9) | st.integers(0, 1 << 20),
         }
@@ -195,7 +195,8 @@ def test_rewrites_that_a_stranger_asks_for_are_refused_by_the_model(
         attacker.replace_plan(set_at(sealed, ("plan", "rewrites"), rewrites))
         with pytest.raises(VerificationError) as refused:
             attacker.verify(TrustRoot(model=mlp_model))
-        assert refused.value.code == "model-circuits"
+        foreign = {step["name"] for step in rewrites} - HINTED_REWRITES
+        assert refused.value.code == ("plan-arguments" if foreign else "model-circuits")
 
     check()
 
