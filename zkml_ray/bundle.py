@@ -255,7 +255,6 @@ class BundleStore(ArtifactStore):
             NotImplementedError,
             RuntimeError,
             struct.error,
-            OSError,
         ) as error:
             _malformed(self._path, f"{key}: {error}")
 

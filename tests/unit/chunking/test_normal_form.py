@@ -86,6 +86,15 @@ def test_batch_norm_behind_a_gemm_goes_into_its_weights(transposed: int) -> None
     check_same(proto, {"x": (2, 4)}, ["Gemm"])
 
 
+def test_batch_norm_behind_a_gemm_whose_addend_is_a_column_stays_apart() -> None:
+    """As many rows as columns: its size alone does not tell which it is."""
+    gemm = helper.make_node("Gemm", ["x", "w", "b"], ["g"], "gemm")
+    node, parameters = norm("g", "y", 3)
+    weights = [weight("w", 4, 3), weight("b", 3, 1), *parameters]
+    proto = model([gemm, node], {"x": [3, 4]}, {"y": [3, 3]}, weights)
+    check_same(proto, {"x": (3, 4)}, ["Gemm", "Mul", "Add"])
+
+
 @pytest.mark.parametrize("bias", [None, 1, 3])
 def test_batch_norm_behind_a_matrix_product_becomes_its_bias(bias: int | None) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], "product")]

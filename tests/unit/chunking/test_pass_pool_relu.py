@@ -195,6 +195,15 @@ def test_pass_on_another_operator_is_refused(name: str, reason: str) -> None:
         apply_rewrites(BLOCKS["conv-relu"], [Rewrite(name=name, node="conv")])
 
 
+def test_dense_pass_refuses_an_addend_that_is_a_column() -> None:
+    """As many rows as columns: its size alone does not tell which it is."""
+    gemm = helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc")
+    weights = [weight("w", 4, 3), weight("b", 3, 1)]
+    proto = normalise(model([gemm], {"x": [3, 4]}, {"y": [3, 3]}, weights), {})
+    with pytest.raises(ChunkingError, match="its addend is a column"):
+        apply_rewrites(proto, [Rewrite(name="dense-integer", node="fc", parameter=10)])
+
+
 def test_dense_pass_refuses_whole_weights_and_products_of_activations() -> None:
     proto = dense(2, bias=False, relu=False, gemm=False)
     whole = apply_rewrites(proto, [Rewrite(name="dense-integer", node="fc", parameter=10)])
