@@ -229,6 +229,21 @@ def test_normalisation_without_gamma_and_beta_is_rewritten() -> None:
     assert float_error(changed, proto) < 1e-3
 
 
+def test_factors_and_addends_per_token_are_not_taken_for_those_per_feature() -> None:
+    """As many tokens as features: their size alone does not tell which they are."""
+    writer = Writer(tokens=WIDTH)
+    result = writer.norm("x", affine=False)
+    for operator, name in (("Mul", "factors"), ("Add", "addends")):
+        column = writer.graph.constant(name, 1 + writer.random.normal(size=(WIDTH, 1)))
+        result = writer.graph.node(operator, [result, column], f"by.{name}")
+    proto = writer.finished(result)
+    changed = every(proto, "layer-norm")
+    assert "ReduceMean" not in [node.op_type for node in changed.graph.node]
+    feeds = {"x": writer.random.normal(size=(1, WIDTH, WIDTH)).astype(np.float32)}
+    before, after = (next(iter(run(p, feeds).values())) for p in (proto, changed))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-2)
+
+
 @pytest.mark.parametrize("factor", [1 / math.sqrt(2), 0.5, 1.25])
 def test_any_factor_of_the_argument_is_folded_into_the_weights(factor: float) -> None:
     writer = Writer()
