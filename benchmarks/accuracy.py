@@ -44,13 +44,13 @@ from benchmarks import record, stock
 from benchmarks.models.registry import MODELS, BenchmarkModel, FloatArray, IntArray
 from benchmarks.steps import OPTIONS, merged_options, say
 from benchmarks.tuning import run_part
-from zkml_ray import backend
 from zkml_ray.chunking.hinted.recipe import Recipe
 from zkml_ray.chunking.load import load_model
-from zkml_ray.circuits import CircuitFiles, DerivedCircuits
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.derive import CircuitFiles, DerivedCircuits
+from zkml_ray.circuits.keycache import KeyCache
 from zkml_ray.commitments.field import decode, encode
 from zkml_ray.commitments.leaves import unpack_leaves
-from zkml_ray.keycache import KeyCache
 from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan
 from zkml_ray.stages.inputs import quantise
 from zkml_ray.stages.plan import PlanOptions, plan

@@ -47,11 +47,11 @@ from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import RunExistsError
 from zkml_ray.events import ChunkMoved, Event, PlanReady, Warned
-from zkml_ray.openings import read_manifest
 from zkml_ray.schema.manifest import ChunkRecord
 from zkml_ray.stages.plan import PlanOptions, plan
 from zkml_ray.stores import open_store
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verifying.openings import read_manifest
 
 RESULTS = ROOT / "benchmarks" / "results" / "versus"
 FULL_LAYERS = MINI_LM.layers

@@ -33,15 +33,15 @@ from rich.table import Table
 
 from benchmarks import record
 from benchmarks.models.registry import MODELS
-from zkml_ray import backend
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph, TensorInfo
 from zkml_ray.chunking.load import load_model
-from zkml_ray.circuits import normalised_graph
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.derive import normalised_graph
+from zkml_ray.circuits.srs import ensure_srs
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.schema.plan import CircuitArguments
-from zkml_ray.srs import ensure_srs
 from zkml_ray.stages.plan import PlanOptions, plan
 
 SIZES = (64, 256, 1024, 4096)

@@ -39,7 +39,7 @@ from benchmarks.steps import OPTIONS
 from tests import zoo
 from zkml_ray.chunking.hinted.recipe import Recipe, filled
 from zkml_ray.chunking.load import parse_model
-from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.commitments.leaves import salt_bits
 from zkml_ray.config import parse_size
 from zkml_ray.cost.calibrate import measure

@@ -1,4 +1,4 @@
-"""A simulation of the scheduler: what `zkml_ray.coordinator` and `cluster.pool` do, virtually.
+"""A simulation of the scheduler: what `zkml_ray.run.coordinator` and `cluster.pool` do, virtually.
 
 The policy, step by step as in the code:
 

@@ -29,8 +29,8 @@ from benchmarks.models.registry import BenchmarkModel, FloatArray
 from benchmarks.processes import PhaseLog
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.partition import layer_partition
+from zkml_ray.circuits.srs import ensure_srs
 from zkml_ray.commitments.field import decode, to_signed
-from zkml_ray.srs import ensure_srs
 
 CALIBRATION_INPUTS: Final = 4
 """Inputs that ezkl's calibration sees: the last of the model's; the first ones are proved."""

@@ -25,8 +25,8 @@ from zkml_ray import prove_distributed, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import document_digest
 from zkml_ray.chunking.load import load_model
+from zkml_ray.circuits.srs import ensure_srs
 from zkml_ray.events import ChunkMoved, Event
-from zkml_ray.srs import ensure_srs
 from zkml_ray.stages.plan import PlanOptions, plan
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from zkml_ray.config import checked_threads
-from zkml_ray.coordinator import Until
 from zkml_ray.events import Listener, ignore
-from zkml_ray.execution import (
+from zkml_ray.run.coordinator import Until
+from zkml_ray.run.execution import (
     Begun,
     begin,
     coordinating,
     take_up,
     worker_pool,
 )
-from zkml_ray.journal import Journal
+from zkml_ray.run.journal import Journal
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import Plan
 from zkml_ray.schema.request import RunRequest
@@ -29,7 +29,7 @@ from zkml_ray.stages.setup import StoreKeys
 from zkml_ray.stores import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.verification import DEFAULT_PROJECT, opened_store
-from zkml_ray.verifier import Verdict
+from zkml_ray.verifying.verifier import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zkml_ray.bundle import open_run
 from zkml_ray.config import default_store_url
 from zkml_ray.stores import ArtifactStore, open_store
 from zkml_ray.stores.layout import RunLayout
-from zkml_ray.trust import TrustRoot
-from zkml_ray.verifier import Verdict, verify_run
+from zkml_ray.verifying.bundle import open_run
+from zkml_ray.verifying.trust import TrustRoot
+from zkml_ray.verifying.verifier import Verdict, verify_run
 
 DEFAULT_PROJECT = "default"
 

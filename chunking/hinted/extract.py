@@ -29,6 +29,7 @@ from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.operators import OPERATORS
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.errors import ChunkingError
@@ -92,7 +93,7 @@ def _built(
     circuit = lowering.circuit
     for index, tensor in enumerate(incoming):
         lowering.receive(tensor.info.name, f"zkml_ray/incoming_{index}")
-    lowering.run([graph.nodes[name] for name in nodes])
+    lowering.run([graph.nodes[name] for name in nodes], OPERATORS)
     tensors = [f"zkml_ray/incoming_{index}" for index in range(len(incoming))]
     for tensor in outgoing:
         source, magnitude = lowering.outgoing(tensor.info.name)

@@ -10,21 +10,23 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from zkml_ray.chunking.hinted import operators
 from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.forms import Floats, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.grid import View, Wire
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.settle import Rounding, Settled, settle
 from zkml_ray.chunking.hinted.values import Value
+
+Operators: TypeAlias = "Mapping[str, Callable[[Lowering, onnx.NodeProto], Value]]"
+"""How each operator is lowered; raises NotHintedError for a node that it has no form for."""
 
 
 class Lowering:
@@ -73,14 +75,21 @@ class Lowering:
         index = np.arange(size, dtype=np.int64).reshape(self._shapes[name])
         self._values[name] = View(wire=wire, index=index)
 
-    def run(self, nodes: Sequence[onnx.NodeProto]) -> None:
-        """Lower nodes, in topological order.
+    def run(self, nodes: Sequence[onnx.NodeProto], operators: Operators) -> None:
+        """Lower nodes.
+
+        Args:
+            nodes: In topological order.
+            operators: How each operator is lowered.
 
         Raises:
             NotHintedError: One has no hinted form.
         """
         for node in nodes:
-            value = operators.lowered(self, node)
+            lower = operators.get(node.op_type)
+            if lower is None or len(node.output) != 1:
+                raise NotHintedError(f"{node.op_type} has no hinted form")
+            value = lower(self, node)
             name = node.output[0]
             if isinstance(value, Pending) and not value.source:
                 value = replace(value, source=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +27,7 @@ from zkml_ray.chunking.hinted.grid import Ints, View, Window, windows
 from zkml_ray.chunking.hinted.values import ErrorFunction, Value
 
 if TYPE_CHECKING:
-    from zkml_ray.chunking.hinted.lower import Lowering
-
-
-def lowered(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    """What a node's result is.
-
-    Raises:
-        NotHintedError: The node has no hinted form.
-    """
-    lower = _OPERATORS.get(node.op_type)
-    if lower is None or len(node.output) != 1:
-        raise NotHintedError(f"{node.op_type} has no hinted form")
-    return lower(lowering, node)
+    from zkml_ray.chunking.hinted.lower import Lowering, Operators
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -335,7 +323,7 @@ def _transpose(lowering: Lowering, node: onnx.NodeProto) -> Value:
     return replace(view, index=view.index.transpose(order))
 
 
-_OPERATORS: Mapping[str, Callable[[Lowering, onnx.NodeProto], Value]] = {
+OPERATORS: Operators = {
     "Add": _sum(1.0),
     "AveragePool": _average_pool,
     "Concat": _concat,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zkml_ray.cli import main
+from zkml_ray.command_line.cli import main
 
 TIMEOUT_S = 300
 
@@ -37,7 +37,7 @@ class Outcome:
 def run_process(*arguments: str | Path, **environment: str) -> Outcome:
     """Run `zkml-ray` as a user does."""
     done = subprocess.run(
-        [sys.executable, "-m", "zkml_ray.cli", *map(str, arguments)],
+        [sys.executable, "-m", "zkml_ray.command_line.cli", *map(str, arguments)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -16,7 +16,7 @@ from tests.unit.chunking.builders import run as run_float
 from tests.zoo.quantised import chained
 from zkml_ray import PlanOptions
 from zkml_ray.chunking.load import LoadedModel, parse_model
-from zkml_ray.circuits import DerivedCircuits, normalised_graph
+from zkml_ray.circuits.derive import DerivedCircuits, normalised_graph
 from zkml_ray.errors import ChunkingError, ConfigError, InputError, RangeExceededError
 from zkml_ray.stages.accuracy import (
     AUTO_SCALES,

@@ -17,16 +17,16 @@ from tests.unit.chunking.builders import weight
 from zkml_ray import PlanOptions, prove_distributed, resume, verify
 from zkml_ray.api import Run, prepare
 from zkml_ray.chunking.load import load_model
-from zkml_ray.circuits import rederive_circuits
+from zkml_ray.circuits.derive import rederive_circuits
+from zkml_ray.circuits.sealing import seal
+from zkml_ray.circuits.srs import ensure_srs
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import shipped_profile
 from zkml_ray.errors import ChunkingError, ConfigError, RangeExceededError, TrustRootError
 from zkml_ray.events import Event, Warned
-from zkml_ray.sealing import seal
-from zkml_ray.srs import ensure_srs
 from zkml_ray.stages.accuracy import measure_accuracy
 from zkml_ray.stages.plan import MAX_AUTO_SCALE, plan
-from zkml_ray.trust import TrustRoot, check_named, check_rebuilt
+from zkml_ray.verifying.trust import TrustRoot, check_named, check_rebuilt
 
 MIB = 1 << 20
 PROFILE = shipped_profile()

@@ -9,11 +9,11 @@ from zkml_ray.api import Run
 from zkml_ray.commitments.leaves import hash_leaves, pack_leaves
 from zkml_ray.commitments.leaves import salt_bits as bits_of
 from zkml_ray.errors import OpeningError
-from zkml_ray.openings import check_opening, open_activation
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.stores import open_store
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verifying.openings import check_opening, open_activation
 
 pytestmark = pytest.mark.ray
 

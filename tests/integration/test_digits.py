@@ -18,8 +18,8 @@ from tests.unit.chunking.builders import run as run_float
 from zkml_ray import prove_distributed, verify
 from zkml_ray.api import Run
 from zkml_ray.chunking.load import LoadedModel, load_model
+from zkml_ray.circuits.keycache import KeyCache
 from zkml_ray.commitments.leaves import draw_salts
-from zkml_ray.keycache import KeyCache
 from zkml_ray.schema.manifest import ChunkRecord
 from zkml_ray.stages.inputs import quantise
 from zkml_ray.stages.plan import plan

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.models.encoder import EncoderSize, build_encoder
 from zkml_ray import prove_distributed
 from zkml_ray.chunking.load import load_model
-from zkml_ray.circuits import rederive_circuits
+from zkml_ray.circuits.derive import rederive_circuits
 from zkml_ray.stages.plan import PlanOptions, plan
 
 SIZE = EncoderSize(width=8, heads=2, hidden=16, tokens=4)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from tests.unit.chunking.test_rejoin import EXACT, random_models, random_partition
 from tests.zoo.quantised import Integers, chained, fixed_arguments, whole
-from zkml_ray import backend
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import parse_model
-from zkml_ray.circuits import derive_circuits, normalised_graph
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.derive import derive_circuits, normalised_graph
 from zkml_ray.errors import RangeExceededError
 from zkml_ray.schema.plan import CommitmentArguments
 from zkml_ray.stages.accuracy import read_samples

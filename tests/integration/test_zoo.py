@@ -12,9 +12,9 @@ from tests import zoo
 from tests.zoo.quantised import chained, fixed_arguments, planned, whole
 from zkml_ray import PlanOptions, prove_distributed, verify
 from zkml_ray.chunking.load import parse_model
-from zkml_ray.circuits import normalised_graph
-from zkml_ray.reference import float_outputs
+from zkml_ray.circuits.derive import normalised_graph
 from zkml_ray.stages.accuracy import measure_accuracy, read_samples
+from zkml_ray.stages.reference import float_outputs
 
 SCALE = {"transformer": 8}
 DEFAULT_SCALE = 10

@@ -23,7 +23,7 @@ sys.path.insert(0, wheel)
 import zkml_ray.chunking.graph
 import zkml_ray.cluster.worker
 import zkml_ray.commitments.leaves
-import zkml_ray.verifier
+import zkml_ray.verifying.verifier
 ours = [m for name, m in sys.modules.items() if name.split(".")[0] == "zkml_ray"]
 assert all(m.__file__.startswith(wheel) for m in ours), [m.__file__ for m in ours]
 assert not {"chunking", "cluster", "commitments"} & sys.modules.keys()
@@ -159,7 +159,7 @@ def read_info(wheel: Path) -> dict[str, str]:
 
 def test_wheel_names_the_command_and_the_pinned_backend(wheel: Path) -> None:
     read = read_info(wheel)
-    assert "zkml-ray = zkml_ray.cli:main" in read["entry_points.txt"]
+    assert "zkml-ray = zkml_ray.command_line.cli:main" in read["entry_points.txt"]
     metadata = read["METADATA"].splitlines()
     assert "Requires-Dist: ezkl==23.0.5" in metadata
     assert "License-Expression: Apache-2.0" in metadata

@@ -7,7 +7,7 @@ import pytest
 
 from tests.s3.fault_proxy import FaultProxy
 from tests.s3.server import BUCKET, SECRET, Server, point_to, rclone_server, running
-from zkml_ray.doctor import Finding, examine, is_usable, render
+from zkml_ray.stores.doctor import Finding, examine, is_usable, render
 
 
 @pytest.fixture(scope="module")

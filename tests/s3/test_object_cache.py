@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from zkml_ray.canonical import file_sha256
+from zkml_ray.circuits.srs import ensure_srs
 from zkml_ray.errors import ArtifactNotFoundError, ConfigError, DigestMismatchError, StoreError
-from zkml_ray.journal import Journal
+from zkml_ray.run.journal import Journal
 from zkml_ray.schema.artifact import ArtifactRef
-from zkml_ray.srs import ensure_srs
 from zkml_ray.stores import LocalStore
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.objectcache import ObjectCache

@@ -211,7 +211,7 @@ def test_secrets_never_leave_the_client(
 
 def test_boto3_is_imported_only_for_an_s3_url(tmp_path: Path) -> None:
     code = (
-        "import sys; from zkml_ray.stores import open_store; from zkml_ray import doctor\n"
+        "import sys; from zkml_ray.stores import open_store; from zkml_ray.stores import doctor\n"
         f"open_store({str(tmp_path)!r}).put('a', b'x'); doctor.examine({str(tmp_path)!r})\n"
         "sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
     )

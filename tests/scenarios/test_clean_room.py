@@ -14,13 +14,20 @@ import pytest
 from tests.s3.server import BUCKET, KEY_ID, SECRET, rclone_server, running
 from zkml_ray import names
 from zkml_ray.api import Run
-from zkml_ray.bundle import write_bundle
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.local import LocalStore
+from zkml_ray.verifying.bundle import write_bundle
 
 pytestmark = pytest.mark.ray
 
-UNWANTED = ("ray", "onnxruntime", "boto3", "botocore", "zkml_ray.stages", "zkml_ray.coordinator")
+UNWANTED = (
+    "ray",
+    "onnxruntime",
+    "boto3",
+    "botocore",
+    "zkml_ray.stages",
+    "zkml_ray.run.coordinator",
+)
 
 # What the base installation lacks cannot be imported, whatever this environment has.
 PROGRAM = f"""
@@ -40,7 +47,10 @@ finally:
     print("LOADED", *[n for n in watched if n in sys.modules], file=sys.stderr)
 """
 
-PROGRAMS = {"zkml-ray verify": ["zkml_ray.cli", "verify"], "verifier": ["zkml_ray.verifier"]}
+PROGRAMS = {
+    "zkml-ray verify": ["zkml_ray.command_line.cli", "verify"],
+    "verifier": ["zkml_ray.verifying.verifier"],
+}
 
 
 def isolated(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -134,7 +144,7 @@ def test_refusals_and_wrong_calls_have_the_exit_codes_of_the_contract(
 
 def test_refusal_as_json_names_its_code(bundle: Path, mlp_run: Run, tmp_path: Path) -> None:
     given = ["--plan-digest", mlp_run.plan_digest, "--json"]
-    done = isolated(tmp_path, "zkml_ray.verifier", str(bundle), *given)
+    done = isolated(tmp_path, "zkml_ray.verifying.verifier", str(bundle), *given)
     shown = json.loads(done.stdout)
     assert (done.returncode, shown["ok"], shown["code"]) == (1, False, "srs-insecure")
 
@@ -146,7 +156,7 @@ def test_proving_without_ray_says_what_to_install(
     arguments: list[str], models: Path, tmp_path: Path
 ) -> None:
     given = [str(models / "mlp.onnx") if word == "MODEL" else word for word in arguments]
-    done = isolated(tmp_path, "zkml_ray.cli", *given)
+    done = isolated(tmp_path, "zkml_ray.command_line.cli", *given)
     assert done.returncode == 2
     (error, *_) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert error.endswith("pip install 'zkml-ray[prove]'")
@@ -162,7 +172,7 @@ def test_plan_and_its_digest_need_no_ray(mlp_run: Run, models: Path, tmp_path: P
         ref = mlp_run.manifest.artifacts[names.srs(logrows)]
         store = LocalStore(mlp_run.store.removeprefix("file://"))
         store.fetch_verified(ref, tmp_path / "cache" / "srs" / f"insecure-kzg{logrows}.srs")
-    done = isolated(tmp_path, "zkml_ray.cli", *given)
+    done = isolated(tmp_path, "zkml_ray.command_line.cli", *given)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert shown["plan_digest"] == mlp_run.plan_digest
@@ -229,7 +239,7 @@ def test_verify_extra_brings_neither_ray_nor_onnxruntime_nor_boto3_and_verifies_
     assert not installed & {"ray", "onnxruntime", "boto3", "botocore", "torch", "zkml"}
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     trust = ["--plan-digest", mlp_run.plan_digest, "--allow-insecure-srs", "--json"]
-    for program in (["-m", "zkml_ray.verifier"], ["-m", "zkml_ray.cli", "verify"]):
+    for program in (["-m", "zkml_ray.verifier"], ["-m", "zkml_ray.command_line.cli", "verify"]):
         done = subprocess.run(
             [python, *program, str(bundle), *trust],
             capture_output=True,

@@ -20,10 +20,10 @@ from zkml_ray import resume, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.canonical import file_sha256
 from zkml_ray.errors import ConfigError, DigestMismatchError, ManifestError, VerificationError
-from zkml_ray.fetch import fetch_run
-from zkml_ray.housekeeping import collect, find_garbage, list_runs, remove_run
+from zkml_ray.run.housekeeping import collect, find_garbage, list_runs, remove_run
 from zkml_ray.stages.setup import StoreKeys
 from zkml_ray.stores import LocalStore
+from zkml_ray.stores.fetch import fetch_run
 from zkml_ray.stores.layout import RunLayout
 
 pytestmark = pytest.mark.ray

@@ -150,7 +150,15 @@ def test_resume_on_an_empty_machine_uses_the_stored_srs(
     assert before
     environment = {**os.environ, "ZKML_RAY_CACHE": str(tmp_path / "empty-cache")}
     done = subprocess.run(
-        [sys.executable, "-m", "zkml_ray.cli", "resume", "killed", "--store", str(store)],
+        [
+            sys.executable,
+            "-m",
+            "zkml_ray.command_line.cli",
+            "resume",
+            "killed",
+            "--store",
+            str(store),
+        ],
         capture_output=True,
         text=True,
         env=environment,

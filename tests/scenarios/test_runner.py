@@ -22,8 +22,8 @@ from tests.layers import BY_LAYER
 from tests.s3.server import BUCKET, KEY_ID, SECRET, rclone_server, running
 from zkml_ray import resume, verify
 from zkml_ray.api import advance, prepare
-from zkml_ray.housekeeping import describe_run
-from zkml_ray.keyindex import KeyIndex
+from zkml_ray.circuits.keyindex import KeyIndex
+from zkml_ray.run.housekeeping import describe_run
 from zkml_ray.stages.plan import PlanOptions
 from zkml_ray.stages.setup import StoreKeys
 from zkml_ray.stores import LocalStore
@@ -105,16 +105,26 @@ def on_s3(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
             given = [model] if stage == "prepare" else []
             cache = folder / f"cache-{stage}"
             done = command(
-                "runner", stage, *given, "--run", RUN, *where, cache=cache, **open_, **keys
+                "command_line.o3_runner",
+                stage,
+                *given,
+                "--run",
+                RUN,
+                *where,
+                cache=cache,
+                **open_,
+                **keys,
             )
             assert done.code == 0, done.stderr
             outputs.append(done.stdout + done.stderr)
             copies[stage] = shutil.copytree(bucket / "runs", folder / f"after-{stage}")
         trust = ["--model", model, "--allow-insecure-srs"]
-        seen = command("cli", "verify", RUN, *trust, *where, cache=folder / "v", **open_, **keys)
+        seen = command(
+            "command_line.cli", "verify", RUN, *trust, *where, cache=folder / "v", **open_, **keys
+        )
         wrong = {**keys, "AWS_SECRET_ACCESS_KEY": SECRET[::-1]}
         refused = command(
-            "cli", "verify", RUN, *trust, *where, cache=folder / "w", **open_, **wrong
+            "command_line.cli", "verify", RUN, *trust, *where, cache=folder / "w", **open_, **wrong
         )
         yield Staged(copies, outputs, Path(logs), bucket, refused, seen)
 
@@ -213,18 +223,23 @@ def test_stages_of_a_complete_run_say_so_and_verify_asks_for_a_trust_root(
     store = shutil.copytree(staged["verify"], tmp_path / "store")
     before = digests(store)
     where = ["--run", RUN, "--store", store, "--json"]
-    done = command("runner", "resume", *where, cache=tmp_path / "cache")
+    done = command("command_line.o3_runner", "resume", *where, cache=tmp_path / "cache")
     assert (done.code, done.json["state"]) == (0, "complete")
-    refused = command("runner", "verify", *where, cache=tmp_path / "cache")
+    refused = command("command_line.o3_runner", "verify", *where, cache=tmp_path / "cache")
     assert refused.code == 2
     assert "trust root" in refused.stderr
-    assert command("runner", "verify", *where, "--model", model, cache=tmp_path / "cache").code == 1
+    assert (
+        command(
+            "command_line.o3_runner", "verify", *where, "--model", model, cache=tmp_path / "cache"
+        ).code
+        == 1
+    )
     assert digests(store) == before
 
 
 def test_stage_of_an_unknown_run_exits_2(tmp_path: Path) -> None:
     arguments = ["compile", "--run", "nothing", "--store", tmp_path / "store"]
-    done = command("runner", *arguments, cache=tmp_path / "cache")
+    done = command("command_line.o3_runner", *arguments, cache=tmp_path / "cache")
     assert done.code == 2
     assert "no run nothing" in done.stderr
 

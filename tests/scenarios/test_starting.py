@@ -20,12 +20,12 @@ from zkml_ray.cluster.pool import Assigned, WorkerPool
 from zkml_ray.cluster.session import ClusterError
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.errors import StageError
-from zkml_ray.openings import read_manifest
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.stages.plan import PlanOptions, plan
 from zkml_ray.stages.setup import SetupJob
 from zkml_ray.stores import open_store
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verifying.openings import read_manifest
 
 pytestmark = pytest.mark.ray
 
@@ -107,7 +107,13 @@ def test_workers_of_a_private_cluster_may_use_every_core_unless_told(
 
 @needs_proc
 def test_a_run_that_is_terminated_leaves_no_ray_behind(digits: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "zkml_ray.cli", "prove", str(digits / "digits.onnx")]
+    command = [
+        sys.executable,
+        "-m",
+        "zkml_ray.command_line.cli",
+        "prove",
+        str(digits / "digits.onnx"),
+    ]
     command += ["--store", str(tmp_path / "store"), "--scale", "8"]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

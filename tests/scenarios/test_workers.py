@@ -22,13 +22,14 @@ from ray import cloudpickle
 
 from tests.integration.command import run_process
 from tests.layers import prove_layers
-from zkml_ray import coordinator, verify
+from zkml_ray import verify
 from zkml_ray.api import Run
-from zkml_ray.backend import BackendError
+from zkml_ray.circuits.backend import BackendError
 from zkml_ray.cluster import pool
 from zkml_ray.cluster.worker import ChunkWorker
 from zkml_ray.errors import StageError, StoreError
 from zkml_ray.events import ChunkMoved, Event, Warned
+from zkml_ray.run import coordinator
 from zkml_ray.stages.prove import ChunkResult, ProveJob
 
 pytestmark = pytest.mark.ray

@@ -14,20 +14,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from zkml_ray import backend, names
+from zkml_ray import names
 from zkml_ray.api import Run
 from zkml_ray.canonical import canonical_json, sha256_hex
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.keycache import KeyCache
 from zkml_ray.commitments.field import encode
 from zkml_ray.errors import ArtifactNotFoundError, ObjectTooLargeError
-from zkml_ray.keycache import KeyCache
-from zkml_ray.link import boundary_leaves, commitments
 from zkml_ray.schema.plan import SealedPlan
 from zkml_ray.stages.witness import BoundaryValues, forward
 from zkml_ray.stores.base import ArtifactStore, ObjectInfo, UnfinishedUpload
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.local import LocalStore
-from zkml_ray.trust import TrustRoot
-from zkml_ray.verifier import Verdict, verify_run
+from zkml_ray.verifying.link import boundary_leaves, commitments
+from zkml_ray.verifying.trust import TrustRoot
+from zkml_ray.verifying.verifier import Verdict, verify_run
 
 Json = dict[str, Any]
 

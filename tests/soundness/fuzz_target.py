@@ -17,15 +17,15 @@ import atheris
 
 with atheris.instrument_imports(include=["zkml_ray", "zipfile"]):
     from zkml_ray import names
-    from zkml_ray.bundle import BundleStore
     from zkml_ray.canonical import canonical_json, sha256_hex
     from zkml_ray.commitments.opening import parse_opening
     from zkml_ray.errors import VerificationError
     from zkml_ray.schema.manifest import Manifest
     from zkml_ray.stores.layout import RunLayout
     from zkml_ray.stores.local import LocalStore
-    from zkml_ray.trust import TrustRoot
-    from zkml_ray.verifier import verify_run
+    from zkml_ray.verifying.bundle import BundleStore
+    from zkml_ray.verifying.trust import TrustRoot
+    from zkml_ray.verifying.verifier import verify_run
 
 KINDS = ("manifest", "plan", "proof", "settings", "bundle", "opening")
 PATHS = {

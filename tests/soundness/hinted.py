@@ -17,13 +17,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from zkml_ray import backend
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY, advice_of, filled, solve
 from zkml_ray.chunking.normalize import normalise
+from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import MODULUS, encode
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
-from zkml_ray import backend
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.recipe import FINE_OVERLAP, _entry, _Solver, filled
+from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import MODULUS, decode, encode
 
 Ints = NDArray[np.int64]

@@ -14,15 +14,15 @@ from zkml_ray import names
 from zkml_ray.api import Run
 from zkml_ray.canonical import canonical_json, sha256_hex
 from zkml_ray.chunking.load import LoadedModel, load_model
-from zkml_ray.circuits import rederive_circuits
+from zkml_ray.circuits.derive import rederive_circuits
+from zkml_ray.circuits.srs import ensure_srs
 from zkml_ray.commitments.field import MODULUS, encode
 from zkml_ray.commitments.leaves import draw_salts, hash_leaves, pack_leaves
 from zkml_ray.commitments.merkle import MerkleTree, boundary_commitment
 from zkml_ray.errors import ConfigError, VerificationError
 from zkml_ray.schema.plan import Plan
-from zkml_ray.srs import ensure_srs
 from zkml_ray.stages.plan import plan as make_plan
-from zkml_ray.trust import TrustRoot
+from zkml_ray.verifying.trust import TrustRoot
 
 from .attacker import Attacker
 from .tally import TALLY

@@ -14,15 +14,15 @@ import pytest
 
 from zkml_ray import names
 from zkml_ray.api import Run
-from zkml_ray.bundle import BundleStore, open_run, write_bundle
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.errors import ConfigError, StoreError, VerificationError
-from zkml_ray.export import export_ezkl
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.local import LocalStore
-from zkml_ray.trust import TrustRoot
-from zkml_ray.verifier import verify_run
+from zkml_ray.verifying.bundle import BundleStore, open_run, write_bundle
+from zkml_ray.verifying.export import export_ezkl
+from zkml_ray.verifying.trust import TrustRoot
+from zkml_ray.verifying.verifier import verify_run
 
 from .attacker import Attacker
 from .tally import TALLY

@@ -10,7 +10,7 @@ from zkml_ray import names
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.errors import ProofRejectedError
-from zkml_ray.trust import TrustRoot
+from zkml_ray.verifying.trust import TrustRoot
 
 from .attacker import Attacker
 from .tally import TALLY

@@ -19,12 +19,12 @@ from zkml_ray.canonical import canonical_json, sha256_hex
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.commitments.opening import Opening
 from zkml_ray.errors import ManifestError, OpeningError
-from zkml_ray.openings import check_opening, open_activation
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import SealedPlan
 from zkml_ray.schema.proof import ChunkProof
-from zkml_ray.trust import TrustRoot
-from zkml_ray.verifier import Verdict
+from zkml_ray.verifying.openings import check_opening, open_activation
+from zkml_ray.verifying.trust import TrustRoot
+from zkml_ray.verifying.verifier import Verdict
 
 from .attacker import Attacker, Json
 from .fields import Place, changed, look, malformed, places, rearranged, set_at, walk

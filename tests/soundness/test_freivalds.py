@@ -20,7 +20,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from zkml_ray import backend
+from zkml_ray.circuits import backend
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.schema.proof import ChunkProof
 

@@ -20,19 +20,19 @@ from hypothesis import strategies as st
 
 from zkml_ray import names
 from zkml_ray.api import Run
-from zkml_ray.bundle import BundleStore, write_bundle
 from zkml_ray.canonical import canonical_json, sha256_hex
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.rewrite import PASSES
 from zkml_ray.commitments.opening import parse_opening
 from zkml_ray.errors import ManifestError, OpeningError, VerificationError
-from zkml_ray.openings import check_opening, open_activation
 from zkml_ray.schema.document import MAX_DEPTH, check_bounds
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import SealedPlan
 from zkml_ray.schema.proof import ChunkProof
-from zkml_ray.trust import HINTED_REWRITES, TrustRoot
-from zkml_ray.verifier import Verdict, verify_run
+from zkml_ray.verifying.bundle import BundleStore, write_bundle
+from zkml_ray.verifying.openings import check_opening, open_activation
+from zkml_ray.verifying.trust import HINTED_REWRITES, TrustRoot
+from zkml_ray.verifying.verifier import Verdict, verify_run
 
 from .attacker import Attacker
 from .fields import look, set_at

@@ -14,9 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from zkml_ray import backend
 from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import MODULUS, decode
 from zkml_ray.commitments.leaves import hash_leaves, pack_leaves
 from zkml_ray.schema.plan import CircuitArguments

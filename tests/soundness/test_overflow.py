@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from zkml_ray import PlanOptions, backend, prove_distributed
 from zkml_ray.chunking import extract
 from zkml_ray.chunking.load import load_model
-from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.commitments.field import canonical, to_signed
 from zkml_ray.commitments.leaves import draw_salts, hash_leaves, pack_leaves
 from zkml_ray.errors import RangeExceededError

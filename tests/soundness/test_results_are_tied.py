@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from zkml_ray import backend
+from zkml_ray.circuits import backend
 from zkml_ray.errors import StageError
 from zkml_ray.schema.plan import CircuitArguments
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from zkml_ray import backend
+from zkml_ray.circuits import backend
 
 LOGROWS = 10
 
 _CHILD = f"""
 import hashlib, os, sys
 from pathlib import Path
-from zkml_ray import backend
+from zkml_ray.circuits import backend
 from zkml_ray.schema.plan import CircuitArguments
 folder = Path(sys.argv[1])
 if sys.argv[2] == "ezkl":

@@ -12,15 +12,15 @@ from onnx import numpy_helper
 
 from tests.layers import BY_LAYER
 from zkml_ray import prove_distributed, verify
-from zkml_ray.bundle import open_run, write_bundle
 from zkml_ray.chunking.load import load_model
+from zkml_ray.circuits.sealing import seal
 from zkml_ray.config import cache_dir
-from zkml_ray.sealing import seal
 from zkml_ray.stages.plan import plan
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.local import LocalStore
-from zkml_ray.trust import TrustRoot
-from zkml_ray.verifier import verify_run
+from zkml_ray.verifying.bundle import open_run, write_bundle
+from zkml_ray.verifying.trust import TrustRoot
+from zkml_ray.verifying.verifier import verify_run
 
 from .models import KINDS, seeded
 from .tally import TALLY

@@ -19,13 +19,13 @@ from onnx import helper, numpy_helper
 from tests.unit.chunking.builders import model as build
 from tests.unit.chunking.builders import weight
 from tests.zoo.quantised import chained, fixed_arguments, whole
-from zkml_ray import backend
 from zkml_ray.chunking import extract
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.chunking.operators import SUPPORTED
 from zkml_ray.chunking.partition import layer_partition
-from zkml_ray.circuits import (
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.derive import (
     DerivedCircuits,
     derive_circuits,
     normalised_graph,
@@ -37,7 +37,7 @@ from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.accuracy import read_samples
-from zkml_ray.trust import check_arguments, check_topology
+from zkml_ray.verifying.trust import check_arguments, check_topology
 
 SCALE = 6
 

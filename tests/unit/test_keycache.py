@@ -11,10 +11,10 @@ import pytest
 
 from zkml_ray.canonical import file_sha256
 from zkml_ray.chunking.load import load_model
-from zkml_ray.circuits import CircuitFiles
+from zkml_ray.circuits.derive import CircuitFiles
+from zkml_ray.circuits.keycache import CachedCircuit, CachedKeys, KeyCache
+from zkml_ray.circuits.srs import SrsFile, ensure_srs
 from zkml_ray.errors import ConfigError
-from zkml_ray.keycache import CachedCircuit, CachedKeys, KeyCache
-from zkml_ray.srs import SrsFile, ensure_srs
 from zkml_ray.stages.plan import CircuitKind, PlanOptions, plan
 
 PROCESSES = 3
@@ -107,7 +107,7 @@ MAKE = """
 import sys
 from pathlib import Path
 from zkml_ray.canonical import file_sha256
-from zkml_ray.keycache import KeyCache
+from zkml_ray.circuits.keycache import KeyCache
 root, folder, srs, sha256 = sys.argv[1:]
 cache, folder = KeyCache(Path(root)), Path(folder)
 circuit = cache.circuit((folder / "onnx").read_bytes(), (folder / "settings").read_bytes())
@@ -144,7 +144,7 @@ def test_keys_made_on_any_number_of_threads_are_the_same_bytes(
 ASK = """
 import sys
 from pathlib import Path
-from zkml_ray.keycache import KeyCache
+from zkml_ray.circuits.keycache import KeyCache
 root, folder, srs, sha256 = sys.argv[1:]
 cache, folder = KeyCache(Path(root)), Path(folder)
 circuit = cache.circuit((folder / "onnx").read_bytes(), (folder / "settings").read_bytes())

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from zkml_ray.schema.document import Document
 from zkml_ray.schema.manifest import Manifest
-from zkml_ray.schema_export import DOCUMENTS, schema, text
+from zkml_ray.schema.schema_export import DOCUMENTS, schema, text
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_published_schemas_are_those_of_the_code(docs: Path) -> None:
     for name in DOCUMENTS:
         path = docs / "schema" / f"{name}.schema.json"
         assert path.read_text(encoding="utf-8") == text(name), (
-            f"{path.name} is stale: python -m zkml_ray.schema_export docs/schema"
+            f"{path.name} is stale: python -m zkml_ray.schema.schema_export docs/schema"
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.load import load_model
-from zkml_ray.circuits import rederive_circuits
+from zkml_ray.circuits.derive import rederive_circuits
 from zkml_ray.errors import ConfigError
 from zkml_ray.schema.plan import Plan
 from zkml_ray.stages.plan import CircuitKind, PlanOptions, plan

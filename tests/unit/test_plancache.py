@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zkml_ray.chunking.load import LoadedModel, load_model
-from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import ChunkingError
 from zkml_ray.stages.plan import PlanOptions, plan

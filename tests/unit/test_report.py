@@ -8,8 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
+from zkml_ray.command_line.tables import Progress, srs_line
 from zkml_ray.events import ChunkMoved, Event, PlanReady, StageStarted, Warned
-from zkml_ray.report import Progress, srs_line
 
 EVENTS: list[Event] = [
     StageStarted(stage="plan", detail="cutting the model"),

@@ -17,7 +17,7 @@ from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
 from zkml_ray.chunking.passes.forms import is_lowered
 from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
-from zkml_ray.circuits import DerivedCircuits, normalised_graph, rederive_circuits
+from zkml_ray.circuits.derive import DerivedCircuits, normalised_graph, rederive_circuits
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import shipped_profile
 from zkml_ray.errors import ChunkingError

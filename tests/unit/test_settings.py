@@ -11,10 +11,10 @@ import pytest
 from onnx import helper
 
 from tests.unit.chunking.builders import model
-from zkml_ray import backend
 from zkml_ray.canonical import canonical_json
 from zkml_ray.chunking.load import load_model
-from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.stages.plan import PlanOptions, plan
 
 REPEATS = 20

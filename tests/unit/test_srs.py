@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from zkml_ray.circuits.srs import ensure_srs, trust_of
+from zkml_ray.circuits.srs_digests import CEREMONY_SHA256
 from zkml_ray.errors import ConfigError
-from zkml_ray.srs import ensure_srs, trust_of
-from zkml_ray.srs_digests import CEREMONY_SHA256
 
 LOGROWS = 6
 

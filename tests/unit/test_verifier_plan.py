@@ -1,4 +1,4 @@
-"""What a plan must satisfy: every limit of `zkml_ray.trust`, one step inside and one outside."""
+"""What a plan must satisfy: every limit of `verifying.trust`, one step inside and one outside."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from zkml_ray import PlanOptions
 from zkml_ray.chunking.load import load_model
 from zkml_ray.chunking.passes.split_output import SplitOutput
 from zkml_ray.chunking.rewrite import PASSES
+from zkml_ray.circuits.srs_digests import CEREMONY_SHA256
 from zkml_ray.errors import ConfigError, VerificationError
 from zkml_ray.schema.plan import Plan, SealedPlan, SrsPin, VerifyingKeyPin
-from zkml_ray.srs_digests import CEREMONY_SHA256
 from zkml_ray.stages.plan import plan as make_plan
-from zkml_ray.trust import HINTED_REWRITES, TrustRoot, check_arguments, check_pins, check_topology
+from zkml_ray.verifying.trust import (
+    HINTED_REWRITES,
+    TrustRoot,
+    check_arguments,
+    check_pins,
+    check_topology,
+)
 
 
 @pytest.fixture(scope="module")

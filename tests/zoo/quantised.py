@@ -7,13 +7,13 @@ from pathlib import Path
 
 import onnx
 
-from zkml_ray import backend
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import parse_model
-from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.derive import DerivedCircuits
+from zkml_ray.circuits.keycache import KeyCache
 from zkml_ray.commitments.field import to_signed
 from zkml_ray.commitments.packing import PackingSpec
-from zkml_ray.keycache import KeyCache
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.stages.accuracy import quantised_boundaries
 from zkml_ray.stages.inputs import Arrays, quantise

@@ -20,7 +20,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from zkml_ray import backend
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.srs import ensure_srs
 from zkml_ray.cost.fit import fit_prices
 from zkml_ray.cost.geometry import Geometry
 from zkml_ray.cost.load import geometry_of
@@ -30,7 +31,6 @@ from zkml_ray.cost.samples import SAMPLES, Sample, chunk_model
 from zkml_ray.errors import StageError
 from zkml_ray.schema.profile import Prices, Profile
 from zkml_ray.scratch import scratch_folder
-from zkml_ray.srs import ensure_srs
 
 REPEATS: Final = 2
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from zkml_ray.backend import BLINDING_ROWS
+from zkml_ray.circuits.backend import BLINDING_ROWS
 from zkml_ray.cost.geometry import Geometry, reduction_length
 
 MIN_LOGROWS: Final = 10

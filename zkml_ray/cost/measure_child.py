@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from zkml_ray import backend
+from zkml_ray.circuits import backend
 from zkml_ray.resident import peak_rss, reset_peak_rss
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.cost.geometry import Geometry
 from zkml_ray.cost.load import geometry_of
 from zkml_ray.schema.forecast import ChunkForecast, Forecast

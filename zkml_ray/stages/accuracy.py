@@ -19,14 +19,14 @@ import onnx
 
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
-from zkml_ray.circuits import DerivedCircuits, normalised_graph
+from zkml_ray.circuits.derive import DerivedCircuits, normalised_graph
+from zkml_ray.circuits.keycache import CachedCircuit, KeyCache
 from zkml_ray.commitments.leaves import draw_salts
 from zkml_ray.errors import ChunkingError, ConfigError, InputError, RangeExceededError
-from zkml_ray.keycache import CachedCircuit, KeyCache
-from zkml_ray.reference import float_outputs, float_tensors
 from zkml_ray.schema.plan import BoundaryPlan, Plan
 from zkml_ray.scratch import scratch_folder
 from zkml_ray.stages.inputs import Arrays, quantise, read_inputs
+from zkml_ray.stages.reference import float_outputs, float_tensors
 from zkml_ray.stages.witness import BoundaryValues, forward
 
 RANDOM_SAMPLES: Final = 4

@@ -17,7 +17,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from zkml_ray import backend
 from zkml_ray.chunking.bounds import value_bounds
 from zkml_ray.chunking.cuts import (
     SegmentCost,
@@ -31,6 +30,7 @@ from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.passes.forms import is_lowered
 from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
 from zkml_ray.chunking.passes.relu import ReluAbs
+from zkml_ray.circuits import backend
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.cost.load import MAX_LOGROWS, Load

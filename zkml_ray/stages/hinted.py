@@ -11,8 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from zkml_ray import backend
-from zkml_ray.backend import BLINDING_ROWS
 from zkml_ray.chunking.cuts import SegmentCost, best_cuts, blocking_segment
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
@@ -22,7 +20,9 @@ from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.passes.split_output import SplitOutput
 from zkml_ray.chunking.rewrite import Rewrite
-from zkml_ray.circuits import (
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.backend import BLINDING_ROWS
+from zkml_ray.circuits.derive import (
     DerivedCircuits,
     committed_tensors,
     derive_circuits,

@@ -15,14 +15,14 @@ from typing import Final, Literal, get_args
 
 from pydantic import ValidationError
 
-from zkml_ray import backend
 from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
-from zkml_ray.circuits import DerivedCircuits, derive_circuits, normalised_graph
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.derive import DerivedCircuits, derive_circuits, normalised_graph
 from zkml_ray.cost.load import geometry_of
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile

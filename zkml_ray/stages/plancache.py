@@ -14,10 +14,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from zkml_ray import backend
 from zkml_ray.canonical import canonical_json, document_digest, sha256_hex
-from zkml_ray.circuits import CircuitFiles, DerivedCircuits
-from zkml_ray.keycache import KeyCache
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.derive import CircuitFiles, DerivedCircuits
+from zkml_ray.circuits.keycache import KeyCache
 from zkml_ray.schema.plan import Plan
 from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.request import PlanChoices

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from zkml_ray import backend
 from zkml_ray.canonical import document_digest, sha256_hex
+from zkml_ray.circuits import backend
 from zkml_ray.config import cache_dir
 from zkml_ray.errors import StageError
 from zkml_ray.schema.plan import CircuitArguments

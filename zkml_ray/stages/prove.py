@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zkml_ray import backend
+from zkml_ray.circuits import backend
 from zkml_ray.errors import StageError
 from zkml_ray.resident import peak_rss, release_memory, reset_peak_rss
 from zkml_ray.schema.artifact import ArtifactRef

@@ -19,7 +19,12 @@ from zkml_ray.chunking.operators import WEIGHTED
 from zkml_ray.chunking.passes.base import MAX_PARTS
 from zkml_ray.chunking.passes.split_output import SplitOutput, splittable
 from zkml_ray.chunking.rewrite import Rewrite
-from zkml_ray.circuits import ArgumentRule, DerivedCircuits, derive_circuits, normalised_graph
+from zkml_ray.circuits.derive import (
+    ArgumentRule,
+    DerivedCircuits,
+    derive_circuits,
+    normalised_graph,
+)
 from zkml_ray.cost.geometry import Geometry
 from zkml_ray.cost.load import MIN_LOGROWS, geometry_of
 from zkml_ray.cost.model import CostModel

@@ -1,7 +1,7 @@
 """Stage setup: a chunk's compiled circuit and its keys, on the worker that will prove it.
 
 Keys are taken from this machine's key cache, else from the store, else made. A key that came from
-the store is used for proving only and never enters the key cache (see `zkml_ray.keyindex`).
+the store is used for proving only and never enters the key cache (see `circuits.keyindex`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from zkml_ray.circuits.keycache import CachedCircuit, CachedKeys, KeyCache
+from zkml_ray.circuits.keyindex import KeyIndex, store_keys, store_verifying_key
 from zkml_ray.errors import ArtifactNotFoundError, DigestMismatchError
-from zkml_ray.keycache import CachedCircuit, CachedKeys, KeyCache
-from zkml_ray.keyindex import KeyIndex, store_keys, store_verifying_key
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.manifest import Span
 from zkml_ray.schema.plan import ChunkPlan

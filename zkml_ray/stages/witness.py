@@ -15,12 +15,12 @@ from pathlib import Path
 
 import onnx
 
-from zkml_ray import backend
 from zkml_ray.chunking.hinted.recipe import filled, solve
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.keycache import CachedCircuit
 from zkml_ray.commitments.field import canonical
 from zkml_ray.commitments.leaves import LeafLayout, hash_leaves, pack_leaves, unpack_leaves
 from zkml_ray.errors import FieldRangeError, RangeExceededError, StageError
-from zkml_ray.keycache import CachedCircuit
 from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan
 
 

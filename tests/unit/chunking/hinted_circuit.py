@@ -20,7 +20,7 @@ from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
 from zkml_ray.chunking.hinted.numbers import PACKED_BITS, Arithmetic
 from zkml_ray.chunking.hinted.recipe import filled, solve
 from zkml_ray.chunking.normalize import normalise
-from zkml_ray.circuits import committed_tensors
+from zkml_ray.circuits.derive import committed_tensors
 from zkml_ray.commitments.field import canonical
 from zkml_ray.commitments.leaves import draw_salts, pack_leaves, unpack_leaves
 from zkml_ray.commitments.packing import PackingSpec

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from tests.unit.chunking.builders import Array
-from zkml_ray import backend
+from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import decode, to_signed
 from zkml_ray.schema.plan import CircuitArguments
 

@@ -31,9 +31,9 @@ from tests.unit.chunking.hinted_circuit import (
     saved,
 )
 from tests.unit.chunking.test_hinted_operators import Case, dense, inputs, node, number
-from zkml_ray import backend
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.circuits import backend
 from zkml_ray.errors import ChunkingError, RangeExceededError
 
 ROOMY = Arithmetic(scale=8, logrows=11, range_bits=4)

@@ -28,10 +28,10 @@ from tests.unit.chunking.hinted_circuit import (
     hinted_chunk,
     saved,
 )
-from zkml_ray import backend
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.operators import _OPERATORS
+from zkml_ray.chunking.hinted.operators import OPERATORS
+from zkml_ray.circuits import backend
 from zkml_ray.errors import ChunkingError, RangeExceededError
 
 ONE_DIGIT = Arithmetic(scale=6, logrows=11, range_bits=4)
@@ -469,7 +469,7 @@ def test_circuit_fed_by_the_recipe_gives_the_loops_integers(name: str, kind: str
 
 def test_every_operator_with_a_hinted_form_has_a_case() -> None:
     used = {n.op_type for case in CASES.values() for n in case.nodes}
-    assert set(OF_OTHER_TESTS) | used >= set(_OPERATORS)
+    assert set(OF_OTHER_TESTS) | used >= set(OPERATORS)
 
 
 OF_OTHER_TESTS = ("Erf", "LayerNormalization", "Softmax")

@@ -1,8 +1,9 @@
 """Settings of hinted circuits have room for what is laid out, and little more.
 
 With too few rows ezkl panics in setup ("index out of bounds"); with too many, columns are paid for
-that stay empty. `ezkl.gen_settings` cannot be asked (`zkml_ray.backend._hinted_settings`): the
-circuits are laid out, in many blocks of few rows, so that a lack would show.
+that stay empty. `ezkl.gen_settings` cannot be asked
+(`zkml_ray.circuits.backend._hinted_settings`): the circuits are laid out, in many blocks of few
+rows, so that a lack would show.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from tests.unit.chunking.test_hinted_operators import (
     taps,
     weight,
 )
-from zkml_ray import backend
 from zkml_ray.chunking.hinted.blinding import Spread
 from zkml_ray.chunking.hinted.extract import hinted_size
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.circuits import backend
 
 COLUMNS = (1, 3, 6)
 SHORT = Arithmetic(scale=6, logrows=9, range_bits=5)

@@ -29,34 +29,35 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from zkml_ray import backend, names
-from zkml_ray.activations import Activations
-from zkml_ray.assemble import assemble, revealed_names
+from zkml_ray import names
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
-from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.derive import DerivedCircuits
+from zkml_ray.circuits.srs import SrsFile, ensure_srs
 from zkml_ray.cluster.pool import Assigned, Completed
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import StageError, ZkmlRayError
 from zkml_ray.events import ChunkMoved, Listener, PlanReady, StageStarted, Warned
-from zkml_ray.journal import Journal
-from zkml_ray.reference import float_outputs
+from zkml_ray.run.activations import Activations
+from zkml_ray.run.assemble import assemble, revealed_names
+from zkml_ray.run.journal import Journal
 from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.manifest import Accuracy, ChunkRecord, Manifest, Span, StageRecord
 from zkml_ray.schema.plan import ChunkPlan, Plan
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.schema.request import RunRequest
 from zkml_ray.scratch import scratch_folder
-from zkml_ray.srs import SrsFile, ensure_srs
 from zkml_ray.stages.inputs import Arrays
 from zkml_ray.stages.plan import PlanOptions, plan
 from zkml_ray.stages.prove import ChunkResult, ProveJob
+from zkml_ray.stages.reference import float_outputs
 from zkml_ray.stages.setup import SetupJob, SetupResult
-from zkml_ray.trust import TrustRoot
-from zkml_ray.verifier import Verdict, verify_manifest
+from zkml_ray.verifying.trust import TrustRoot
+from zkml_ray.verifying.verifier import Verdict, verify_manifest
 
 Until: TypeAlias = Literal["plan", "setup", "witness", "prove"]
 """Stages that a run can stop after; the ones behind them make it complete."""

@@ -3,8 +3,8 @@
 Its commands: demo, plan, calibrate, prove, resume, verify, bundle, export, open, verify-opening,
 runs, fetch, gc, rm, doctor.
 
-The commands lie in `commands_plan`, `commands_prove`, `commands_verify` and `commands_store`; what
-they share, exit codes among it, in `terminal`.
+The commands lie in `plan`, `prove`, `verify` and `store` beside this module; what they share, exit
+codes among it, in `terminal`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from zkml_ray import __version__, commands_plan, commands_prove, commands_store, commands_verify
-from zkml_ray.terminal import run_app, stdout
+from zkml_ray import __version__
+from zkml_ray.command_line import plan, prove, store, verify
+from zkml_ray.command_line.terminal import run_app, stdout
 
 app = typer.Typer(
     name="zkml-ray",
@@ -29,21 +30,21 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.command()(commands_prove.demo)
-app.command()(commands_plan.plan)
-app.command()(commands_prove.prove)
-app.command()(commands_plan.calibrate)
-app.command()(commands_prove.resume)
-app.command()(commands_verify.verify)
-app.command()(commands_verify.bundle)
-app.command()(commands_verify.export)
-app.command("open")(commands_verify.open_)
-app.command("verify-opening")(commands_verify.verify_opening)
-app.command()(commands_store.runs)
-app.command()(commands_store.fetch)
-app.command()(commands_store.gc)
-app.command()(commands_store.rm)
-app.command()(commands_store.doctor)
+app.command()(prove.demo)
+app.command()(plan.plan)
+app.command()(prove.prove)
+app.command()(plan.calibrate)
+app.command()(prove.resume)
+app.command()(verify.verify)
+app.command()(verify.bundle)
+app.command()(verify.export)
+app.command("open")(verify.open_)
+app.command("verify-opening")(verify.verify_opening)
+app.command()(store.runs)
+app.command()(store.fetch)
+app.command()(store.gc)
+app.command()(store.rm)
+app.command()(store.doctor)
 
 
 @app.callback(invoke_without_command=True)

@@ -26,12 +26,12 @@ from zkml_ray.errors import (
     ManifestError,
     OpeningError,
 )
-from zkml_ray.reader import MAX_MANIFEST_BYTES, manifest_bytes
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import SealedPlan
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verifying.reader import MAX_MANIFEST_BYTES, manifest_bytes
 
 
 def read_manifest(store: ArtifactStore, layout: RunLayout) -> Manifest:

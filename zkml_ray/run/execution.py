@@ -15,14 +15,14 @@ from pathlib import Path
 from zkml_ray import names
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
-from zkml_ray.circuits import normalised_graph
+from zkml_ray.circuits.derive import normalised_graph
 from zkml_ray.cluster.pool import WorkerPool, worker_environment
 from zkml_ray.cluster.session import is_private, ray_session
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
-from zkml_ray.coordinator import Coordinator
 from zkml_ray.events import Listener, Warned
-from zkml_ray.journal import Journal
+from zkml_ray.run.coordinator import Coordinator
+from zkml_ray.run.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
 from zkml_ray.scratch import remove_leftovers
 from zkml_ray.stages.inputs import Arrays, Inputs, from_store_form, read_inputs, store_form

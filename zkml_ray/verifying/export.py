@@ -9,7 +9,7 @@ public instances are which boundary's leaves. With ezkl 23.0.5:
 
 What that shows is that each proof verifies under the key beside it, no more: that the keys are
 those of the model, that chunks agree on their boundaries and that the statement holds is for
-`zkml_ray.verifier`.
+`zkml_ray.verifying.verifier`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pathlib import Path
 
 from zkml_ray import names
 from zkml_ray.errors import ConfigError, StoreError
-from zkml_ray.reader import (
-    MAX_MANIFEST_BYTES,
-    MAX_PROOF_DOCUMENT_BYTES,
-    MAX_SETTINGS_BYTES,
-    PinnedReader,
-    manifest_bytes,
-)
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import ChunkPlan, Plan
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.scratch import scratch_folder
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verifying.reader import (
+    MAX_MANIFEST_BYTES,
+    MAX_PROOF_DOCUMENT_BYTES,
+    MAX_SETTINGS_BYTES,
+    PinnedReader,
+    manifest_bytes,
+)
 
 
 def export_ezkl(store: ArtifactStore, layout: RunLayout, folder: Path) -> list[Path]:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from zkml_ray.commands_plan import plan_options
-from zkml_ray.errors import ConfigError
-from zkml_ray.terminal import (
+from zkml_ray.command_line.plan import plan_options
+from zkml_ray.command_line.terminal import (
     Address,
     Circuits,
     Dim,
@@ -34,6 +33,7 @@ from zkml_ray.terminal import (
     stderr,
     stdout,
 )
+from zkml_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run
@@ -84,7 +84,7 @@ def prove(
 ) -> None:
     """Prove an inference, link its chunks, verify it and store it."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.report import Progress
+    from zkml_ray.command_line.tables import Progress
 
     if keep_checkpoints not in ("yes", "no"):
         raise ConfigError(f"--keep-checkpoints is yes or no, not {keep_checkpoints}")
@@ -134,7 +134,7 @@ def resume(
 ) -> None:
     """Continue a run that was begun, on any machine that reaches its store."""
     from zkml_ray.api import resume as resume_run
-    from zkml_ray.report import Progress
+    from zkml_ray.command_line.tables import Progress
 
     with Progress(stderr) as progress:
         result = resume_run(
@@ -157,10 +157,10 @@ def demo(
 ) -> None:
     """Prove a real handwritten digit on two workers, then verify it as an outsider."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.report import Progress, verdict_lines
+    from zkml_ray.command_line.tables import Progress, verdict_lines
     from zkml_ray.verification import verify as verify_run
 
-    folder = Path(__file__).resolve().parent.parent / "examples" / "digits"
+    folder = Path(__file__).resolve().parents[2] / "examples" / "digits"
     model, image = folder / "digits.onnx", folder / f"{digit}.json"
     if not model.is_file():
         raise ConfigError("the demo needs a checkout of the repository, with examples/digits")
@@ -182,7 +182,7 @@ def demo(
 
 def show_run(result: Run, json_: bool) -> None:
     """Print a finished run."""
-    from zkml_ray.report import run_summary, run_table
+    from zkml_ray.command_line.tables import run_summary, run_table
 
     if json_:
         print_json(

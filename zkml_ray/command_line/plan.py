@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from zkml_ray.errors import ConfigError
-from zkml_ray.terminal import (
+from zkml_ray.command_line.terminal import (
     Circuits,
     Dim,
     Json,
@@ -28,10 +27,11 @@ from zkml_ray.terminal import (
     stderr,
     stdout,
 )
+from zkml_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.load import LoadedModel
-    from zkml_ray.circuits import DerivedCircuits
+    from zkml_ray.circuits.derive import DerivedCircuits
     from zkml_ray.stages.accuracy import AccuracyReport
     from zkml_ray.stages.plan import PlanOptions
 
@@ -74,10 +74,8 @@ def plan(
 ) -> None:
     """Show how a model would be cut, and what its circuits need. Proves nothing."""
     from zkml_ray.chunking.load import load_model
-    from zkml_ray.config import checked_threads
-    from zkml_ray.cost.model import CostModel
-    from zkml_ray.cost.profiles import load_profile
-    from zkml_ray.report import (
+    from zkml_ray.circuits.sealing import seal
+    from zkml_ray.command_line.tables import (
         boundary_table,
         circuits_line,
         dot_graph,
@@ -86,7 +84,9 @@ def plan(
         plan_table,
         srs_line,
     )
-    from zkml_ray.sealing import seal
+    from zkml_ray.config import checked_threads
+    from zkml_ray.cost.model import CostModel
+    from zkml_ray.cost.profiles import load_profile
     from zkml_ray.stages.plan import plan as make_plan
 
     loaded = load_model(model)
@@ -226,7 +226,7 @@ def _calibrated(
     Raises:
         ZkmlRayError: No plan meets `max_error`, or the inputs do not fit.
     """
-    from zkml_ray.circuits import normalised_graph
+    from zkml_ray.circuits.derive import normalised_graph
     from zkml_ray.stages.accuracy import calibrated, read_samples
     from zkml_ray.stages.inputs import DEFAULT_SEED
 

@@ -11,8 +11,8 @@ were used least recently go until all fit the cap, but none that a process still
 (`CachedKeys`).
 
 What is in here was made on this machine. Keys that came from a store never enter it (they stay in
-the cache of stored objects, see `zkml_ray.keyindex`), because a verifier takes the keys it finds
-here for those it would make.
+the cache of stored objects, see `keyindex`), because a verifier takes the keys it finds here for
+those it would make.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from zkml_ray import backend
 from zkml_ray.canonical import document_digest, file_sha256, sha256_hex
+from zkml_ray.circuits import backend
 from zkml_ray.config import cache_dir, keys_max_bytes
 from zkml_ray.pins import Pin, claimed
 

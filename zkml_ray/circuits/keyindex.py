@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from zkml_ray.canonical import sha256_hex
+from zkml_ray.circuits.keycache import CachedKeys, keys_name
 from zkml_ray.errors import ArtifactNotFoundError, ManifestError
-from zkml_ray.keycache import CachedKeys, keys_name
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.document import Document, Sha256
 from zkml_ray.stores.base import ArtifactStore
@@ -30,7 +30,7 @@ class KeyIndex(Document):
 
     Attributes:
         format: Version of this schema.
-        circuit: Name of the circuit (see `zkml_ray.keycache.circuit_name`).
+        circuit: Name of the circuit (see `zkml_ray.circuits.keycache.circuit_name`).
         srs: Digest of the SRS file.
         vk: The verifying key.
         pk: The proving key.

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zkml_ray import backend
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import Crossing, ModelGraph
@@ -22,6 +21,7 @@ from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.passes.forms import is_lowered
 from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
+from zkml_ray.circuits import backend
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError, StageError, UnsupportedOperatorError
 from zkml_ray.schema.plan import (

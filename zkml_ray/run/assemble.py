@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
+from zkml_ray.circuits.srs import SrsFile
 from zkml_ray.commitments.field import encode
 from zkml_ray.errors import ConfigError
-from zkml_ray.journal import Journal
-from zkml_ray.link import boundary_leaves, commitments
+from zkml_ray.run.journal import Journal
 from zkml_ray.schema.manifest import (
     Accuracy,
     BoundaryCommitment,
@@ -25,8 +25,8 @@ from zkml_ray.schema.manifest import (
 )
 from zkml_ray.schema.plan import Plan, SealedPlan, VerifyingKeyPin
 from zkml_ray.schema.request import RunRequest
-from zkml_ray.srs import SrsFile
 from zkml_ray.stages.witness import BoundaryValues
+from zkml_ray.verifying.link import boundary_leaves, commitments
 
 
 def revealed_names(plan: Plan, request: RunRequest) -> tuple[str, ...]:

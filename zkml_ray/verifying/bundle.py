@@ -1,6 +1,6 @@
 """A run's bundle: one zip file with all that a verifier needs, offline, and nothing secret.
 
-It holds the manifest and every object that `zkml_ray.verifier` reads: the sealed plan, settings,
+It holds the manifest and every object that `verifying.verifier` reads: the sealed plan, settings,
 verifying keys, proofs, and of each SRS the 388 bytes that checking a proof takes, whose digest the
 plan pins. Entries are named by their store keys, so `BundleStore` is an ordinary
 read-only store and the same code verifies both. A bundle can no more vouch for itself than a store
@@ -32,13 +32,13 @@ from zkml_ray.errors import (
     StoreError,
     VerificationError,
 )
-from zkml_ray.reader import MAX_MANIFEST_BYTES, MAX_PLAN_BYTES, manifest_bytes
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import SealedPlan
 from zkml_ray.stores import open_store
 from zkml_ray.stores.base import ArtifactStore, ObjectInfo, UnfinishedUpload, checked_key
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verifying.reader import MAX_MANIFEST_BYTES, MAX_PLAN_BYTES, manifest_bytes
 
 MAX_BUNDLE_BYTES: Final = 2 << 30
 MAX_ENTRIES: Final = 50_000

@@ -1,6 +1,6 @@
 """The JSON Schemas of the documents that a run leaves, as docs/schema publishes them.
 
-    python -m zkml_ray.schema_export docs/schema
+    python -m zkml_ray.schema.schema_export docs/schema
 
 They describe form alone. What a document must say besides (canonical bytes, digests, a complete
 graph) is the verifier's to check.

@@ -15,12 +15,12 @@ from typing import Final, Literal
 
 from filelock import FileLock
 
-from zkml_ray import backend
 from zkml_ray.canonical import file_sha256, sha256_hex
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.srs_digests import CEREMONY_SHA256
 from zkml_ray.config import cache_dir, srs_dir
 from zkml_ray.errors import ConfigError
 from zkml_ray.schema.plan import SrsPin
-from zkml_ray.srs_digests import CEREMONY_SHA256
 
 _HEADER_BYTES: Final = 4
 _G1_BYTES: Final = 64

@@ -29,12 +29,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from zkml_ray.commands_plan import plan_options
-from zkml_ray.commands_prove import show_run, store_keys_option
-from zkml_ray.commands_verify import verify as verify_command
-from zkml_ray.config import default_store_url
-from zkml_ray.errors import ConfigError
-from zkml_ray.terminal import (
+from zkml_ray.command_line.plan import plan_options
+from zkml_ray.command_line.prove import show_run, store_keys_option
+from zkml_ray.command_line.terminal import (
     Address,
     Circuits,
     Dim,
@@ -53,10 +50,13 @@ from zkml_ray.terminal import (
     stderr,
     stdout,
 )
+from zkml_ray.command_line.verify import verify as verify_command
+from zkml_ray.config import default_store_url
+from zkml_ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zkml_ray.coordinator import Until
-    from zkml_ray.housekeeping import StoredRun
+    from zkml_ray.run.coordinator import Until
+    from zkml_ray.run.housekeeping import StoredRun
     from zkml_ray.stages.plan import PlanOptions
 
 WHOLE_MODEL = 1 << 20
@@ -246,7 +246,7 @@ def run_(
 ) -> None:
     """All stages."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.report import Progress
+    from zkml_ray.command_line.tables import Progress
 
     with Progress(stderr) as progress:
         done = prove_distributed(
@@ -320,7 +320,7 @@ def _advance(
     address: str | None = None,
 ) -> None:
     from zkml_ray.api import advance
-    from zkml_ray.report import Progress
+    from zkml_ray.command_line.tables import Progress
 
     if _state(run, store, project).state != "complete":
         with Progress(stderr) as progress:
@@ -350,7 +350,7 @@ def _resume(
     json_: bool,
 ) -> None:
     from zkml_ray.api import resume as resume_run
-    from zkml_ray.report import Progress
+    from zkml_ray.command_line.tables import Progress
 
     with Progress(stderr) as progress:
         done = resume_run(
@@ -367,7 +367,7 @@ def _resume(
 
 
 def _state(run: str, store: str | None, project: str) -> StoredRun:
-    from zkml_ray.housekeeping import describe_run
+    from zkml_ray.run.housekeeping import describe_run
     from zkml_ray.stores import open_store
     from zkml_ray.stores.layout import RunLayout
 

@@ -17,10 +17,10 @@ from datetime import datetime, timedelta, timezone
 from typing import Final, TypeVar
 
 from zkml_ray import names
+from zkml_ray.circuits.keycache import circuit_name
+from zkml_ray.circuits.keyindex import find_keys
 from zkml_ray.config import checked_name
 from zkml_ray.errors import ConfigError
-from zkml_ray.keycache import circuit_name
-from zkml_ray.keyindex import find_keys
 from zkml_ray.schema.document import MAX_DOCUMENT_BYTES, Document
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import Plan

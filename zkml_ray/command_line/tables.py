@@ -17,7 +17,7 @@ from rich.text import Text
 
 from zkml_ray.events import ChunkMoved, Event, PlanReady, StageStarted, Warned
 from zkml_ray.schema.plan import Plan
-from zkml_ray.verifier import Verdict
+from zkml_ray.verifying.verifier import Verdict
 
 if TYPE_CHECKING:
     # A verifier reports without onnx, which forecasts are made with.

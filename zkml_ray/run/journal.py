@@ -13,7 +13,10 @@ from typing import TypeVar
 
 from zkml_ray import names
 from zkml_ray.canonical import sha256_hex
-from zkml_ray.circuits import CircuitFiles, DerivedCircuits
+from zkml_ray.circuits.derive import CircuitFiles, DerivedCircuits
+from zkml_ray.circuits.keycache import circuit_name
+from zkml_ray.circuits.keyindex import KeyIndex, find_keys
+from zkml_ray.circuits.srs import SrsFile, trust_of, verifier_srs
 from zkml_ray.errors import (
     ArtifactNotFoundError,
     ConfigError,
@@ -22,8 +25,6 @@ from zkml_ray.errors import (
     ObjectTooLargeError,
     RunExistsError,
 )
-from zkml_ray.keycache import circuit_name
-from zkml_ray.keyindex import KeyIndex, find_keys
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.document import MAX_DOCUMENT_BYTES, Document
@@ -32,7 +33,6 @@ from zkml_ray.schema.manifest import ChunkRecord, Manifest
 from zkml_ray.schema.plan import ChunkPlan, Plan, SealedPlan
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.schema.request import ChosenSrs, FinishedChunk, RunRequest
-from zkml_ray.srs import SrsFile, trust_of, verifier_srs
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.objectcache import ObjectCache

@@ -1,8 +1,8 @@
 """One call of `ezkl.gen_settings`, as a process of its own (docs/adr/0008).
 
-Run by `zkml_ray.backend` as a file, not imported: rayon fixes its number of threads at its first
-use in a process, and settings must be derived on one. That is set here, not in an environment
-copied for this process: the thread that starts Ray changes the environment meanwhile.
+Run by `backend` as a file, not imported: rayon fixes its number of threads at its first use in a
+process, and settings must be derived on one. That is set here, not in an environment copied for
+this process: the thread that starts Ray changes the environment meanwhile.
 
 Standard input: one JSON object with `path` (sys.path), `model`, `out` and `fields` (ezkl's run
 arguments). Prints nothing when the settings were written, ezkl's reason when they were not.

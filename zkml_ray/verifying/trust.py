@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from zkml_ray import backend
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS, Arithmetic
+from zkml_ray.circuits import backend
+from zkml_ray.circuits.srs import trust_of
 from zkml_ray.commitments.packing import PACKED_BITS, PackingSpec
 from zkml_ray.errors import (
     ChunkingError,
@@ -37,7 +38,6 @@ from zkml_ray.errors import (
     VerificationError,
 )
 from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan, LayoutSpec, Plan, SealedPlan
-from zkml_ray.srs import trust_of
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.load import LoadedModel
@@ -247,8 +247,8 @@ def check_rebuilt(
         TrustRootError: Code "model-circuits" or "model-keys".
     """
     # Imported here: the trust root "plan digest" needs neither onnx nor any chunking.
-    from zkml_ray.circuits import rederive_circuits
-    from zkml_ray.sealing import make_keys
+    from zkml_ray.circuits.derive import rederive_circuits
+    from zkml_ray.circuits.sealing import make_keys
 
     plan = sealed.plan
     try:

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from zkml_ray.circuits import DerivedCircuits
+from zkml_ray.circuits.derive import DerivedCircuits
+from zkml_ray.circuits.keycache import KeyCache
 from zkml_ray.commitments.leaves import draw_salts, hash_leaves, pack_leaves
-from zkml_ray.journal import Journal
-from zkml_ray.keycache import KeyCache
+from zkml_ray.run.journal import Journal
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
 from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan
 from zkml_ray.scratch import scratch_folder

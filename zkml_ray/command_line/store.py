@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
+from zkml_ray.command_line.terminal import Json, Project, RunArgument, Store, print_json, stdout
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError, ExitCode
-from zkml_ray.terminal import Json, Project, RunArgument, Store, print_json, stdout
 
 MIB = 1 << 20
 
 
 def runs(store: Store = None, project: Project = "default", json_: Json = False) -> None:
     """List the runs of a project, those under way too."""
-    from zkml_ray.housekeeping import list_runs
+    from zkml_ray.run.housekeeping import list_runs
     from zkml_ray.stores import open_store
 
     opened = open_store(store or default_store_url())
@@ -63,8 +63,8 @@ def fetch(
     json_: Json = False,
 ) -> None:
     """Download a run's artifacts, each re-hashed."""
-    from zkml_ray.fetch import fetch_run
     from zkml_ray.stores import open_store
+    from zkml_ray.stores.fetch import fetch_run
     from zkml_ray.stores.layout import RunLayout
 
     opened = open_store(store or default_store_url())
@@ -96,7 +96,7 @@ def gc(
     json_: Json = False,
 ) -> None:
     """Find what no run of a project refers to, and delete it with --yes."""
-    from zkml_ray.housekeeping import collect, find_garbage
+    from zkml_ray.run.housekeeping import collect, find_garbage
     from zkml_ray.stores import open_store
 
     if not 0 <= older_than <= 1_000_000:
@@ -140,7 +140,7 @@ def rm(
     json_: Json = False,
 ) -> None:
     """Remove a run, complete or not; what it shares with others is left to gc."""
-    from zkml_ray.housekeeping import remove_run
+    from zkml_ray.run.housekeeping import remove_run
     from zkml_ray.stores import open_store
     from zkml_ray.stores.layout import RunLayout
 
@@ -154,7 +154,7 @@ def rm(
 
 def doctor(store: Store = None, json_: Json = False) -> None:
     """Find out what a store can do, by doing it; what is written is removed again."""
-    from zkml_ray.doctor import examine, is_usable, render
+    from zkml_ray.stores.doctor import examine, is_usable, render
 
     url = store or default_store_url()
     findings = examine(url)

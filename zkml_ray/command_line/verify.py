@@ -11,10 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from zkml_ray.config import default_store_url
-from zkml_ray.errors import ConfigError, VerificationError
-from zkml_ray.stores.layout import RunLayout
-from zkml_ray.terminal import (
+from zkml_ray.command_line.terminal import (
     Json,
     Project,
     RunArgument,
@@ -24,6 +21,9 @@ from zkml_ray.terminal import (
     stderr,
     stdout,
 )
+from zkml_ray.config import default_store_url
+from zkml_ray.errors import ConfigError, VerificationError
+from zkml_ray.stores.layout import RunLayout
 
 RunOrBundle = Annotated[
     str, typer.Argument(help="Id of the run, or path of its bundle (.zip).", show_default=False)
@@ -49,9 +49,9 @@ def verify(
     json_: Json = False,
 ) -> None:
     """Verify a stored run, trusting nothing but the model or a plan digest."""
-    from zkml_ray.report import verdict_lines
-    from zkml_ray.verdict import refusal
+    from zkml_ray.command_line.tables import verdict_lines
     from zkml_ray.verification import verify as verify_run
+    from zkml_ray.verifying.verdict import refusal
 
     try:
         verdict = verify_run(
@@ -85,8 +85,8 @@ def bundle(
     json_: Json = False,
 ) -> None:
     """Write one file that holds all a verifier needs; verify takes it in a run's place."""
-    from zkml_ray.bundle import write_bundle
     from zkml_ray.stores import open_store
+    from zkml_ray.verifying.bundle import write_bundle
 
     opened = open_store(store or default_store_url())
     size_bytes = write_bundle(opened, RunLayout(project, run), out, whole_srs=whole_srs)
@@ -107,9 +107,9 @@ def export(
     json_: Json = False,
 ) -> None:
     """Write each chunk's proof, key and settings as files that stock ezkl verifies."""
-    from zkml_ray.backend import EZKL_VERSION
-    from zkml_ray.bundle import open_run
-    from zkml_ray.export import export_ezkl
+    from zkml_ray.circuits.backend import EZKL_VERSION
+    from zkml_ray.verifying.bundle import open_run
+    from zkml_ray.verifying.export import export_ezkl
 
     opened, layout = open_run(run, store=store, project=project)
     folders = export_ezkl(opened, layout, ezkl)
@@ -141,8 +141,8 @@ def open_(
     project: Project = "default",
 ) -> None:
     """Open one activation to a third party: its leaf, salts and path, nothing else."""
-    from zkml_ray.openings import open_activation
     from zkml_ray.stores import open_store
+    from zkml_ray.verifying.openings import open_activation
 
     layout = RunLayout(project, run)
     opening = open_activation(
@@ -169,9 +169,9 @@ def verify_opening(
     json_: Json = False,
 ) -> None:
     """Check an opening against the manifest of a verified run."""
-    from zkml_ray.openings import check_opening
-    from zkml_ray.reader import MAX_MANIFEST_BYTES
     from zkml_ray.schema.manifest import Manifest
+    from zkml_ray.verifying.openings import check_opening
+    from zkml_ray.verifying.reader import MAX_MANIFEST_BYTES
 
     for path in (opening, manifest):
         if not path.is_file():

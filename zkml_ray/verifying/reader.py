@@ -15,6 +15,7 @@ from typing import Final
 
 from zkml_ray import names
 from zkml_ray.canonical import sha256_hex
+from zkml_ray.circuits.srs import VERIFIER_SRS_BYTES, own_srs, srs_bytes, verifier_srs
 from zkml_ray.errors import (
     ArtifactNotFoundError,
     ConfigError,
@@ -27,7 +28,6 @@ from zkml_ray.errors import (
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import SealedPlan, SrsPin
-from zkml_ray.srs import VERIFIER_SRS_BYTES, own_srs, srs_bytes, verifier_srs
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zkml_ray.circuits import CircuitFiles, DerivedCircuits
-from zkml_ray.keycache import CachedKeys, KeyCache
+from zkml_ray.circuits.derive import CircuitFiles, DerivedCircuits
+from zkml_ray.circuits.keycache import CachedKeys, KeyCache
+from zkml_ray.circuits.srs import ensure_srs
 from zkml_ray.schema.plan import SealedPlan, VerifyingKeyPin
-from zkml_ray.srs import ensure_srs
 
 
 def make_keys(files: CircuitFiles, srs_path: Path, srs_sha256: str) -> CachedKeys:

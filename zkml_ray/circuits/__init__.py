@@ -1,0 +1,1 @@
+"""Circuits of chunks: derived from a plan, compiled and keyed by ezkl, cached by content."""
