@@ -46,6 +46,8 @@ class Problem:
     high: list[int] = field(default_factory=list)
     constraints: list[Constraint] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    late: set[int] = field(default_factory=set)
+    """Unknowns that say less than others do: tried last."""
 
     def unknown(self, low: int, high: int) -> int:
         """A new one within bounds."""
@@ -87,11 +89,16 @@ class Solver:
                 self._of[name].append(index)
         # What nothing is said of may be anything.
         most = [
-            h if of else l for l, h, of in zip(problem.low, problem.high, self._of, strict=True)
+            high if of else low
+            for low, high, of in zip(problem.low, problem.high, self._of, strict=True)
         ]
         self._start = (list(problem.low), most)
         asked = set(self._wanted)
-        sharing = [n for n, of in enumerate(self._of) if len(of) > 1 or n in asked]
+        # What a function gives follows from its argument.
+        given = {table.result for table in tables} | problem.late
+        sharing = [
+            n for n, of in enumerate(self._of) if (len(of) > 1 and n not in given) or n in asked
+        ]
         self._groups = (sharing, sorted(set(range(len(self._of))) - set(sharing)))
         self.found: set[tuple[int, ...]] = set()
         self.nodes = 0

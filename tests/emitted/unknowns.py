@@ -39,7 +39,10 @@ def outputs_allowed(chunk: HintedChunk, inputs: Mapping[str, Any]) -> set[tuple[
         chunk: A small circuit.
         inputs: Per incoming boundary, its whole numbers.
     """
-    return Unknowns(chunk, inputs).outputs()
+    try:
+        return Unknowns(chunk, inputs).outputs()
+    except UnsatisfiableError:
+        return set()
 
 
 class Unknowns:
@@ -52,7 +55,7 @@ class Unknowns:
         self._one = 1 << chunk.numbers.scale
         self._problem = Problem()
         self._pairs: dict[tuple[int, int, int], int] = {}
-        self._digits: set[int] = set()
+        self._named_pairs: set[tuple[int, int, int]] = set()
         advice = advice_of(self._model)
         given = [int(v) for t in chunk.incoming for v in inputs[t.info.name].ravel()]
         self._values: dict[int, int] = dict(zip(advice.given().tolist(), given, strict=False))
@@ -91,6 +94,7 @@ class Unknowns:
             return next(iter(terms))[0]
         pair = _pair(terms)
         if pair is not None:
+            self._named_pairs.add(pair)
             return self._pair(pair)
         high = sum(
             f * int(np.prod([self._problem.high[n] for n in names], dtype=object))
@@ -107,25 +111,37 @@ class Unknowns:
             low, far, weight = pair
             high = self._problem.high
             self._pairs[pair] = self._problem.unknown(0, high[low] + weight * high[far])
-            self._problem.hold({(low,): 1, (far,): weight, (self._pairs[pair],): -1}, 0, 0)
         return self._pairs[pair]
 
     def _joined(self) -> None:
-        """Write a + w b as one unknown wherever it stands, so that other digits are no other case."""
-        for (low, far, weight), name in self._pairs.items():
-            for constraint in self._problem.constraints:
+        """Write a + w b as one unknown wherever it stands: other digits of it are no other case."""
+        problem, used = self._problem, {}
+        for low, far, weight in list(self._pairs):
+            for constraint in problem.constraints:
                 terms = {names: factor for factor, names in constraint.terms}
-                if (name,) in terms:
-                    continue
+                one, many = terms.get((low,), 0), terms.get((far,), 0)
+                if weight == 1 and one and many % one == 0 and many // one > 1:
+                    self._pair((low, far, many // one))
+        for pair, name in self._pairs.items():
+            low, far, weight = pair
+            problem.high[name] = problem.high[low] + weight * problem.high[far]
+            stands = pair in self._named_pairs
+            for constraint in problem.constraints:
+                terms = {names: factor for factor, names in constraint.terms}
                 replaced = _replaced(terms, low, far, weight, name)
-                if replaced is not None:
+                if replaced is not None and replaced != terms:
                     constraint.terms = [(factor, names) for names, factor in replaced.items()]
-        for (low, far, weight), name in self._pairs.items():
-            other = self._pairs.get((low, far, 1))
+                    stands = True
+            if stands:
+                used[pair] = name
+        for (low, far, weight), name in used.items():
+            problem.hold({(low,): 1, (far,): weight, (name,): -1}, 0, 0)
+            other = used.get((low, far, 1))
             if weight > 1 and other is not None:
                 # a + b <= a + w b <= w (a + b).
-                self._problem.hold({(name,): 1, (other,): -1}, 0, 1 << 64)
-                self._problem.hold({(other,): weight, (name,): -1}, 0, 1 << 64)
+                problem.late.add(other)
+                problem.hold({(name,): 1, (other,): -1}, 0, 1 << 64)
+                problem.hold({(other,): weight, (name,): -1}, 0, 1 << 64)
 
     # The circuit.
 

@@ -1,0 +1,212 @@
+"""What any hints can make of an operator is its declared relation, and nothing else.
+
+Small circuits, over tables of 2^7 rows: what their equations leave open is searched completely
+(`tests/emitted/unknowns.py`), and compared with what each operator may give
+(`tests/emitted/relations.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from tests.emitted.analyser import analyse
+from tests.emitted.relations import outputs_declared
+from tests.emitted.unknowns import TABLE_END, outputs_allowed
+from tests.unit.chunking.builders import integers
+from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
+from tests.unit.chunking.test_hinted_operators import Case, conv, node, number, pool
+from zkml_ray.chunking.hinted import blinding
+from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.operators import OPERATORS
+
+Whole = NDArray[np.int64]
+
+ONE_DIGIT = Arithmetic(scale=4, logrows=7, range_bits=2)
+TWO_DIGITS = Arithmetic(scale=4, logrows=7, range_bits=3)
+
+NUMBERS = {"one digit": ONE_DIGIT, "two digits": TWO_DIGITS}
+
+
+@pytest.fixture(autouse=True)
+def few_blinders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blinders stand in no equation, and 2^7 rows have no room for 64 of them a column."""
+    monkeypatch.setattr(blinding, "BLINDERS", 2)
+
+
+def array(name: str, values: object) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values, dtype=np.float32), name)
+
+
+def case(
+    *nodes: onnx.NodeProto,
+    x: list[int],
+    y: list[int],
+    constants: list[onnx.TensorProto] | None = None,
+) -> Case:
+    return Case(nodes=nodes, x=x, y=y, constants=constants or [])
+
+
+ENTRIES: dict[str, list[Case]] = {
+    "Add": [
+        case(node("Add", "x", "k"), x=[1, 3], y=[1, 3], constants=[array("k", [0.3, -1, 2])]),
+        case(node("Relu", "x", to="r"), node("Add", "x", "r"), x=[1, 2], y=[1, 2]),
+    ],
+    "AveragePool": [
+        case(pool("AveragePool", "x", 2, 2), x=[1, 1, 2, 2], y=[1, 1, 1, 1]),
+        case(pool("AveragePool", "x", 1, 3), x=[1, 1, 1, 3], y=[1, 1, 1, 1]),
+    ],
+    "Concat": [
+        case(node("Relu", "x", to="r"), node("Concat", "x", "r", axis=1), x=[1, 2], y=[1, 4])
+    ],
+    "Conv": [
+        case(
+            conv(2, 2, 2),
+            x=[1, 1, 2, 2],
+            y=[1, 2, 1, 1],
+            constants=[
+                array("wy", [[[[0.3, -0.7], [0.5, 0.1]]], [[[1, 1], [0, -1]]]]),
+                array("by", [0.1, -2]),
+            ],
+        )
+    ],
+    "Div": [case(node("Div", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", 3)])],
+    "Erf": [
+        case(
+            node("Mul", "x", "k", to="v"),
+            node("Erf", "v", to="e"),
+            node("Add", "e", "one", to="p"),
+            node("Mul", "p", "v"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[number("one", 1), number("k", 0.9)],
+        ),
+        case(
+            node("Mul", "x", "k", to="v"),
+            node("Erf", "v", to="e"),
+            node("Mul", "v", "e"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[number("k", 0.7)],
+        ),
+    ],
+    "Flatten": [case(node("Flatten", "x"), x=[1, 1, 3], y=[1, 3])],
+    "Gemm": [
+        case(
+            node("Gemm", "x", "w", "b"),
+            x=[1, 2],
+            y=[1, 3],
+            constants=[array("w", [[0.3, -1, 0], [-0.7, 0.9, 0.01]]), array("b", [0.2, -1, 1])],
+        )
+    ],
+    "GlobalAveragePool": [
+        case(node("GlobalAveragePool", "x"), x=[1, 2, 1, 2], y=[1, 2, 1, 1]),
+    ],
+    "MatMul": [
+        case(
+            node("MatMul", "x", "w"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("w", [[0.3, 1], [0.4, 1]])],
+        ),
+        case(
+            node("Transpose", "x", to="t", perm=[1, 0]),
+            node("MatMul", "t", "x"),
+            x=[1, 2],
+            y=[2, 2],
+        ),
+        case(
+            node("Transpose", "x", to="t", perm=[1, 0]),
+            node("MatMul", "x", "t"),
+            x=[1, 2],
+            y=[1, 1],
+        ),
+    ],
+    "MaxPool": [
+        case(pool("MaxPool", "x", 1, 2), x=[1, 1, 1, 2], y=[1, 1, 1, 1]),
+        case(pool("MaxPool", "x", 1, 2, to="m"), node("Relu", "m"), x=[1, 1, 1, 2], y=[1, 1, 1, 1]),
+    ],
+    "Mul": [case(node("Mul", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", -0.4)])],
+    "Relu": [
+        case(node("Relu", "x"), x=[1, 3], y=[1, 3]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Relu", "m"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("w", [[0.3, 1], [0.4, -1]])],
+        ),
+    ],
+    "Reshape": [
+        case(node("Reshape", "x", "s"), x=[1, 3], y=[3, 1], constants=[integers("s", 3, 1)])
+    ],
+    "Squeeze": [case(node("Squeeze", "x", "a"), x=[1, 3], y=[3], constants=[integers("a", 0)])],
+    "Sub": [case(node("Sub", "k", "x"), x=[1, 3], y=[1, 3], constants=[array("k", [0.3, -1, 2])])],
+    "Transpose": [case(node("Transpose", "x", perm=[1, 0]), x=[1, 3], y=[3, 1])],
+    "Unsqueeze": [case(node("Unsqueeze", "x", "a"), x=[3], y=[1, 3], constants=[integers("a", 0)])],
+}
+"""Per operator, circuits whose only freedom it is."""
+
+
+def adversarial(size: int, numbers_: Arithmetic) -> Iterator[Whole]:
+    """Ties of all, of some and of none; the ends of the range and of a table; one far from all."""
+    held = (1 << numbers_.logrows) - TABLE_END - 1
+    held *= 1 + (1 << numbers_.overlap_bits if numbers_.digits > 1 else 0)
+    top, one = min(numbers_.offset, held - numbers_.offset), 1 << numbers_.scale
+    flat = np.zeros(size, dtype=np.int64)
+    yield flat
+    for tie in (1, -1, top - 1, -top, one, min(7 * one // 2, top)):
+        yield flat + tie
+    first = flat.copy()
+    first[0] = top - 1
+    yield first
+    yield -first
+    last = flat + 5
+    last[-1] = -numbers_.offset
+    yield last
+    yield np.arange(size) - 1
+    yield 3 - np.arange(size) * 7 % 11
+    draw = np.random.default_rng(size)
+    for reach in (3, one, one, top, top):
+        yield draw.integers(-reach, reach, size)
+
+
+@lru_cache
+def built(operator: str, index: int, kind: str) -> HintedChunk:
+    return hinted_chunk(ENTRIES[operator][index].proto(), NUMBERS[kind])
+
+
+CASES = [(name, index) for name, cases in sorted(ENTRIES.items()) for index in range(len(cases))]
+
+
+def test_every_operator_with_a_hinted_form_has_an_entry() -> None:
+    assert ENTRIES.keys() == OPERATORS.keys()
+    for operator, cases in ENTRIES.items():
+        for each in cases:
+            assert operator in {n.op_type for n in each.nodes}
+
+
+@pytest.mark.parametrize("kind", sorted(NUMBERS))
+@pytest.mark.parametrize(("operator", "index"), CASES)
+def test_hints_allow_what_the_operator_is_declared_to_give(
+    operator: str, index: int, kind: str
+) -> None:
+    chunk = built(operator, index, kind)
+    model = onnx.ModelProto.FromString(chunk.data)
+    found = analyse(model, logrows=chunk.numbers.logrows, scale=chunk.numbers.scale)
+    assert not found.findings
+    shape = chunk.incoming[0].info.shape
+    satisfied = 0
+    for values in adversarial(math.prod(shape), chunk.numbers):
+        inputs = {"x": values.reshape(shape)}
+        allowed = outputs_allowed(chunk, inputs)
+        assert allowed == outputs_declared(chunk, inputs), values
+        satisfied += bool(allowed)
+    assert satisfied
