@@ -4,30 +4,39 @@ GELU. The argument v is settled as v = p - n with p n = 0; |v| = p + n is looked
 erf; and u (c + erf v), with u a multiple of v, is u c + |u| erf |v|: exact, so it is not rounded
 before the next product is.
 
-Softmax. Each row is moved so that its largest score stands at the top of the exponential's table
-(a hint; any move gives the same quotients), where it is exact to 2^-22; scores more than 8 below
-the largest count as 8 below it, exp(-8) = 0.0003 of its weight. The row's reciprocal sum is a hint
-too: (r - 1) s <= C <= (r + 1) s for the row's sum s. C is what the largest weight times the largest
-reciprocal barely reaches, so that rows moved to where the table is coarse have no reciprocal.
+Softmax. Each row is moved so that its largest score stands at the top of the exponential's table,
+where it is exact to 2^-22: how far it is moved is a hint, and one score is shown to stand there, and
+none above (`pins`). Scores further below than the table reaches count as just so far below. The
+row's reciprocal sum is a hint too: (r - 1) s <= C <= (r + 1) s for the row's sum s, with a C for
+which one step of r is at most 2^-(scale + 2) of it, were all of the row's scores alike.
 
-LayerNormalization. With c = D x - sum x, exact, and W = sum c^2 + eps, the hinted reciprocal root r
+LayerNormalization. With c = D x - sum x, exact, and W = a sum c^2 + e, the hinted reciprocal root r
 satisfies (r - 1)^2 W <= C <= (r + 1)^2 W, for the C that makes r the reciprocal of the standard
-deviation at its resolution. Then c r gamma + beta is rounded once.
+deviation at its resolution, of which one step is about 2^-(scale + 2) for the largest deviation
+that the circuit's values can have. Then c r gamma + beta is rounded once.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from zkml_ray.chunking.hinted.fine import (
+    CONSTANT_BITS,
+    FineDigits,
+    check_not_negative,
+    fine_hints,
+    places,
+)
 from zkml_ray.chunking.hinted.forms import Form, Local, NotHintedError, Pending, identity
-from zkml_ray.chunking.hinted.grid import View
-from zkml_ray.chunking.hinted.recipe import FINE_OVERLAP
+from zkml_ray.chunking.hinted.grid import View, Wire
+from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.pins import pin_rows
 from zkml_ray.chunking.hinted.settle import Rounding
 from zkml_ray.chunking.hinted.values import ErrorFunction
 
@@ -40,7 +49,15 @@ TABLE_TOP: Final = 8
 SHARE_RESERVE: Final = 64
 """Softmax results stop so far below the largest digit, for their roundings."""
 
-_NO_MORE_BITS: Final = 130
+SHARE_BITS: Final = 6
+"""Reciprocal sums of a row with one large score are so much finer than weights."""
+
+STEP_BITS: Final = 2
+"""One step of a reciprocal sum or root changes it by about 2^-(scale + STEP_BITS) at most: what is
+multiplied by it moves by a quarter of a quantum for every unit that it is large."""
+
+FLOOR_BITS: Final = 4
+"""Epsilons below 2^-(scale + FLOOR_BITS) of the least variance above zero are as good as that."""
 
 
 def error_function(lowering: Lowering, node: onnx.NodeProto) -> ErrorFunction:
@@ -117,8 +134,7 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
         pending = identity(lowering.view(node.input[0]))
     bits = numbers.scale
     if 1 << numbers.logrows != TABLE_TOP << bits:
-        # With a larger table a row could stand above `top`, where one step of its reciprocal is
-        # much; with a smaller one scores would be cut off nearer than TABLE_TOP below the largest.
+        # With a smaller table scores would be cut off nearer than TABLE_TOP below the largest.
         raise NotHintedError(
             f"a softmax at scale {bits} has a hinted form in circuits of "
             f"2^{bits + TABLE_TOP.bit_length() - 1} rows alone"
@@ -136,26 +152,31 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
         node.input[0],
     )
     rows, size = len(flat), flat.size
+    pin_rows(lowering, moved.below, rows, keys)
     power = circuit.function("Exp", moved.wire.name, size, bits)
     weights = circuit.reshape(power, [rows, keys])
     high, unit = _exponential(numbers.digit_bound, bits), _exponential(top, bits)
     total = circuit.sum_rows(weights, rows, keys)
-    share = _fine(lowering, rows)
-    target = _rounded(unit * (numbers.divisor << FINE_OVERLAP))
+    ratio = max(numbers.divisor << SHARE_BITS, keys << (bits + STEP_BITS))
+    digits = FineDigits.reaching(numbers, ratio + 1)
+    share = fine_hints(lowering, digits, rows)
+    target = _rounded(unit * ratio)
     goal = circuit.raised(circuit.dynamic(target), 0, bits)
-    most = (_fine_bound(lowering) + 1) * keys * high + target
+    most = (digits.bound(numbers) + 1) * keys * high + target
+    # The nearest reciprocal, and one step of it, are within 3/2 of the exact one.
+    honest = 2 * keys * high
     for change in (1, -1):
         near = circuit.add(share, circuit.whole([change]), rows)
         product = circuit.multiply(total, near, rows)
         left, right = (product, goal) if change > 0 else (goal, product)
         difference = circuit.subtract(left, right, rows)
-        _check_not_negative(lowering, difference, rows, most, nominal=bits)
+        check_not_negative(lowering, difference, rows, most=most, honest=honest, nominal=bits)
     tensor = circuit.multiply(weights, circuit.reshape(share, [rows, 1]), size)
     wire = lowering.wire(
         circuit.reshape(tensor, [size]),
         size,
         0,
-        high * _fine_bound(lowering),
+        high * digits.bound(numbers),
         float(target),
         bits,
     )
@@ -166,7 +187,8 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> View:
         shape=[rows, keys],
         bits=bits,
         target=target,
-        digits=_places(lowering, most),
+        fine=[digits.count, digits.step],
+        places=places(numbers, honest),
     )
     # The wire's order is that of the scores: one row after the other.
     view = View(wire=wire, index=np.arange(size, dtype=np.int64).reshape(shape))
@@ -197,33 +219,34 @@ def layer_norm(lowering: Lowering, node: onnx.NodeProto) -> Pending:
     )
     bound = 2 * width * view.wire.magnitude
     squares = circuit.product("rk,rk->r", centred, centred, outputs=rows, length=width)
-    # sum c^2 is width^3 resolution^2 times the variance.
-    variance_unit = float(width**3) * view.wire.resolution**2
-    epsilon = _rounded(round(_attribute(node, "epsilon", 1e-5) * variance_unit))
-    spread = circuit.add(squares, circuit.whole([epsilon]), rows)
-    root = _fine(lowering, rows)
-    unit = 1 << numbers.logrows
-    target = _rounded(round(unit**2 * variance_unit))
-    most = (_fine_bound(lowering) + 1) ** 2 * (width * bound**2 + epsilon) + target
-    goal = circuit.whole([target])
+    bounds = RootBounds.of(numbers, view.wire, width, epsilon=_attribute(node, "epsilon", 1e-5))
+    digits = bounds.digits(numbers)
+    if bounds.factor > 1:
+        squares = circuit.multiply(squares, circuit.whole([bounds.factor]), rows)
+    spread = circuit.add(squares, circuit.whole([bounds.epsilon]), rows)
+    root = fine_hints(lowering, digits, rows)
+    most = (digits.bound(numbers) + 1) ** 2 * bounds.most + bounds.target
+    goal = circuit.whole([bounds.target])
     for change in (1, -1):
         near = circuit.add(root, circuit.whole([change]), rows)
         product = circuit.multiply(circuit.multiply(near, near, rows), spread, rows)
         left, right = (product, goal) if change > 0 else (goal, product)
-        _check_not_negative(lowering, circuit.subtract(left, right, rows), rows, most)
+        difference = circuit.subtract(left, right, rows)
+        check_not_negative(lowering, difference, rows, most=most, honest=bounds.honest)
     tensor = circuit.multiply(centred, circuit.reshape(root, [rows, 1]), size)
-    reach = bound * _fine_bound(lowering)
-    wire = lowering.wire(
-        circuit.reshape(tensor, [size]), size, -reach, reach, width * view.wire.resolution * unit
-    )
+    reach = bound * digits.bound(numbers)
+    resolution = width * view.wire.resolution * bounds.unit
+    wire = lowering.wire(circuit.reshape(tensor, [size]), size, -reach, reach, resolution)
     lowering.step(
         do="normalise",
         wire=wire.name,
         source=view.wire.name,
         index=circuit.indices(view.index.reshape(rows, width)),
-        epsilon=epsilon,
-        target=target,
-        digits=_places(lowering, most),
+        factor=bounds.factor,
+        epsilon=bounds.epsilon,
+        target=bounds.target,
+        fine=[digits.count, digits.step],
+        places=places(numbers, bounds.honest),
         name=node.input[0],
     )
     index = np.arange(size, dtype=np.int64).reshape(rows, width)
@@ -236,42 +259,63 @@ def layer_norm(lowering: Lowering, node: onnx.NodeProto) -> Pending:
     return Pending(form=form, sites=index.reshape(view.shape))
 
 
-def _fine(lowering: Lowering, count: int) -> str:
-    """New hints of two digits each, finer than rounded values; their tensor."""
-    circuit = lowering.circuit
-    low, high = (circuit.hinted(circuit.hints(count)) for _ in range(2))
-    weight = circuit.whole([1 << FINE_OVERLAP])
-    return circuit.add(low, circuit.multiply(high, weight, count), count)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootBounds:
+    """The numbers of a normalisation's root: r^2 W is about C, with W = a sum c^2 + e.
 
-
-def _fine_bound(lowering: Lowering) -> int:
-    return lowering.numbers.digit_bound * (1 + (1 << FINE_OVERLAP))
-
-
-def _check_not_negative(
-    lowering: Lowering, tensor: str, count: int, most: int, nominal: int = 0
-) -> None:
-    """Hold a flat tensor's elements at zero or above.
-
-    They are put together of digits of `logrows - 1` bits, more than `most` needs and far fewer
-    than would wrap.
+    Attributes:
+        unit: r is the reciprocal of the standard deviation, times this.
+        factor: a; it gives W bits enough for one step of it not to matter.
+        epsilon: e: the operator's epsilon, or what is as good as a smaller one and keeps W above 0.
+        target: C.
+        most: Largest W in any proof.
+        honest: Largest distance between C and (r +- 1)^2 W in an honest proof.
     """
-    circuit = lowering.circuit
-    step = lowering.numbers.logrows - 1
-    total = ""
-    for place in range(1, _places(lowering, most)):
-        digit = circuit.hinted(circuit.hints(count))
-        part = circuit.multiply(digit, circuit.whole([1 << (step * place)]), count)
-        total = circuit.add(total, part, count) if total else part
-    if total:
-        tensor = circuit.subtract(tensor, circuit.raised(total, 0, nominal), count)
-    circuit.check_digits(tensor, count, nominal)
 
+    unit: int
+    factor: int
+    epsilon: int
+    target: int
+    most: int
+    honest: int
 
-def _places(lowering: Lowering, most: int) -> int:
-    if most.bit_length() > _NO_MORE_BITS:
-        raise NotHintedError("a normalisation's numbers are too large")
-    return -(-most.bit_length() // (lowering.numbers.logrows - 1))
+    @classmethod
+    def of(cls, numbers: Arithmetic, wire: Wire, width: int, *, epsilon: float) -> RootBounds:
+        """What rows of a wire's elements need.
+
+        Args:
+            numbers: Of the circuit.
+            wire: What is normalised.
+            width: Elements of a row.
+            epsilon: Added to variances.
+
+        Raises:
+            NotHintedError: A number is larger than constants can be, or epsilon is negative.
+        """
+        if epsilon < 0:
+            raise NotHintedError("a normalisation with a negative epsilon has no hinted form")
+        # The deviation of values up to 2^range_bits is at most that.
+        unit = 1 << max(numbers.logrows, numbers.scale + STEP_BITS + numbers.range_bits)
+        # One element that is one step off the others: the least sum of squares above zero.
+        least = max(1, width * (width - 1))
+        factor = 1
+        while factor * least >> (numbers.scale + FLOOR_BITS) == 0:
+            factor *= 2
+        # sum c^2 is width^3 resolution^2 times the variance.
+        variance_unit = factor * float(width**3) * wire.resolution**2
+        floor = factor * least >> (numbers.scale + FLOOR_BITS)
+        added = _rounded(max(round(epsilon * variance_unit), floor))
+        target = _rounded(round(unit**2 * variance_unit))
+        if target.bit_length() > CONSTANT_BITS:
+            raise NotHintedError("a normalisation's numbers are too large")
+        most = factor * width * (2 * width * wire.magnitude) ** 2 + added
+        # (r + 1)^2 W - C is at most 3 r W + 3 W for the nearest r, and r W the root of C W.
+        honest = 4 * (math.isqrt(target * most) + most)
+        return cls(unit=unit, factor=factor, epsilon=added, target=target, most=most, honest=honest)
+
+    def digits(self, numbers: Arithmetic) -> FineDigits:
+        """Digits for the root of a row without variance, the largest there is."""
+        return FineDigits.reaching(numbers, math.isqrt(self.target // self.epsilon) + 1)
 
 
 def _exponential(argument: int, bits: int) -> int:

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.recipe import FINE_OVERLAP, _entry, _Solver, filled
+from zkml_ray.chunking.hinted.recipe import _entry, _Solver, filled
 from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import MODULUS, decode, encode
 
@@ -46,10 +46,25 @@ class Forger(_Solver):
         else:
             getattr(self, step["do"])(step)
 
-    def _fine(self, values: Sequence[int], name: str) -> Ints:
-        """The nearest that two digits can hold."""
-        most = (self._numbers.divisor - 1) * (1 + (1 << FINE_OVERLAP))
-        return super()._fine([min(max(v, 0), most) for v in values], name)
+    def _fine(self, values: Sequence[int], fine: Sequence[int], name: str) -> None:
+        """The nearest that the digits can hold."""
+        most = (self._numbers.divisor - 1) * sum(1 << (fine[1] * i) for i in range(fine[0]))
+        super()._fine([min(max(v, 0), most) for v in values], fine, name)
+
+    def fine(self, step: Mapping[str, Any]) -> list[int]:
+        """The numbers that a step's first hints are the digits of."""
+        digits = self.hints[self.start : self.start + step["fine"][0]]
+        together = sum(d.astype(object) << (step["fine"][1] * i) for i, d in enumerate(digits))
+        return [int(v) for v in together]
+
+    def refine(self, step: Mapping[str, Any], numbers: Sequence[int]) -> None:
+        """Other ones, and nothing behind them."""
+        del self.hints[self.start :]
+        self._fine(numbers, step["fine"], "forged")
+
+    def hold(self, step: Mapping[str, Any], differences: Sequence[int]) -> None:
+        """Digits of what is to be at or above zero, for as long as it is."""
+        self._places([max(v, 0) for v in differences], step["places"])
 
     def raise_hint(self, which: int, place: int, amount: int) -> None:
         """Add to an element of the last step's hints (`which` of its vectors)."""

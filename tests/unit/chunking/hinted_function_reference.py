@@ -124,7 +124,8 @@ class FunctionReference(Reference):
         scores = self._rounded(self._plain(node.input[0]))
         top = min(numbers.divisor - 1, 8 * one)
         unit = math.ceil(math.exp(top / one) * one * (1 + 1e-6)) + 1
-        target = int(np.float32(unit * numbers.divisor * 64))
+        ratio = max(64 * numbers.divisor, 4 * one * scores.shape[-1])
+        target = int(np.float32(unit * ratio))
         weights = np.zeros(scores.shape, dtype=np.int64)
         for row in np.ndindex(*scores.shape[:-1]):
             for key, score in enumerate(scores[row]):
@@ -133,22 +134,29 @@ class FunctionReference(Reference):
                     one * float(np.float32(np.e)) ** (argument / one) + 0.5
                 )
             total = int(weights[row].sum())
-            weights[row] *= (target + total // 2) // total
+            weights[row] = _exactly(weights[row], (target + total // 2) // total)
         resolution = numbers.divisor - 64.0
         self._values["softmax"] = Fine(weights, float(target))
         return Fine(self._rounded(self._sum("softmax"), resolution, signed=False), resolution)
 
     def _layernormalization(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
-        values, unit = self._whole(node.input[0]), 1 << self._numbers.logrows
+        values, numbers = self._whole(node.input[0]), self._numbers
+        unit = 1 << max(numbers.logrows, numbers.scale + numbers.range_bits + 2)
         width = values.shape[-1]
         gamma, beta = (self._constant(name) for name in node.input[1:])
-        variance = float(width**3 * self._one**2)
-        epsilon = int(np.float32(round(given.get("epsilon", 1e-5) * variance)))
+        # Sums of squares are counted in so many steps that the least above zero is 2^(scale + 4).
+        least, finer = max(1, width * (width - 1)), 1
+        while finer * least < 1 << (numbers.scale + 4):
+            finer *= 2
+        variance = float(finer * width**3 * self._one**2)
+        epsilon = round(given.get("epsilon", 1e-5) * variance)
+        epsilon = int(np.float32(max(epsilon, (finer * least) // (1 << (numbers.scale + 4)))))
         target = int(np.float32(round(unit**2 * variance)))
         normal = np.zeros(values.shape, dtype=np.int64)
         for row in np.ndindex(*values.shape[:-1]):
             centred = [width * int(v) - int(values[row].sum()) for v in values[row]]
-            root = math.isqrt(target // (sum(c * c for c in centred) + epsilon))
+            spread = finer * sum(c * c for c in centred) + epsilon
+            root = (math.isqrt(4 * target // spread) + 1) // 2
             normal[row] = [c * root for c in centred]
         fineness = float(width * unit)
 

@@ -371,10 +371,19 @@ def normalised(rows: list[list[float]], case: Case) -> np.ndarray:
     return np.asarray(found)
 
 
-def test_constant_row_is_its_beta() -> None:
-    """No variance: with a large epsilon the root still fits its digits."""
-    found = normalised([[3.0] * 4, [-30.0] * 4], norm(4, epsilon=0.01))
-    np.testing.assert_array_equal(found, [[0.0, 0.25, 0.5, 0.75]] * 2)
+@pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5, 0.01, 3.0])
+@pytest.mark.parametrize("width", [1, 2, 4, 33])
+def test_constant_row_is_its_beta(width: int, epsilon: float) -> None:
+    """No variance: what ONNX gives, however small epsilon is (for 0 it gives no number)."""
+    case = norm(width, epsilon=epsilon)
+    arrays = {"x": np.array([[3.0] * width, [-30.0] * width], dtype=np.float32)}
+    found = checked(hinted_chunk(case.proto()), arrays)["y"] / 2.0**NUMBERS.scale
+    np.testing.assert_array_equal(found, [0.25 * np.arange(width)] * 2)
+
+
+def test_negative_epsilon_is_refused() -> None:
+    with pytest.raises(NotHintedError, match="negative epsilon"):
+        hinted_chunk(norm(4, epsilon=-0.5).proto())
 
 
 def test_rows_of_any_mean_are_centred_exactly() -> None:
@@ -387,9 +396,11 @@ def test_variance_that_epsilon_holds_up_is_normalised() -> None:
     normalised([[0.0, 1 / 128, 0.0, -1 / 128], [1 / 128] * 3 + [0.0]], norm(4, epsilon=0.002))
 
 
-def test_variance_too_small_for_the_root_is_refused() -> None:
-    with pytest.raises(RangeExceededError, match=r"x reached a value beyond .*--range-bits"):
-        normalised([[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 2.0, 3.0]], norm(4))
+@pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5])
+def test_least_variance_is_normalised(epsilon: float) -> None:
+    """One element is one quantum off the others."""
+    rows = [[1 / 128, 0.0, 0.0, 0.0], [5.0, 5.0 - 1 / 128, 5.0, 5.0]]
+    normalised(rows, norm(4, epsilon=epsilon))
 
 
 def test_result_of_a_normalisation_beyond_the_range_is_refused() -> None:
