@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.numbers import PACKED_BITS, Arithmetic
 
@@ -23,6 +25,14 @@ MAX_DIGITS: Final = 8
 
 CONSTANT_BITS: Final = 126
 """float32 ends there, and with it what a constant can be."""
+
+
+SHORT_BITS: Final = 16
+"""Bits of a short number, of the 24 that float32 has."""
+
+STEP_BITS: Final = 2
+"""One step of a reciprocal sum or root changes it by about 2^-(scale + STEP_BITS) at most: what is
+multiplied by it moves by a quarter of a quantum for every unit that it is large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,3 +128,14 @@ def check_not_negative(
 def places(numbers: Arithmetic, honest: int) -> int:
     """Digits of a number that is held at zero or above."""
     return max(1, -(-honest.bit_length() // (numbers.logrows - 1)))
+
+
+def near_float32(number: int) -> int:
+    """The nearest number that float32, and so a constant, holds."""
+    return int(np.float32(number))
+
+
+def short(number: int) -> int:
+    """A number near another that small multiples are constants of as well."""
+    spare = max(0, number.bit_length() - SHORT_BITS)
+    return number >> spare << spare

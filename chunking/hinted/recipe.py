@@ -24,6 +24,7 @@ from zkml_ray.chunking.hinted.circuit import product_cells
 from zkml_ray.chunking.hinted.fine import FineDigits
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.rounding import unbounded
 from zkml_ray.errors import RangeExceededError
 
 METADATA_KEY: Final = "zkml_ray/recipe"
@@ -80,6 +81,8 @@ class Recipe:
                 solver.pin(step)
             elif step["do"] == "share":
                 solver.share(step)
+            elif step["do"] == "divide":
+                solver.divide(step)
             elif step["do"] == "normalise":
                 solver.normalise(step)
             elif step["do"] == "join":
@@ -91,8 +94,7 @@ class Recipe:
 
     def _array(self, name: str) -> Ints:
         if name not in self._arrays:
-            array: Ints = numpy_helper.to_array(self._constants[name]).astype(np.int64)
-            self._arrays[name] = array
+            self._arrays[name] = whole(numpy_helper.to_array(self._constants[name]))
         return self._arrays[name]
 
 
@@ -146,6 +148,13 @@ def cell_count(model: onnx.ModelProto, columns: int) -> int:
 
 def _entry(model: onnx.ModelProto) -> str:
     return str(next(e.value for e in model.metadata_props if e.key == METADATA_KEY))
+
+
+def whole(array: np.ndarray) -> Ints:
+    """A constant's whole numbers, Python's integers where 64 bits do not hold them."""
+    if array.dtype.kind == "f" and np.abs(array).max(initial=0) >= 2.0**SUM_BITS:
+        return unbounded(array.astype(np.float64))
+    return array.astype(np.int64)
 
 
 class _Solver:
@@ -216,7 +225,7 @@ class _Solver:
         self._wires[step["wire"]] = results - step["offset"]
 
     def gate(self, step: Mapping[str, Any]) -> None:
-        """U (c + erf v): see `functions.gated`."""
+        """U (c + erf v): see `gelu.gated`."""
         positive, negative = self._wires[step["positive"]], self._wires[step["negative"]]
         one = 1 << step["bits"]
         magnitude = positive + negative
@@ -233,7 +242,7 @@ class _Solver:
             self.hints.append(one_hot.astype(np.int64).ravel())
 
     def share(self, step: Mapping[str, Any]) -> None:
-        """Weights times their row's reciprocal sum: see `functions.softmax`."""
+        """Weights, and their rows' reciprocal sums: see `softmax.softmax`."""
         rows, keys = step["shape"]
         one = 1 << step["bits"]
         exponent = self._wires[step["exponent"]].reshape(rows, keys)
@@ -250,7 +259,14 @@ class _Solver:
                 for r, v in zip(shares, totals, strict=True)
             ]
             self._places(difference, step["places"])
-        self._wires[step["wire"]] = _product(weights, shares).ravel()
+        self._wires[step["weights"]] = weights.ravel()
+        self._wires[step["reciprocal"]] = np.asarray(shares, dtype=np.int64)
+
+    def divide(self, step: Mapping[str, Any]) -> None:
+        """Weights times their row's reciprocal sum: see `softmax._rounded`."""
+        reciprocal = self._wires[step["reciprocal"]]
+        weights = self._wires[step["weights"]].reshape(len(reciprocal), -1)
+        self._wires[step["wire"]] = _product(weights, reciprocal.tolist()).ravel()
 
     def join(self, step: Mapping[str, Any]) -> None:
         """Elements of several wires, one after the other."""
@@ -259,7 +275,7 @@ class _Solver:
         )
 
     def normalise(self, step: Mapping[str, Any]) -> None:
-        """Centred values times the reciprocal root: see `functions.layer_norm`."""
+        """Centred values times the reciprocal root: see `layer_norm.layer_norm`."""
         values = self._wires[step["source"]][self._array(step["index"])]
         width = values.shape[1]
         centred = values * width - values.sum(axis=1, keepdims=True)
@@ -286,6 +302,9 @@ class _Solver:
             batch, depth = right.shape[:2]
             picked, right = _wide(picked, right * term["factor"], depth)
             found = np.matmul(picked, right.reshape(batch, depth, b * p))
+            if term["rows"]:
+                factors = self._wires[term["rows"]].tolist()
+                found = _product(found.reshape(len(factors), -1), factors)
             return found.reshape(t, a, b, p)
         weights = self._array(term["weights"])
         length = picked.shape[-1]

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.recipe import _entry, _Solver, filled
+from zkml_ray.chunking.hinted.recipe import _entry, _Solver, filled, whole
 from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import MODULUS, decode, encode
 
@@ -141,8 +141,7 @@ class Target:
         constants = {t.name: t for t in self._model.graph.initializer}
 
         def array(name: str) -> Ints:
-            found: Ints = numpy_helper.to_array(constants[name]).astype(np.int64)
-            return found
+            return whole(numpy_helper.to_array(constants[name]))
 
         forger = Forger(self.chunk.numbers, array, "chunk-000")
         for step in self.steps():

@@ -143,13 +143,13 @@ def shares(wrong: Callable[[int], int], rows: slice = slice(None)) -> Change:
         target, honest = step["target"], forger.fine(step)
         forged = np.array(honest, dtype=object)
         forged[rows] = [wrong(v) for v in forged[rows]]
-        weights = forger._wires[step["wire"]].reshape(step["shape"]) // np.array(honest)[:, None]
+        weights = forger._wires[step["weights"]].reshape(step["shape"])
         totals = weights.sum(axis=1).tolist()
         forger.refine(step, forged.tolist())
         for sign in (1, -1):
             left = zip(forged.tolist(), totals, strict=True)
             forger.hold(step, [sign * ((r + sign) * v - target) for r, v in left])
-        forger._wires[step["wire"]] = (weights * forged.astype(np.int64)[:, None]).ravel()
+        forger._wires[step["reciprocal"]] = forged.astype(np.int64)
 
     return at("share", 0, change)
 
