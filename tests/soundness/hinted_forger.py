@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.recipe import _entry, _Solver, filled, whole
+from zkml_ray.chunking.hinted.recipe import _entry, _Solver, _split, filled, whole
 from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import MODULUS, decode, encode
 
@@ -37,6 +37,11 @@ class Forger(_Solver):
     """
 
     start = 0
+
+    @property
+    def numbers(self) -> Arithmetic:
+        """The circuit's."""
+        return self._numbers
 
     def take(self, step: Mapping[str, Any], incoming: Mapping[str, Ints]) -> None:
         """Do one step."""
@@ -93,6 +98,62 @@ def nothing(forger: Forger, step: Mapping[str, Any]) -> None:
 def itself(step: Mapping[str, Any]) -> Mapping[str, Any]:
     """Stay honest."""
     return step
+
+
+def at(kind: str, number: int, change: Change) -> Change:
+    """A change of the one step of a kind that has so many of its kind before it."""
+    seen = iter(range(1 << 10))
+
+    def only(forger: Forger, step: Mapping[str, Any]) -> None:
+        if step["do"] == kind and next(seen) == number:
+            change(forger, step)
+
+    return only
+
+
+def shares(wrong: Callable[[int], int], rows: slice = slice(None)) -> Change:
+    """Another reciprocal sum, with the digits of what is not negative then; results follow."""
+
+    def change(forger: Forger, step: Mapping[str, Any]) -> None:
+        target, honest = step["target"], forger.fine(step)
+        forged = np.array(honest, dtype=object)
+        forged[rows] = [wrong(v) for v in forged[rows]]
+        weights = forger._wires[step["weights"]].reshape(step["shape"])
+        totals = weights.sum(axis=1).tolist()
+        forger.refine(step, forged.tolist())
+        for sign in (1, -1):
+            left = zip(forged.tolist(), totals, strict=True)
+            forger.hold(step, [sign * ((r + sign) * v - target) for r, v in left])
+        forger._wires[step["reciprocal"]] = forged.astype(np.int64)
+
+    return at("share", 0, change)
+
+
+def moved_down(amount: int) -> Change:
+    """All rows stand lower in the exponential's table: every distance is so much longer.
+
+    Scores that fall out of the table at its beginning are as far below as it reaches, as ever; no
+    check but that of the rows' tops can tell.
+    """
+
+    def change(forger: Forger, step: Mapping[str, Any]) -> None:
+        numbers, top = forger.numbers, step["row_top"]
+        near, *others = forger.hints[forger.start : forger.start + 1 + 2 * numbers.digits]
+        further, largest = (
+            sum(d << (numbers.overlap_bits * i) for i, d in enumerate(part))
+            for part in (others[: numbers.digits], others[numbers.digits :])
+        )
+        distance = near + further + amount
+        below = np.minimum(distance, top)
+        forger.hints[forger.start : forger.start + 1 + 2 * numbers.digits] = [
+            below,
+            *_split(distance - below, numbers),
+            *_split(largest + amount, numbers),
+        ]
+        forger._wires[step["below"]] = below
+        forger._wires[step["wire"]] = top - below
+
+    return at("settle", 0, change)
 
 
 class Target:

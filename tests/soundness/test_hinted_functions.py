@@ -16,11 +16,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.soundness.hinted_forger import Change, Forger, Target, nothing
+from tests.soundness.hinted_forger import (
+    Change,
+    Forger,
+    Target,
+    at,
+    moved_down,
+    nothing,
+    shares,
+)
 from tests.unit.chunking.hinted_circuit import NUMBERS
 from tests.unit.chunking.test_hinted_functions import CASES, gelu
 from tests.unit.chunking.test_hinted_operators import Case, inputs, node
-from zkml_ray.chunking.hinted.recipe import _split
 
 Ints = NDArray[np.int64]
 Step = Mapping[str, Any]
@@ -60,17 +67,6 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Target]:
         )
         for name, case in MODELS.items()
     }
-
-
-def at(kind: str, number: int, change: Change) -> Change:
-    """A change of the one step of a kind that has so many of its kind before it."""
-    seen = iter(range(1 << 10))
-
-    def only(forger: Forger, step: Step) -> None:
-        if step["do"] == kind and next(seen) == number:
-            change(forger, step)
-
-    return only
 
 
 def raised(*edits: tuple[int, int, int]) -> Change:
@@ -136,24 +132,6 @@ def test_digits_outside_the_table_are_refused_where_all_equations_hold(
 # Softmax. Its steps: the moved scores, the reciprocals, the rounded results, the outputs.
 
 
-def shares(wrong: Callable[[int], int], rows: slice = slice(None)) -> Change:
-    """Another reciprocal sum, with the digits of what is not negative then; results follow."""
-
-    def change(forger: Forger, step: Step) -> None:
-        target, honest = step["target"], forger.fine(step)
-        forged = np.array(honest, dtype=object)
-        forged[rows] = [wrong(v) for v in forged[rows]]
-        weights = forger._wires[step["weights"]].reshape(step["shape"])
-        totals = weights.sum(axis=1).tolist()
-        forger.refine(step, forged.tolist())
-        for sign in (1, -1):
-            left = zip(forged.tolist(), totals, strict=True)
-            forger.hold(step, [sign * ((r + sign) * v - target) for r, v in left])
-        forger._wires[step["reciprocal"]] = forged.astype(np.int64)
-
-    return at("share", 0, change)
-
-
 @pytest.mark.parametrize("factor", [1.01, 0.99, 1.001, 0.999, 2.0, 0.5])
 def test_softmax_whose_shares_add_up_to_something_else_is_refused(
     targets: Mapping[str, Target], factor: float
@@ -177,30 +155,6 @@ def test_next_reciprocal_is_accepted_and_the_one_after_is_not(
     assert [off_by(1), off_by(-1)].count(True) == 1
     assert not off_by(2)
     assert not off_by(-2)
-
-
-def moved_down(amount: int) -> Change:
-    """All rows stand lower in the exponential's table: every distance is so much longer.
-
-    Scores that fall out of the table at its beginning are as far below as it reaches, as ever; no
-    check but that of the rows' tops can tell.
-    """
-
-    def change(forger: Forger, step: Step) -> None:
-        overlap, top = NUMBERS.overlap_bits, step["row_top"]
-        near, low, high, *moves = forger.hints[forger.start : forger.start + 5]
-        distance = near + low + (high << overlap) + amount
-        below = np.minimum(distance, top)
-        largest = moves[0] + (moves[1] << overlap) + amount
-        forger.hints[forger.start : forger.start + 5] = [
-            below,
-            *_split(distance - below, NUMBERS),
-            *_split(largest, NUMBERS),
-        ]
-        forger._wires[step["below"]] = below
-        forger._wires[step["wire"]] = top - below
-
-    return at("settle", 0, change)
 
 
 @pytest.mark.parametrize("name", ["softmax", "tied softmax"])
