@@ -12,7 +12,7 @@ from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pair
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import FLOAT_BITS, Arithmetic
 
-MAX_REMAINDER_DIGITS: Final = 6
+MAX_REMAINDER_DIGITS: Final = 8
 EXACT: Final = 1e-9
 CONSTANT_BITS: Final = 100
 """Of a constant that is added to sums."""
@@ -168,7 +168,7 @@ def _fine_divisor(
     unit = _unit(terms, resolution)
     if unit is None or unit * numbers.divisor >= 1:
         return None
-    inverse = round(1 / unit)
+    inverse = int(np.float32(1 / unit))
     if abs(inverse * unit - 1) > _WHOLE_ERROR:
         return None
     for digits in range(2, MAX_REMAINDER_DIGITS + 1):

@@ -13,6 +13,7 @@ their way. Anything else that reads them has them rounded first.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -29,6 +30,7 @@ from zkml_ray.chunking.hinted.fine import (
 )
 from zkml_ray.chunking.hinted.forms import NotHintedError, RowFactor, identity
 from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.pins import pin_rows
 from zkml_ray.chunking.hinted.settle import Rounding
 from zkml_ray.chunking.hinted.values import Shares
@@ -88,22 +90,22 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> Shares:
     )
     pin_rows(lowering, moved.below, rows, keys)
     weights = circuit.function("Exp", moved.wire.name, flat.size, bits)
-    high, unit = _exponential(numbers.digit_bound, bits), _exponential(top, bits)
-    ratio = max(numbers.divisor << SHARE_BITS, keys << (bits + STEP_BITS))
-    digits = FineDigits.reaching(numbers, ratio + (ratio >> _INEXACT_BITS) + 2)
-    share = fine_hints(lowering, digits, rows)
+    bounds = SumBounds.of(numbers, keys)
+    share = fine_hints(lowering, bounds.digits, rows)
     total = circuit.sum_rows(circuit.reshape(weights, [rows, keys]), rows, keys)
-    target = short(unit * ratio)
-    goal = circuit.raised(circuit.dynamic(target), 0, bits)
-    most = (digits.bound(numbers) + 1) * keys * high + target
-    # The nearest reciprocal, and one step of it, are within 3/2 of the exact one.
-    honest = 2 * keys * high
+    goal = circuit.raised(circuit.dynamic(bounds.target), 0, bits)
     for change in (1, -1):
         near = circuit.add(share, circuit.whole([change]), rows)
         product = circuit.multiply(total, near, rows)
         left, right = (product, goal) if change > 0 else (goal, product)
-        difference = circuit.subtract(left, right, rows)
-        check_not_negative(lowering, difference, rows, most=most, honest=honest, nominal=bits)
+        check_not_negative(
+            lowering,
+            circuit.subtract(left, right, rows),
+            rows,
+            most=bounds.most,
+            honest=bounds.honest,
+            nominal=bits,
+        )
     lowering.step(
         do="share",
         weights=weights,
@@ -111,19 +113,55 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> Shares:
         exponent=moved.wire.name,
         shape=[rows, keys],
         bits=bits,
-        target=target,
-        fine=[digits.count, digits.step],
-        places=places(numbers, honest),
+        target=bounds.target,
+        fine=[bounds.digits.count, bounds.digits.step],
+        places=places(numbers, bounds.honest),
     )
-    wire = lowering.wire(weights, flat.size, 0, high, float(target), bits)
+    wire = lowering.wire(weights, flat.size, 0, bounds.high, float(bounds.target), bits)
     # The wire's order is that of the scores: one row after the other.
     view = View(wire=wire, index=np.arange(flat.size, dtype=np.int64).reshape(shape))
-    factors = RowFactor(tensor=share, most=digits.bound(numbers))
+    factors = RowFactor(tensor=share, most=bounds.digits.bound(numbers))
     return Shares(
         weights=view,
         reciprocals=factors,
         rounded=lambda name: _rounded(lowering, view, factors, name),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumBounds:
+    """The numbers of a row's reciprocal sum: r s is about C, for the sum s of the row's weights.
+
+    Attributes:
+        high: Largest weight in any proof.
+        target: C: what r is to a row of one large score, times that score's weight.
+        digits: Of r.
+        most: Largest distance between C and (r +- 1) s in any proof.
+        honest: The same in an honest proof.
+    """
+
+    high: int
+    target: int
+    digits: FineDigits
+    most: int
+    honest: int
+
+    @classmethod
+    def of(cls, numbers: Arithmetic, keys: int) -> SumBounds:
+        """What rows of so many scores need."""
+        bits = numbers.scale
+        high, unit = (_exponential(v, bits) for v in (numbers.digit_bound, numbers.divisor - 1))
+        ratio = max(numbers.divisor << SHARE_BITS, keys << (bits + STEP_BITS))
+        digits = FineDigits.reaching(numbers, ratio + (ratio >> _INEXACT_BITS) + 2)
+        target = short(unit * ratio)
+        return cls(
+            high=high,
+            target=target,
+            digits=digits,
+            most=(digits.bound(numbers) + 1) * keys * high + target,
+            # The nearest reciprocal, and one step of it, are within 3/2 of the exact one.
+            honest=2 * keys * high,
+        )
 
 
 def _rounded(lowering: Lowering, weights: View, reciprocals: RowFactor, name: str) -> View:

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.recipe import _entry, _Solver, _split, filled, whole
+from zkml_ray.chunking.hinted.recipe import _entry, _product, _Solver, _split, filled, whole
 from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import MODULUS, decode, encode
 
@@ -127,6 +127,25 @@ def shares(wrong: Callable[[int], int], rows: slice = slice(None)) -> Change:
         forger._wires[step["reciprocal"]] = forged.astype(np.int64)
 
     return at("share", 0, change)
+
+
+def root_off_by(amount: int, row: int = 0) -> Change:
+    """Another reciprocal root, with the digits of what is then not negative; results follow."""
+
+    def change(forger: Forger, step: Mapping[str, Any]) -> None:
+        values = forger._wires[step["source"]][forger._array(step["index"])]
+        centred = values * values.shape[1] - values.sum(axis=1, keepdims=True)
+        roots = forger.fine(step)
+        roots[row] += amount
+        squares = [int((c.astype(object) ** 2).sum()) for c in centred]
+        spread = [step["factor"] * v + step["epsilon"] for v in squares]
+        forger.refine(step, roots)
+        for sign in (1, -1):
+            left = zip(roots, spread, strict=True)
+            forger.hold(step, [sign * ((r + sign) ** 2 * v - step["target"]) for r, v in left])
+        forger._wires[step["wire"]] = _product(centred, roots).ravel()
+
+    return at("normalise", 0, change)
 
 
 def moved_down(amount: int) -> Change:

@@ -23,6 +23,7 @@ from tests.soundness.hinted_forger import (
     at,
     moved_down,
     nothing,
+    root_off_by,
     shares,
 )
 from tests.unit.chunking.hinted_circuit import NUMBERS
@@ -288,25 +289,6 @@ def test_other_digits_of_the_same_remainder_change_nothing(targets: Mapping[str,
 
 
 # LayerNormalization.
-
-
-def root_off_by(amount: int, row: int = 0) -> Change:
-    """Another reciprocal root, with the digits of what is then not negative; results follow."""
-
-    def change(forger: Forger, step: Step) -> None:
-        values = forger._wires[step["source"]][forger._array(step["index"])]
-        centred = values * values.shape[1] - values.sum(axis=1, keepdims=True)
-        roots = forger.fine(step)
-        roots[row] += amount
-        squares = [int((c.astype(object) ** 2).sum()) for c in centred]
-        spread = [step["factor"] * v + step["epsilon"] for v in squares]
-        forger.refine(step, roots)
-        for sign in (1, -1):
-            left = zip(roots, spread, strict=True)
-            forger.hold(step, [sign * ((r + sign) ** 2 * v - step["target"]) for r, v in left])
-        forger._wires[step["wire"]] = (centred * np.asarray(roots)[:, None]).ravel()
-
-    return at("normalise", 0, change)
 
 
 def test_rewritten_honest_root_is_accepted(targets: Mapping[str, Target]) -> None:

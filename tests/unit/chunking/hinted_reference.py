@@ -150,12 +150,12 @@ class Reference:
 
     def _small_multiple(self, inverse: float) -> int:
         """The largest of a whole number that few remainder digits hold, 0 if none will do."""
-        q = self._numbers.divisor
-        if inverse <= q or abs(round(inverse) / inverse - 1) > 2.0**-50:
+        q, near = self._numbers.divisor, int(np.float32(inverse))
+        if inverse <= q or abs(near / inverse - 1) > 2.0**-50:
             return 0
-        for digits, step in itertools.product(range(2, 7), range(1, q.bit_length())):
-            multiple = (q << step * (digits - 1)) // round(inverse)
-            found = multiple * round(inverse)
+        for digits, step in itertools.product(range(2, 9), range(1, q.bit_length())):
+            multiple = (q << step * (digits - 1)) // near
+            found = multiple * near
             reach = self._numbers.digit_bound * sum(1 << step * i for i in range(digits))
             if multiple >= 8 and reach < 2 * found and int(np.float32(found)) == found:
                 return found
