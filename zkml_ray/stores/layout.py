@@ -1,4 +1,4 @@
-"""Keys of a project's objects (docs: DESIGN of the artifact layout).
+"""Keys of a project's objects (docs/manifest.md).
 
 projects/<project>/runs/<run>/manifest.json      written last: the run exists once it does
 projects/<project>/runs/<run>/{proofs,private,reports}/...
