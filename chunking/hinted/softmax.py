@@ -44,7 +44,7 @@ lies further below counts as exp(-8) = 0.0003 of it. With twice the rows it reac
 
 FEW_KEYS: Final = 64
 """Rows of more scores need the table that reaches 16: as many times 0.0003 is 2 %. There twice the
-rows cost a sixth more time, among 16 keys two fifths (docs/adr/0025)."""
+rows cost a sixth more time or less, among 16 keys two fifths (docs/adr/0025)."""
 
 SHARE_BITS: Final = 6
 """Reciprocal sums of a row with one large score are so much finer than weights."""
