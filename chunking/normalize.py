@@ -26,7 +26,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InvariantError, PassBase
 from onnx_ir.passes import common as passes
 
-from zkml_ray.chunking.load import fix_dimensions
+from zkml_ray.chunking.dimensions import fix_dimensions
 from zkml_ray.chunking.normal_form.activations import ExpandGelu
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.constants import FoldConstants

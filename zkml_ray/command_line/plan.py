@@ -232,7 +232,7 @@ def _calibrated(
 
     if max_error is not None and not max_error > 0:
         raise ConfigError(f"--max-error must be above 0, not {max_error:g}")
-    graph = normalised_graph(model, options.dimensions)
+    graph = normalised_graph(model, options.dimensions_of(model).values)
     samples = read_samples(graph, files or [], seed=DEFAULT_SEED)
     return calibrated(model, planned, scales, samples, random=not files, max_error=max_error)
 
