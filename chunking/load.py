@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 
 from zkml_ray.chunking.dimensions import free_inputs
-from zkml_ray.chunking.operators import EXPANDED, FOLDABLE, SUPPORTED
+from zkml_ray.chunking.normal_form.definitions.table import WRITTEN
+from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
 from zkml_ray.errors import (
     ConfigError,
     ModelFormatError,
@@ -85,7 +86,7 @@ def _uses_other_files(proto: onnx.ModelProto) -> bool:
 def _check_operators(proto: onnx.ModelProto, file_name: str) -> None:
     for position, node in enumerate(proto.graph.node):
         known = node.domain in ("", "ai.onnx") and (
-            node.op_type in SUPPORTED | FOLDABLE | EXPANDED | {"Constant", "Dropout"}
+            node.op_type in SUPPORTED | FOLDABLE | WRITTEN | {"Constant", "Dropout"}
         )
         if not known:
             shown = f"{node.domain}.{node.op_type}" if node.domain else node.op_type

@@ -27,14 +27,14 @@ from onnx_ir.passes import InvariantError, PassBase
 from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.dimensions import fix_dimensions
-from zkml_ray.chunking.normal_form.activations import ExpandGelu
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.constants import FoldConstants
+from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
 from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, ExactPadding, refuse_powers
-from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset
+from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
-from zkml_ray.chunking.operators import EXPANDED, FOLDABLE, SUPPORTED
+from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 
 _FOLDING_ROUNDS = 16
@@ -53,11 +53,8 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         UnsupportedOperatorError: An operator that only folding could remove is left.
         ChunkingError: A step found something it cannot bring into this form.
     """
-    fixed = _inferred(fix_dimensions(proto, dimensions))
-    expanded = _expanded(fixed)
-    converted = convert_opset(expanded)
-    model = ir.from_proto(fixed if converted is fixed else _inferred(converted))
-    model = _folded(model)
+    model = ir.from_proto(_common(_inferred(fix_dimensions(proto, dimensions))))
+    model = _folded(model, OPSET)
     _apply(
         model,
         FoldBatchNorm(),
@@ -79,16 +76,27 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     return _inferred(ir.to_proto(model))
 
 
-def _expanded(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without operators that the common version lacks, or the same one."""
-    if not any(node.op_type in EXPANDED for node in proto.graph.node):
+def _common(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in operators of the common version, without those that are written with others.
+
+    Those that came later are written while the model still has its own version.
+    """
+    if opset_of(proto) > OPSET:
+        return _inferred(convert_opset(_written(proto, WRITTEN)))
+    return _written(_inferred(convert_opset(_written(proto, CHANGED))), WRITTEN)
+
+
+def _written(proto: onnx.ModelProto, operators: frozenset[str]) -> onnx.ModelProto:
+    """The model without some operators that are written with others, or the same one."""
+    opset = opset_of(proto)
+    if not any(node.op_type in operators for node in proto.graph.node):
         return proto
-    model = ir.from_proto(proto)
-    _apply(model, ExpandGelu())
-    return ir.to_proto(model)
+    model = _folded(ir.from_proto(proto), opset)
+    _apply(model, WriteDefinitions(opset, operators))
+    return _inferred(ir.to_proto(model))
 
 
-def _folded(model: ir.Model) -> ir.Model:
+def _folded(model: ir.Model, opset: int) -> ir.Model:
     """The model with constants lifted and folded until nothing changes."""
     _apply(
         model,
@@ -99,7 +107,7 @@ def _folded(model: ir.Model) -> ir.Model:
         DropIdentity(),
     )
     for _ in range(_FOLDING_ROUNDS):
-        folded = _apply(model, FoldConstants(OPSET), DropIdentity(), passes.RemoveUnusedNodesPass())
+        folded = _apply(model, FoldConstants(opset), DropIdentity(), passes.RemoveUnusedNodesPass())
         if not folded or not any(node.op_type in FOLDABLE - SUPPORTED for node in model.graph):
             break
         model = ir.from_proto(_inferred(ir.to_proto(model)))

@@ -49,6 +49,7 @@ SUPPORTED: Final = (
             "GlobalAveragePool",
             "LayerNormalization",
             "LeakyRelu",
+            "Log",
             "Max",
             "Min",
             "Mul",
@@ -80,6 +81,3 @@ FOLDABLE: Final = frozenset(
 )
 """Operators that are computed in advance where all they depend on is constant
 (`normal_form.constants`). Those that are not in `SUPPORTED` may stand nowhere else."""
-
-EXPANDED: Final = frozenset({"Gelu"})
-"""Operators that normalisation writes with others (`normal_form.activations`)."""
