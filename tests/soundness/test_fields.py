@@ -61,12 +61,18 @@ ACCOUNT: Mapping[str, str] = {
     "input_source.seed": "as input_source.kind",
     "accuracy.max_abs_error": "the float model is not part of the statement",
     "accuracy.mean_abs_error": "the float model is not part of the statement",
+    "comparison.reference": "the float model is not part of the statement",
+    "comparison.note": "the float model is not part of the statement",
+    "comparison.outputs.[].output": "the float model is not part of the statement",
+    "comparison.outputs.[].max_abs_error": "the float model is not part of the statement",
+    "comparison.outputs.[].tolerance": "the float model is not part of the statement",
+    "comparison.outputs.[].note": "the float model is not part of the statement",
     "versions.{}": TOLD,
     "command.[]": TOLD,
     "warnings.[]": "the verifier has its own",
 }
 
-ACCOUNT_CONTAINERS = {"stages", "versions", "command", "warnings"}
+ACCOUNT_CONTAINERS = {"stages", "versions", "command", "warnings", "comparison.outputs"}
 
 MANIFEST: Mapping[str, str] = {
     "format": "manifest-schema",
