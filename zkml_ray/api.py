@@ -85,7 +85,7 @@ def prove_distributed(
     salt_seed: bytes | None = None,
     keep_checkpoints: bool = True,
     seed: int = DEFAULT_SEED,
-    max_error: MaxError = "default",
+    max_error: MaxError | None = None,
     address: str | None = None,
     command: Sequence[str] = (),
     listener: Listener = ignore,
@@ -110,8 +110,8 @@ def prove_distributed(
         keep_checkpoints: Keep boundary values in the store, so that they can be opened later.
         seed: Seed of the random input.
         max_error: Largest accepted absolute difference of an output from onnxruntime's on the same
-            input: a number, "default" (docs/adr/0022) or "none". It is looked at once the
-            witnesses are made, before the run is proved.
+            input: a number, "none", or "default" (docs/adr/0022), which None stands for. It is
+            looked at once the witnesses are made, before the run is proved.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         command: Recorded in the manifest.
         listener: Called with every event of the run.
@@ -158,7 +158,7 @@ def prepare(
     private_input: bool = False,
     keep_checkpoints: bool = True,
     seed: int = DEFAULT_SEED,
-    max_error: MaxError = "default",
+    max_error: MaxError | None = None,
     command: Sequence[str] = (),
 ) -> RunRequest:
     """Store what a run is asked to do, and nothing more; `advance` and `resume` go on.

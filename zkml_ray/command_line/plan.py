@@ -33,7 +33,7 @@ from zkml_ray.extras import named_if_missing
 if TYPE_CHECKING:
     from zkml_ray.chunking.load import LoadedModel
     from zkml_ray.circuits.derive import DerivedCircuits
-    from zkml_ray.stages.accuracy import AccuracyReport
+    from zkml_ray.stages.accuracy_report import AccuracyReport
     from zkml_ray.stages.plan import PlanOptions
 
 

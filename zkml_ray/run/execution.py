@@ -63,7 +63,7 @@ def begin(
     seeded_salts: bool,
     keep_checkpoints: bool,
     seed: int,
-    max_error: MaxError,
+    max_error: MaxError | None,
     command: Sequence[str],
 ) -> Begun:
     """Store what a run is asked to do; the arguments are `zkml_ray.api.prove_distributed`'s.
@@ -94,7 +94,7 @@ def begin(
         private_input=private_input,
         keep_checkpoints=keep_checkpoints,
         seeded_salts=seeded_salts,
-        max_error=checked_max_error(max_error),
+        max_error="default" if max_error is None else checked_max_error(max_error),
         command=tuple(command),
     )
     journal.begin(request)

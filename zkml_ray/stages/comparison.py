@@ -27,11 +27,10 @@ MaxError: TypeAlias = "float | Literal['default', 'none']"
 `default_tolerance` gives; "none": any, which is still measured and recorded."""
 
 RELATIVE: Final = 1 / 20
-"""Of an output's largest value: twice what wrong weights of scale 7 make of it, a third of what the
-mildest wrong operator does that we met."""
+"""Of an output's largest value. The mildest wrong operator that it is meant for made 12 %."""
 
 QUANTA: Final = 16
-"""Roundings that add up, in steps of 2^-scale; 12 is the most that we met in ordinary models."""
+"""Roundings that add up, in steps of 2^-scale."""
 
 HALF: Final = 1 / 2
 """Of an output's largest value: where 16 quanta are more, the values themselves are lost."""
