@@ -192,7 +192,8 @@ def require(
     beyond = "" if first.max_abs_error is None else f", more than {tolerance:.3g}"
     raise AccuracyError(
         f"{first.described()}{beyond}{more}; the run is stopped before it is proved. "
-        f"{advice(plan)}; zkml-ray resume {run_id} --max-error none proves it all the same",
+        f"{advice(plan)}; zkml-ray plan --calibrate INPUT shows at which boundary the difference "
+        f"begins; zkml-ray resume {run_id} --max-error none proves it all the same",
         output=first.output,
         max_abs_error=first.max_abs_error,
         tolerance=tolerance,
@@ -201,10 +202,7 @@ def require(
 
 def advice(plan: Plan) -> str:
     """What to try where a plan's outputs are too far from the float model's."""
-    return (
-        f"Try a larger --scale than {plan.input_scale}; zkml-ray plan shows at which boundary the "
-        "difference begins"
-    )
+    return f"Try a larger --scale than {plan.input_scale}"
 
 
 def warning(differences: Sequence[OutputDifference]) -> str | None:
