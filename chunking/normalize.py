@@ -6,6 +6,7 @@ Postconditions of `normalise`, each made by a named step:
 - all operators are those of one version, `OPSET` (`normal_form.opset`);
 - constants are initializers, and initializers are no graph inputs; what follows from constants
   alone is one (`normal_form.constants`); large equal ones are one;
+- all constants are finite (`finite`): infinite bounds of Clip are dropped, others refused;
 - no Dropout, no BatchNormalization, no Gelu, no unused node or initializer, no Identity but where
   an output would otherwise be an input, a constant or another output;
 - Conv and pooling nodes carry kernel_shape, strides, dilations, pads (and group) explicitly and
@@ -27,7 +28,9 @@ from onnx_ir.passes import InvariantError, PassBase
 from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.dimensions import fix_dimensions
+from zkml_ray.chunking.finite import check_constants
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
+from zkml_ray.chunking.normal_form.clip import DropInfiniteBounds
 from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
 from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, ExactPadding, refuse_powers
@@ -51,10 +54,14 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     Raises:
         DynamicShapeError: A dimension has no value.
         UnsupportedOperatorError: An operator that only folding could remove is left.
+        ModelFormatError: A constant is not finite.
         ChunkingError: A step found something it cannot bring into this form.
     """
     model = ir.from_proto(_common(_inferred(fix_dimensions(proto, dimensions))))
     model = _folded(model, OPSET)
+    _apply(model, DropInfiniteBounds(), DropIdentity(), passes.RemoveUnusedNodesPass())
+    original = _constant_names(proto)
+    check_constants(model, original)
     _apply(
         model,
         FoldBatchNorm(),
@@ -69,6 +76,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),
     )
+    check_constants(model, original)  # what BatchNormalization was taken into, too
     refuse_powers(model)
     _refuse_unsupported(model)
     model.producer_name = None
@@ -112,6 +120,15 @@ def _folded(model: ir.Model, opset: int) -> ir.Model:
             break
         model = ir.from_proto(_inferred(ir.to_proto(model)))
     return model
+
+
+def _constant_names(proto: onnx.ModelProto) -> frozenset[str]:
+    """Names of the constants that a file has, whatever it calls them."""
+    named = {tensor.name for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            named.update(node.output)
+    return frozenset(named)
 
 
 def _apply(model: ir.Model, *in_order: PassBase) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from tests.integration.command import Outcome, run_here, run_process
 from zkml_ray.api import Run
@@ -46,6 +47,14 @@ def bad_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, made in nodes.items():
         onnx.save(_model(made, ["x"]), folder / f"{name}.onnx")
     onnx.save(_model(nodes["good"], ["x", "unread"]), folder / "unread.onnx")
+    for name, number in {"nan": np.nan, "infinite": np.inf, "elsewhere": 0.5}.items():
+        weighted = _model([helper.make_node("Mul", ["x", "w"], ["y"], "product")], ["x"])
+        weight = numpy_helper.from_array(np.full(4, number, dtype=np.float32), "w")
+        if name == "elsewhere":
+            set_external_data(weight, "weights.bin")
+            weight.ClearField("raw_data")
+        weighted.graph.initializer.append(weight)
+        (folder / f"{name}.onnx").write_bytes(weighted.SerializeToString())
     onnx.save(_model(nodes["good"], ["x"], shape=[4, "width"]), folder / "dynamic.onnx")
     onnx.save(_model(nodes["good"], ["x"], shape=[4, None]), folder / "unnamed.onnx")
     onnx.save(_model(nodes["good"], ["x"], shape=["sequence", 4]), folder / "sequence.onnx")
@@ -99,6 +108,9 @@ MODEL_CASES = {
     "custom": (4, ["com.example.Own", "mine", "supported operators"]),
     "training": (4, ["the_dropout", "training mode"]),
     "unread": (4, ["unread"]),
+    "nan": (2, ["nan.onnx", "initializer 'w'", "NaN"]),
+    "infinite": (2, ["constant 'w'", "inf (4 of 4 elements)"]),
+    "elsewhere": (2, ["elsewhere.onnx", "initializer 'w'", "'weights.bin'", "not beside"]),
     "dynamic": (2, ["axis 1 of input x", "--dim width=NUMBER"]),
     "unnamed": (2, ["axis 1 of input x", "--dim x:1=NUMBER"]),
     "sequence": (2, ["axis 0 of input x", "--dim sequence=NUMBER"]),
@@ -115,9 +127,10 @@ def test_bad_model_is_refused(
     check(run_here(command, bad_models / f"{name}.onnx", *more), code, *words)
 
 
-def test_bad_model_given_to_verify_is_refused(bad_models: Path, store: Path) -> None:
-    arguments = ["--store", store, "--project", "shared", "--model", bad_models / "text.onnx"]
-    check(run_here("verify", "mlp", *arguments), 2, "text.onnx")
+@pytest.mark.parametrize("name", ["text", "nan", "elsewhere"])
+def test_bad_model_given_to_verify_is_refused(name: str, bad_models: Path, store: Path) -> None:
+    arguments = ["--store", store, "--project", "shared", "--model", bad_models / f"{name}.onnx"]
+    check(run_here("verify", "mlp", *arguments), 2, f"{name}.onnx")
 
 
 def test_dynamic_dimension_with_a_value_can_be_planned(bad_models: Path) -> None:

@@ -26,6 +26,7 @@ from zkml_ray.run.coordinator import Coordinator
 from zkml_ray.run.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
 from zkml_ray.scratch import remove_leftovers
+from zkml_ray.stages.comparison import MaxError, checked_max_error
 from zkml_ray.stages.inputs import Arrays, Inputs, from_store_form, read_inputs, store_form
 from zkml_ray.stages.plan import PlanOptions
 from zkml_ray.stages.setup import StoreKeys
@@ -63,6 +64,7 @@ def begin(
     seeded_salts: bool,
     keep_checkpoints: bool,
     seed: int,
+    max_error: MaxError | None,
     command: Sequence[str],
 ) -> Begun:
     """Store what a run is asked to do; the arguments are `zkml_ray.api.prove_distributed`'s.
@@ -97,6 +99,7 @@ def begin(
         private_input=private_input,
         keep_checkpoints=keep_checkpoints,
         seeded_salts=seeded_salts,
+        max_error="default" if max_error is None else checked_max_error(max_error),
         command=tuple(command),
     )
     journal.begin(request)
@@ -138,9 +141,13 @@ def coordinating(
     workers: int,
     threads: int,
     store_keys: StoreKeys,
+    max_error: MaxError | None,
     listener: Listener,
 ) -> Coordinator:
-    """A coordinator that takes up a run; the arguments are its own."""
+    """A coordinator that takes up a run; the arguments are its own.
+
+    A tolerance that is given holds instead of the request's, which stays as it is stored.
+    """
     return Coordinator(
         request=begun.request,
         options=PlanOptions.of(begun.request.choices),
@@ -154,6 +161,7 @@ def coordinating(
         threads=threads,
         upload_keys=store_keys is StoreKeys.ALL,
         list_keys=store_keys is not StoreKeys.NONE,
+        max_error=begun.request.max_error if max_error is None else checked_max_error(max_error),
         listener=listener,
     )
 
