@@ -17,15 +17,12 @@ from zkml_ray.chunking.dimensions import free_inputs
 from zkml_ray.chunking.external import MAX_MODEL_BYTES, embed, is_external
 from zkml_ray.chunking.finite import check_attributes, check_tensors
 from zkml_ray.chunking.functions import inline_functions
-from zkml_ray.chunking.normal_form.definitions.table import WRITTEN
-from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
-from zkml_ray.chunking.places import node_label, nodes, tensors
+from zkml_ray.chunking.places import nodes, tensors
 from zkml_ray.chunking.sparse import write_out_sparse
 from zkml_ray.errors import (
     ChunkingError,
     ConfigError,
     ModelFormatError,
-    UnsupportedOperatorError,
 )
 
 
@@ -94,7 +91,6 @@ def parse_model(data: bytes, name: str, path: Path | None = None) -> LoadedModel
     try:
         write_out_sparse(proto)
         proto = inline_functions(proto)
-        _check_operators(proto)
     except ChunkingError as error:
         raise type(error)(f"{name}: {error.message}") from None
     if not proto.graph.output or not free_inputs(proto):
@@ -118,16 +114,3 @@ def _complete(proto: onnx.ModelProto, data: bytes, path: Path | None) -> bytes:
 
 def _line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _check_operators(proto: onnx.ModelProto) -> None:
-    for node in proto.graph.node:
-        known = node.domain in ("", "ai.onnx") and (
-            node.op_type in SUPPORTED | FOLDABLE | WRITTEN | {"Constant", "Dropout"}
-        )
-        if not known:
-            shown = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            raise UnsupportedOperatorError(
-                f"operator {shown} of {node_label(node)} cannot be proved; supported operators: "
-                f"{', '.join(sorted(SUPPORTED))}"
-            )

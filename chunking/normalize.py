@@ -30,15 +30,27 @@ from onnx_ir.passes import common as passes
 from zkml_ray.chunking.dimensions import fix_dimensions
 from zkml_ray.chunking.finite import check_constants
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
+from zkml_ray.chunking.normal_form.branches import TakeBranches
 from zkml_ray.chunking.normal_form.clip import DropInfiniteBounds
 from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
+from zkml_ray.chunking.normal_form.floats import as_float32
 from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, ExactPadding, refuse_powers
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of
+from zkml_ray.chunking.normal_form.pruned import pruned
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
 from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
+from zkml_ray.chunking.places import node_label
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
+
+_REDUCIBLE = (FOLDABLE | {"If"}) - SUPPORTED
+"""Operators that go once what they read is known."""
+
+_KNOWN = SUPPORTED | FOLDABLE | WRITTEN | {"Constant", "Dropout", "If"}
+
+_SHOWN = 10
+"""Obstacles that a message names; the rest are counted."""
 
 _FOLDING_ROUNDS = 16
 """A chain of shape arithmetic is folded as far as shapes are known; each round knows more."""
@@ -57,7 +69,9 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         ModelFormatError: A constant is not finite.
         ChunkingError: A step found something it cannot bring into this form.
     """
-    model = ir.from_proto(_common(_inferred(fix_dimensions(proto, dimensions))))
+    fixed = pruned(as_float32(fix_dimensions(proto, dimensions)))
+    _refuse_unknown(fixed)
+    model = ir.from_proto(_common(_inferred(fixed)))
     model = _folded(model, OPSET)
     _apply(model, DropInfiniteBounds(), DropIdentity(), passes.RemoveUnusedNodesPass())
     original = _constant_names(proto)
@@ -115,8 +129,14 @@ def _folded(model: ir.Model, opset: int) -> ir.Model:
         DropIdentity(),
     )
     for _ in range(_FOLDING_ROUNDS):
-        folded = _apply(model, FoldConstants(opset), DropIdentity(), passes.RemoveUnusedNodesPass())
-        if not folded or not any(node.op_type in FOLDABLE - SUPPORTED for node in model.graph):
+        folded = _apply(
+            model,
+            FoldConstants(opset),
+            TakeBranches(),
+            DropIdentity(),
+            passes.RemoveUnusedNodesPass(),
+        )
+        if not folded or not any(node.op_type in _REDUCIBLE for node in model.graph):
             break
         model = ir.from_proto(_inferred(ir.to_proto(model)))
     return model
@@ -157,11 +177,34 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
         ) from None
 
 
+def _refuse_unknown(proto: onnx.ModelProto) -> None:
+    """Refuse operators that can stand nowhere, all at once."""
+    found = [
+        f"{node.domain}.{node.op_type}".lstrip(".") + f" of {node_label(node)}"
+        for node in proto.graph.node
+        if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN
+    ]
+    if found:
+        raise UnsupportedOperatorError(
+            f"operators that cannot be proved: {_listed(found)}; supported operators: "
+            f"{', '.join(sorted(SUPPORTED | WRITTEN))}"
+        )
+
+
 def _refuse_unsupported(model: ir.Model) -> None:
+    """Refuse what is left of operators that can stand on constants alone, all at once."""
+    found = []
     for node in model.graph:
         if node.op_type not in SUPPORTED:
             reads = ", ".join(v.name or "" for v in node.inputs if v is not None)
-            raise UnsupportedOperatorError(
-                f"operator {node.op_type} (node {node.name!r}) can be used only on constants and "
-                f"shapes, where it is computed in advance; here it reads {reads}"
-            )
+            found.append(f"{node.op_type} (node {node.name!r}), which reads {reads}")
+    if found:
+        raise UnsupportedOperatorError(
+            "these operators can be used only on constants and shapes, where they are computed in "
+            f"advance: {_listed(found)}"
+        )
+
+
+def _listed(found: list[str]) -> str:
+    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more

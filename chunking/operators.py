@@ -76,7 +76,9 @@ FOLDABLE: Final = frozenset(
         *("Transpose", "Unsqueeze", "Where", "Identity", "Tile", "ConstantOfShape", "Cast"),
         *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Min", "Max", "Mod", "Sqrt"),
         *("Floor", "Ceil", "Range", "ReduceProd", "Shape", "Size"),
-        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor"),
+        *("NonZero", "OneHot", "ArgMax", "ArgMin", "GatherND", "GatherElements", "ScatterND"),
+        *("ScatterElements", "Trilu", "CumSum", "Sign", "Round", "EyeLike", "BitShift"),
     }
 )
 """Operators that are computed in advance where all they depend on is constant

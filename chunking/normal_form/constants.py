@@ -28,7 +28,7 @@ MAX_FOLDED_ELEMENTS: Final = 1 << 20
 few bytes must not become a model of gigabytes."""
 
 _OF_SHAPE: Final = frozenset({"Shape", "Size"})
-_INTEGERS_ONLY: Final = frozenset({"Range", "ReduceProd", "Mod"})
+_INTEGERS_ONLY: Final = frozenset({"Range", "ReduceProd", "Mod", "CumSum"})
 
 
 class FoldConstants(InPlacePass):

@@ -176,8 +176,8 @@ class CircuitOptions:
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--dim",
-            help="Value of an open dimension, NAME=VALUE, or INPUT:AXIS=VALUE where it has no name; "
-            "may be repeated [a first axis: 1].",
+            help="Value of an open dimension, NAME=VALUE, or INPUT:AXIS=VALUE where it has no "
+            "name; may be repeated [a first axis: 1].",
         ),
     ] = None
     no_salt: Annotated[
