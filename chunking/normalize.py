@@ -39,6 +39,7 @@ from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, ExactPaddin
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of
 from zkml_ray.chunking.normal_form.pruned import pruned
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
+from zkml_ray.chunking.normal_form.tails import without_tails
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
 from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
 from zkml_ray.chunking.places import node_label
@@ -69,7 +70,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         ModelFormatError: A constant is not finite.
         ChunkingError: A step found something it cannot bring into this form.
     """
-    fixed = pruned(as_float32(fix_dimensions(proto, dimensions)))
+    fixed = pruned(without_tails(as_float32(fix_dimensions(proto, dimensions))))
     _refuse_unknown(fixed)
     model = ir.from_proto(_common(_inferred(fixed)))
     model = _folded(model, OPSET)

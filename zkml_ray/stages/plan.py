@@ -20,6 +20,8 @@ from zkml_ray.chunking.dimensions import Completed, complete_dimensions
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
 from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.chunking.normal_form.floats import other_floats
+from zkml_ray.chunking.normal_form.tails import tail_notices
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
 from zkml_ray.circuits import backend
@@ -190,7 +192,13 @@ def _made(model: LoadedModel, options: PlanOptions, profile: Profile) -> Derived
     taken = options.dimensions_of(model)
     options = replace(options, dimensions=taken.values)
     made = _of_kind(model, options, prices, limit_bytes)
-    return replace(made, notices=(*taken.notices, *made.notices))
+    notices = (*taken.notices, *tail_notices(model.proto), *_float_notices(model))
+    return replace(made, notices=(*notices, *made.notices))
+
+
+def _float_notices(model: LoadedModel) -> tuple[str, ...]:
+    kinds = other_floats(model.proto)
+    return (f"the model's {' and '.join(kinds)} are taken as float32",) if kinds else ()
 
 
 def _of_kind(
