@@ -28,11 +28,16 @@ from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.load import fix_dimensions
 from zkml_ray.chunking.normal_form.activations import ExpandGelu
+from zkml_ray.chunking.normal_form.attributes import refuse_unread
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
+from zkml_ray.chunking.normal_form.canonical import OneForm
 from zkml_ray.chunking.normal_form.constants import FoldConstants
-from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, ExactPadding, refuse_powers
+from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, refuse_powers
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset
+from zkml_ray.chunking.normal_form.padding import ZeroPadding
+from zkml_ray.chunking.normal_form.pooling import RegularPooling
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
+from zkml_ray.chunking.normal_form.transposed import ExpandTransposedConvolution
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
 from zkml_ray.chunking.operators import EXPANDED, FOLDABLE, SUPPORTED
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
@@ -67,12 +72,17 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         passes.TopologicalSortPass(),
         passes.NameFixPass(),
         ExplicitWindows(),
-        ExactPadding(),
+        ExpandTransposedConvolution(),
+        RegularPooling(),
+        ZeroPadding(),
+        OneForm(),
         CountFromTheStart(),
+        DropIdentity(),
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),
     )
     refuse_powers(model)
+    refuse_unread(model)
     _refuse_unsupported(model)
     model.producer_name = None
     model.producer_version = None
