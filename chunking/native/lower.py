@@ -7,10 +7,12 @@ S = 10. So constants that multiply are written as whole numbers and powers of tw
 
 - Mul by and Div by constants; LeakyRelu;
 - ReduceMean and GlobalAveragePool, which become sums times 1/n (AveragePool divides exactly);
+- Div by a tensor, whose reciprocal keeps spare bits and is corrected once;
 - LayerNormalization that no pass rewrote, which becomes what ONNX defines it as;
 - Conv, Gemm, MatMul and Einsum whose weights are small, and Gemm's alpha and beta.
 
-A convolution with dilations, which ezkl refuses, becomes one without (`windows`).
+What ezkl refuses, or can only do in a smaller range, is written with what it can: a convolution
+with dilations (`windows`), Max and Min with several constants, whole powers.
 
 Lowering belongs to the derivation of a chunk, not to the plan: no plan can ask for a circuit
 without it, and whoever derives the circuit again gets the same nodes. It comes after all rewrites
@@ -251,6 +253,24 @@ def _divided(write: Writer, total: str, count: int, to: str | None = None) -> st
     return write.times(total, np.array(1.0 / count), to=to)
 
 
+def _extreme(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
+    """Max or Min with several constants, of which ezkl takes one: c + relu(x - c)."""
+    constants = chunk.float_constants(node)
+    if len(constants) != 1 or len(node.input) != 2:
+        return False
+    name, bound = next(iter(constants.items()))
+    if bound.size == 1:
+        return False
+    data = node.input[1] if node.input[0] == name else node.input[0]
+    sides = [data, write.constant(bound)]
+    if node.op_type == "Min":
+        sides.reverse()
+    beyond = write.node("Relu", [write.node("Sub", sides)])
+    op = "Add" if node.op_type == "Max" else "Sub"
+    write.node(op, [write.constant(bound), beyond], to=node.output[0])
+    return True
+
+
 def _power(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     """A whole power above 2 as products: ezkl would divide by 2^((n - 1) S) at once."""
     exponent = chunk.values(node.input[1])
@@ -323,6 +343,8 @@ _LOWERED: Final[Mapping[str, _Rule]] = {
     "LeakyRelu": _leaky,
     "MatMul": lambda chunk, write, node: lower_product(write, node, chunk.float_constants(node)),
     "Mul": _mul,
+    "Max": _extreme,
+    "Min": _extreme,
     "Pow": _power,
     "ReduceMean": _mean,
 }

@@ -49,7 +49,7 @@ READ: Final[Mapping[str, _Read]] = {
     "AveragePool": _read(*_WINDOW, "count_include_pad"),
     "Clip": _read(constant=(1, 2), most=3),
     "Concat": _read("axis", most=None),
-    "Conv": _read(*_WINDOW, "dilations", "group", constant=(1, 2), most=3),
+    "Conv": _read(*_WINDOW, "dilations", "group", most=3),
     "Einsum": _read("equation", most=None),
     "Expand": _read(constant=(1,), most=2),
     "Flatten": _read("axis"),

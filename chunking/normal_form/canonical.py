@@ -2,8 +2,8 @@
 
 - Expand: ezkl broadcasts a tensor of lower rank from the wrong end; a Reshape gives it the rank.
 - Reductions: axes are a constant input, counted from the start; reducing over none is an Identity.
-- LayerNormalization over several axes: over one, between two Reshapes; mean and deviation as
-  outputs are refused.
+- LayerNormalization over several axes: over one, between two Reshapes; as its definition where its
+  mean or deviation is read, or a parameter is no constant.
 - Max, Min and Sum of one or of more than two tensors: a chain of two each.
 - Einsum: the output is written out; what has no plain letters is refused.
 - MatMul of or by a vector: a Reshape on either side.
@@ -86,10 +86,11 @@ def _reduce(model: ir.Model, node: ir.Node) -> bool:
 
 
 def _layer_norm(model: ir.Model, node: ir.Node) -> bool:
-    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
-        raise ChunkingError(
-            f"{described(node)}: its mean and deviation are read, but only its result can be proved"
-        )
+    read = any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
+    constant = all(value is None or value.is_initializer() for value in node.inputs[1:])
+    if read or not constant:
+        _define_layer_norm(model, node)
+        return True
     data = data_of(node)
     shape = sizes(data, node)
     axis = integer(node, "axis", -1) % len(shape)
@@ -104,18 +105,44 @@ def _layer_norm(model: ir.Model, node: ir.Node) -> bool:
     if rows != shape:
         inputs[0] = place.node("Reshape", [data, place.integers(rows)], rows)
     for value in parameters:
-        array = None if value.const_value is None else value.const_value.numpy()
-        if array is None:
-            raise ChunkingError(
-                f"{described(node)}: its parameter {value.name} must be a constant to be proved"
-            )
+        array = value.const_value.numpy() if value.const_value is not None else np.ones(1)
         inputs.append(place.floats(np.broadcast_to(array, shape[axis:]).reshape(-1)))
-    epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
-    result = place.node("LayerNormalization", inputs, rows, axis=-1, epsilon=epsilon)
+    result = place.node("LayerNormalization", inputs, rows, axis=-1, epsilon=_epsilon(node))
     if rows != shape:
         result = place.node("Reshape", [result, place.integers(shape)], shape)
     place.finish(result)
     return True
+
+
+def _define_layer_norm(model: ir.Model, node: ir.Node) -> None:
+    """Write what ONNX defines LayerNormalization as; its mean and 1 / deviation are read too."""
+    place, data = Place(model, node), data_of(node)
+    shape = sizes(data, node)
+    axis = integer(node, "axis", -1) % len(shape)
+    axes = list(range(axis, len(shape)))
+    row = (*shape[:axis], *[1] * len(axes))
+
+    def mean_of(value: ir.Value) -> ir.Value:
+        return place.node("ReduceMean", [value, place.integers(axes)], row, keepdims=1)
+
+    mean = mean_of(data)
+    centred = place.node("Sub", [data, mean], shape)
+    variance = mean_of(place.node("Mul", [centred, centred], shape))
+    moved = place.node("Add", [variance, place.floats(_epsilon(node))], row)
+    inverse = place.node("Div", [place.floats(1.0), place.node("Sqrt", [moved], row)], row)
+    result = place.node("Mul", [centred, inverse], shape)
+    for op, value in zip(("Mul", "Add"), node.inputs[1:], strict=False):
+        if value is not None:
+            result = place.node(op, [result, value], shape)
+    for old, new in zip(node.outputs[1:], (mean, inverse), strict=False):
+        if old.name:
+            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+            new.name, old.name = old.name, None
+    place.finish(result)
+
+
+def _epsilon(node: ir.Node) -> float:
+    return node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
 
 
 def _chain(model: ir.Model, node: ir.Node) -> bool:

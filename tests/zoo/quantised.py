@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper
 
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.chunking.native.lower import lower_nodes
+from zkml_ray.chunking.normalize import normalise
 from zkml_ray.circuits import backend
 from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.circuits.keycache import KeyCache
@@ -58,6 +61,20 @@ def lowered(graph: ModelGraph, scale: int, *, range_bits: int = 28) -> onnx.Mode
         made.nodes, "lowered", given.input, given.output, list(made.constants.values())
     )
     return helper.make_model(body, opset_imports=graph.proto.opset_import, ir_version=9)
+
+
+def real_outputs(
+    proto: onnx.ModelProto, arrays: Arrays, folder: Path, *, scale: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """What native circuits make of a model, normalised and lowered, as real numbers in shape."""
+    graph = ModelGraph(normalise(proto, {}))
+    integers = whole(graph, fixed_arguments(scale), arrays, folder)
+    return {
+        name: np.ldexp(np.array(found.values, dtype=np.float64), -found.scale).reshape(
+            graph.tensor(name).shape
+        )
+        for name, found in integers.items()
+    }
 
 
 def whole(
