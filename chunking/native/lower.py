@@ -253,6 +253,26 @@ def _divided(write: Writer, total: str, count: int, to: str | None = None) -> st
     return write.times(total, np.array(1.0 / count), to=to)
 
 
+def _matmul(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
+    """A product that repeats one of its batches, which ezkl cannot lay out, repeats it first."""
+    constants = chunk.float_constants(node)
+    if constants or any(len(chunk.shape(name)) < 3 for name in node.input):
+        return lower_product(write, node, constants)
+    shapes = [chunk.shape(name) for name in node.input]
+    batches = [shape[:-2] for shape in shapes]
+    whole = np.broadcast_shapes(*batches)
+    if all(batch == whole for batch in batches):
+        return False
+    sides = []
+    for name, shape in zip(node.input, shapes, strict=True):
+        raised = (*[1] * (len(whole) + 2 - len(shape)), *shape)
+        made = (*whole, *shape[-2:])
+        side = name if raised == shape else write.node("Reshape", [name, write.indices(raised)])
+        sides.append(side if raised == made else write.node("Expand", [side, write.indices(made)]))
+    write.node("MatMul", sides, to=node.output[0])
+    return True
+
+
 def _extreme(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     """Max or Min with several constants, of which ezkl takes one: c + relu(x - c)."""
     constants = chunk.float_constants(node)
@@ -341,7 +361,7 @@ _LOWERED: Final[Mapping[str, _Rule]] = {
     "GlobalAveragePool": _mean,
     "LayerNormalization": _layer_norm,
     "LeakyRelu": _leaky,
-    "MatMul": lambda chunk, write, node: lower_product(write, node, chunk.float_constants(node)),
+    "MatMul": _matmul,
     "Mul": _mul,
     "Max": _extreme,
     "Min": _extreme,

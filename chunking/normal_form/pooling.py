@@ -38,8 +38,14 @@ class RegularPooling(InPlacePass):
         modified = False
         for node in [node for node in model.graph if node.op_type in _POOLS]:
             windows = _Windows.of(node)
-            if integer(node, "ceil_mode", 0) and not windows.rounds_up():
-                node.attributes.pop("ceil_mode")
+            if integer(node, "ceil_mode", 0):
+                if windows.start_in_padding():
+                    raise ChunkingError(
+                        f"{described(node)}: with ceil_mode its last window starts in the padding, "
+                        "which versions of ONNX count differently: use ceil_mode 0 or fewer pads"
+                    )
+                if not windows.rounds_up():
+                    node.attributes.pop("ceil_mode")
             if not _is_irregular(node, windows):
                 continue
             modified = True
@@ -104,6 +110,10 @@ class _Windows:
     def inside(self, axis: int) -> npt.NDArray[np.bool_]:
         taps = self.taps(axis)
         return np.asarray((taps >= 0) & (taps < self.source[axis]))
+
+    def start_in_padding(self) -> bool:
+        """Whether a window starts behind the input's end."""
+        return any(self.taps(axis)[-1, 0] >= size for axis, size in enumerate(self.source))
 
     def rounds_up(self) -> bool:
         """Whether a window reaches beyond the padding, which only ceil_mode allows."""
