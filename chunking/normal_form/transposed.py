@@ -1,7 +1,7 @@
 """ConvTranspose as a convolution.
 
-ezkl takes no notice of the groups of some transposed convolutions, and tract's padding of the
-output is not ONNX's. So the operator is written with those that both read alike: zeros between the
+ezkl puts the output elsewhere where output_shape gives its size, and refuses groups and dilations.
+So the operator is written with those that both read alike: zeros between the
 elements of the input (a constant Gather, from an input with one zero more), and a convolution
 with the kernel turned round, once for every channel of the output. Exact.
 
