@@ -32,6 +32,7 @@ from zkml_ray.chunking.normal_form.attributes import refuse_unread
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.canonical import OneForm
 from zkml_ray.chunking.normal_form.constants import FoldConstants
+from zkml_ray.chunking.normal_form.einsum import PairwiseEinsum
 from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, refuse_powers
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset
 from zkml_ray.chunking.normal_form.padding import ZeroPadding
@@ -76,6 +77,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         RegularPooling(),
         ZeroPadding(),
         OneForm(),
+        PairwiseEinsum(),
         CountFromTheStart(),
         DropIdentity(),
         passes.RemoveUnusedNodesPass(),

@@ -203,8 +203,6 @@ def _quotient(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     q = x r is off by a share e of about y 2^-(S + j), and q + (x - q y) r by e^2.
     """
     dividend, divisor = node.input
-    if dividend == divisor:
-        return False
     spare = max(0, write.max_bits // 2 - chunk.scale)
     inverse = write.node("Reciprocal", [write.shifted(divisor, spare) if spare else divisor])
 

@@ -5,7 +5,6 @@
 - LayerNormalization over several axes: over one, between two Reshapes; as its definition where its
   mean or deviation is read, or a parameter is no constant.
 - Max, Min and Sum of one or of more than two tensors: a chain of two each.
-- Einsum: the output is written out; what has no plain letters is refused.
 - MatMul of or by a vector: a Reshape on either side.
 """
 
@@ -159,22 +158,6 @@ def _chain(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
-def _einsum(model: ir.Model, node: ir.Node) -> bool:
-    equation = node.attributes["equation"].as_string()
-    plain = equation.replace(" ", "")
-    left, arrow, right = plain.partition("->")
-    if not arrow:
-        right = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
-    terms = [*left.split(","), right]
-    if any(set(term) - _LETTERS or len(set(term)) != len(term) for term in terms):
-        raise ChunkingError(
-            f"{described(node)}: the equation {equation!r} cannot be proved; write each term with "
-            "different letters, without an ellipsis"
-        )
-    node.attributes["equation"] = ir.AttrString("equation", f"{left}->{right}")
-    return bool(node.attributes["equation"].as_string() != equation)
-
-
 def _vectors(model: ir.Model, node: ir.Node) -> bool:
     left, right = data_of(node), data_of(node, 1)
     shapes = [sizes(value, node) for value in (left, right)]
@@ -193,10 +176,7 @@ def _vectors(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
-_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-
 _REWRITES: Final[Mapping[str, Callable[[ir.Model, ir.Node], bool]]] = {
-    "Einsum": _einsum,
     "Expand": _expand,
     "LayerNormalization": _layer_norm,
     "MatMul": _vectors,

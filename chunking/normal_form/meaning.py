@@ -6,7 +6,8 @@ Found by running every supported operator with its attributes against onnxruntim
 - Gather takes an index below -1 for another one;
 - Pow turns a whole exponent below 1 into 0, and x^0 is not 1.
 
-Others have modules of their own: `pooling`, `transposed`, `padding`, `canonical`, `attributes`.
+Others have modules of their own: `pooling`, `transposed`, `padding`, `einsum`, `canonical`,
+`attributes`.
 """
 
 from __future__ import annotations

@@ -312,17 +312,25 @@ def _matmul(draw: Drawer) -> Use:
 
 
 def _einsum(draw: Drawer) -> Use:
-    sizes = [draw.pick(1, 2, 3), draw.whole(1, 300), draw.pick(1, 2, 3)]
+    sizes = [draw.pick(1, 2, 3), draw.whole(1, 100), draw.pick(1, 2, 3)]
     equation, weights = [
         ("abc,cd->abd", [sizes[2], 2]),
         ("abc,bd->acd", [sizes[1], 2]),
         ("abc, b -> ca", [sizes[1]]),
         ("abc,dc", [2, sizes[2]]),
-    ][draw.pick(0, 1, 2, 3)]
+        ("abc,dcb->ad", [2, sizes[2], sizes[1]]),
+        ("abc,abc,dbc->da", [2, sizes[1], sizes[2]]),
+        ("abc,adc,bd->cb", [sizes[1], sizes[1]]),
+    ][draw.pick(*range(7))]
     constants = [draw.floats("w", weights, 0.3)]
-    return Use(
-        nodes=[node("Einsum", "x", "w", equation=equation)], shape=sizes, constants=constants
-    )
+    turned = node("Einsum", "x", to="t", equation="abc->acb")
+    inputs = ["x"] * (equation.count(",")) + ["w"]
+    nodes = [node("Einsum", *inputs, equation=equation)]
+    if draw.flag():
+        # tract takes a Transpose in front of an Einsum into its equation.
+        back = node("Transpose", "t", to="u", perm=[0, 2, 1])
+        nodes = [turned, back, node("Einsum", *["u"] * (len(inputs) - 1), "w", equation=equation)]
+    return Use(nodes=nodes, shape=sizes, constants=constants, low=-1.0, high=1.0)
 
 
 def _norm(draw: Drawer) -> Use:
