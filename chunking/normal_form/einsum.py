@@ -2,9 +2,9 @@
 
 ezkl 23.0.5 (src/circuit/ops/layouts.rs) adds up too much where a summed letter is in three
 operands: all of it once for each of that letter's values. And of two operands that share several
-summed letters it multiplies the elements in the order in which each holds them, so "ij,ji->" is the
-sum over x_ij y_ij. tract takes a Transpose in front into the equation, so writing the letters in one
-order is no remedy. So
+summed letters it multiplies the elements in the order in which each holds them, so "ij,ji->" is
+the sum over x_ij y_ij. tract takes a Transpose in front into the equation, so writing the letters
+in one order is no remedy. So
 
 - of three operands and more, two at a time are multiplied, from the left;
 - several letters that two operands share and sum over become one, by Transpose and Reshape, which
