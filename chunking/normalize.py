@@ -29,7 +29,7 @@ from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.dimensions import fix_dimensions
 from zkml_ray.chunking.finite import check_constants
-from zkml_ray.chunking.normal_form.attributes import refuse_unread
+from zkml_ray.chunking.normal_form.attributes import DropDefaults, refuse_unread
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.branches import TakeBranches
 from zkml_ray.chunking.normal_form.canonical import OneForm
@@ -98,6 +98,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         OneForm(),
         PairwiseEinsum(),
         CountFromTheStart(),
+        DropDefaults(OPSET),
         DropIdentity(),
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),

@@ -503,3 +503,11 @@ def test_an_older_operator_keeps_its_meaning(name: str) -> None:
         want, got = run(proto, feeds)["y"], run(normalise(proto, {}), feeds)["y"]
         assert got.shape == want.shape
         np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_an_attribute_that_says_what_holds_without_it_is_left_out() -> None:
+    node = helper.make_node(
+        "MaxPool", ["x"], ["y"], "pool", kernel_shape=[2, 2], ceil_mode=0, auto_pad="NOTSET"
+    )
+    result = normalise(model([node], {"x": [1, 1, 4, 4]}, {"y": [1, 1, 3, 3]}), {})
+    assert "ceil_mode" not in {a.name for each in result.graph.node for a in each.attribute}
