@@ -102,9 +102,15 @@ class Solver:
         self._groups = (sharing, sorted(set(range(len(self._of))) - set(sharing)))
         self.found: set[tuple[int, ...]] = set()
         self.nodes = 0
+        self._enough = 0
 
-    def values(self) -> set[tuple[int, ...]]:
-        """Every combination of the wanted unknowns that something can be completed to."""
+    def values(self, enough: int = 0) -> set[tuple[int, ...]]:
+        """Every combination of the wanted unknowns that something can be completed to.
+
+        Args:
+            enough: Stop at so many; 0: all.
+        """
+        self._enough = enough
         low, high = (list(bound) for bound in self._start)
         if self._narrowed(low, high, list(range(len(self._parts)))):
             self._search(low, high)
@@ -124,6 +130,8 @@ class Solver:
             chosen = self._chosen(low, high)
             if chosen is None:
                 self.found.add(key)
+                if len(self.found) == self._enough:
+                    return
                 continue
             middle = (low[chosen] + high[chosen]) // 2
             for least, most in ((middle + 1, high[chosen]), (low[chosen], middle)):

@@ -7,7 +7,7 @@ shows (`tests/emitted/analyser.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import onnx
 
 from tests.emitted import reading
 from tests.emitted.polynomials import Polynomial, terms_of
-from tests.emitted.solver import Problem, Solver
+from tests.emitted.solver import Problem, Solver, Table
 from tests.unit.chunking.hinted_circuit import HintedChunk
 from zkml_ray.chunking.hinted.recipe import advice_of
 
@@ -32,15 +32,18 @@ class UnsatisfiableError(Exception):
     """Nothing that a prover may choose satisfies the circuit."""
 
 
-def outputs_allowed(chunk: HintedChunk, inputs: Mapping[str, Any]) -> set[tuple[int, ...]]:
+def outputs_allowed(
+    chunk: HintedChunk, inputs: Mapping[str, Any], enough: int = 0
+) -> set[tuple[int, ...]]:
     """Every vector of outgoing values that some hints satisfy the circuit with.
 
     Args:
         chunk: A small circuit.
         inputs: Per incoming boundary, its whole numbers.
+        enough: Stop at so many vectors; 0: all.
     """
     try:
-        return Unknowns(chunk, inputs).outputs()
+        return Unknowns(chunk, inputs).outputs(enough)
     except UnsatisfiableError:
         return set()
 
@@ -59,10 +62,11 @@ class Unknowns:
         advice = advice_of(self._model)
         given = [int(v) for t in chunk.incoming for v in inputs[t.info.name].ravel()]
         self._values: dict[int, int] = dict(zip(advice.given().tolist(), given, strict=False))
+        self._functions: list[tuple[dict[tuple[int, ...], int], int, Callable[[int], int]]] = []
         self._cells: dict[str, Cells] = {}
         self._read(advice.length)
 
-    def outputs(self) -> set[tuple[int, ...]]:
+    def outputs(self, enough: int = 0) -> set[tuple[int, ...]]:
         """What the outgoing boundaries may hold."""
         cells = [c for place in range(len(self._chunk.outgoing)) for c in self._outgoing(place)]
         problem = self._problem
@@ -73,10 +77,11 @@ class Unknowns:
             names = self._name(terms)
             wanted.append(names)
             shifts.append(shift)
+        self._look_up(wanted)
         self._joined()
         solver = Solver(problem, [n for n in wanted if n >= 0])
         found = set()
-        for values in solver.values():
+        for values in solver.values(enough):
             known = iter(values)
             found.add(
                 tuple(
@@ -85,6 +90,43 @@ class Unknowns:
             )
         self.nodes = solver.nodes
         return found
+
+    def _look_up(self, wanted: Sequence[int]) -> None:
+        """Add the functions whose results something is said of."""
+        problem = self._problem
+        used = {n for c in problem.constraints for _, names in c.terms for n in names} | {*wanted}
+        for terms, result, table in self._functions:
+            if result not in used:
+                continue
+            if all(f > 0 and len(names) == 1 for names, f in terms.items()):
+                argument = self._name(terms)
+                problem.high[argument] = min(problem.high[argument], self._top)
+            else:
+                argument = problem.unknown(0, self._top)
+                self._turn(terms, argument)
+                problem.hold({**terms, (argument,): -1}, 0, 0)
+            problem.tables.append(Table(argument, result, table))
+
+    def _turn(self, terms: Mapping[tuple[int, ...], int], argument: int) -> None:
+        """Where the argument is c - e: write e as c less the argument where that is shorter."""
+        (name, *more) = [names for names in terms if names]
+        if more or len(name) != 1 or terms[name] != -1:
+            return
+        for constraint in self._problem.constraints:
+            found: dict[tuple[int, ...], int] = {}
+            for factor, names in constraint.terms:
+                parts = [(factor, names)]
+                if names.count(name[0]) == 1 and len(names) > 1:
+                    rest = [n for n in names if n != name[0]]
+                    parts = [
+                        (factor * terms.get((), 0), tuple(rest)),
+                        (-factor, tuple(sorted((*rest, argument)))),
+                    ]
+                for own, key in parts:
+                    found[key] = found.get(key, 0) + own
+            left = [(factor, names) for names, factor in found.items() if factor]
+            if len(left) < len(constraint.terms):
+                constraint.terms = left
 
     def _name(self, terms: dict[tuple[int, ...], int]) -> int:
         """An unknown that is a sum, which cannot be negative; -1 for none."""
@@ -273,24 +315,11 @@ class Unknowns:
             if any(slot for slot, _ in cell.terms):
                 found[place] = 0  # An equation: what its digit gives is of no use.
                 continue
-            terms = {names: f for (_, names), f in cell.terms.items()}
-            if any(f < 0 or len(names) > 1 for names, f in terms.items()):
-                found[place] = 0
-                continue
-            shift = terms.pop((), 0)
-            assert not shift
-            argument = self._name(terms)
             result = self._problem.unknown(0, table(self._top))
-            self._problem.tables.append(_solver_table(argument, result, table))
-            self._problem.high[argument] = min(self._problem.high[argument], self._top)
+            terms = {names: f for (_, names), f in cell.terms.items()}
+            self._functions.append((terms, result, table))
             found[place] = Polynomial.unknown(result)
         return found
-
-
-def _solver_table(argument: int, result: int, table: Any) -> Any:
-    from tests.emitted.solver import Table
-
-    return Table(argument, result, table)
 
 
 @lru_cache

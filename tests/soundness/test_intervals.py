@@ -28,7 +28,20 @@ from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, gelu
 from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
 from tests.unit.chunking.test_hinted_operators import CASES as OPERATORS
 from tests.unit.chunking.test_hinted_operators import Case, convolutions, dense, node, number
-from zkml_ray.chunking.hinted import circuit, extract, functions, lower, numbers, rounding, settle
+from zkml_ray.chunking.hinted import (
+    circuit,
+    extract,
+    forms,
+    layer_norm,
+    lower,
+    numbers,
+    rounding,
+    settle,
+    softmax,
+)
+from zkml_ray.chunking.hinted import (
+    gelu as gated_numbers,
+)
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.load import parse_model
@@ -83,7 +96,7 @@ def products(model: onnx.ModelProto) -> bool:
 
 @pytest.mark.parametrize(
     "kind",
-    ["scale 5", "scale 7", *(pytest.param(f"scale {s}", marks=pytest.mark.slow) for s in (8, 10))],
+    ["scale 7", *(pytest.param(f"scale {s}", marks=pytest.mark.slow) for s in (5, 8, 10))],
 )
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_packed_equations_of_every_operator_are_their_elements(name: str, kind: str) -> None:
@@ -210,7 +223,7 @@ def hold(case: Case, numbers_: Arithmetic) -> None:
     assert not analysed(chunk).findings
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(nets())
 def test_packed_equations_of_random_nets_are_their_elements(
     net: tuple[Case, Arithmetic],
@@ -227,7 +240,7 @@ def test_packed_equations_of_many_random_nets_are_their_elements(
     hold(*net)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(convolutions())
 def test_packed_equations_of_random_convolutions_are_their_elements(case: Case) -> None:
     for numbers_ in (SHORT, ALL_NUMBERS["scale 7"]):
@@ -257,23 +270,28 @@ FAULTS = {
     "result left out": Fault(settle, (RESULT,), "softmax"),
     "all digits left out": Fault(settle, (RESULT, DISTANCE, MOVE, REMAINDER), "max pool alone"),
     "bound of a softmax's weights": Fault(
-        functions, (("        high * _fine_bound(lowering),", "_fine_bound(lowering),"),), "softmax"
+        softmax,
+        (("0, bounds.high, float(bounds.target), bits", "0, 1, float(bounds.target), bits"),),
+        "attention",
     ),
     "bound of a softmax's shares": Fault(
-        functions, (("        high * _fine_bound(lowering),", "high,"),), "softmax"
+        softmax,
+        (("weights.wire.high * reciprocals.most,", "weights.wire.high,"),),
+        "softmax",
+        "scale 10",
     ),
     "bound of GELU": Fault(
-        functions,
+        gated_numbers,
         (("bound = numbers.digit_bound * (one + abs(plus))", "bound = numbers.digit_bound"),),
         "gelu and a layer",
     ),
     "depth of products": Fault(
-        rounding,
-        (("sums += depth * abs(factor)", "sums += abs(factor)"),),
+        forms,
+        (("return depth * self.left.magnitude", "return self.left.magnitude"),),
         "product of activations",
     ),
     "bound of a normalisation": Fault(
-        functions, (("reach = bound * _fine_bound(lowering)", "reach = bound"),), "layer norm"
+        layer_norm, (("reach = bound * digits.bound(numbers)", "reach = bound"),), "layer norm"
     ),
     "weights of a layer": Fault(
         rounding,
@@ -351,7 +369,7 @@ def test_planted_fault_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["move", "distance", "remainder"])
-@pytest.mark.parametrize("kind", sorted(ALL_NUMBERS))
+@pytest.mark.parametrize("kind", ["scale 7", pytest.param("scale 8", marks=pytest.mark.slow)])
 def test_one_term_of_reach_may_be_left_out(name: str, kind: str) -> None:
     """The bound adds magnitudes, of which half at most can be of one sign.
 
@@ -365,7 +383,7 @@ def test_one_term_of_reach_may_be_left_out(name: str, kind: str) -> None:
 
 
 def made(case: str, kind: str) -> HintedChunk:
-    return hinted_chunk(CASES[case].proto(), ALL_NUMBERS[kind])
+    return hinted_chunk(CASES[case].proto(), KINDS[kind])
 
 
 def test_products_isolated_by_too_little_are_not_held_at_zero(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tests.emitted.analyser import analyse
+from tests.emitted.faults import planted
 from tests.emitted.relations import outputs_declared
 from tests.emitted.unknowns import TABLE_END, outputs_allowed
 from tests.unit.chunking.builders import integers
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
 from tests.unit.chunking.test_hinted_operators import Case, conv, node, number, pool
-from zkml_ray.chunking.hinted import blinding
+from zkml_ray.chunking.hinted import blinding, layer_norm, settle, softmax
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.operators import OPERATORS
 
@@ -33,6 +35,9 @@ ONE_DIGIT = Arithmetic(scale=4, logrows=7, range_bits=2)
 TWO_DIGITS = Arithmetic(scale=4, logrows=7, range_bits=3)
 
 NUMBERS = {"one digit": ONE_DIGIT, "two digits": TWO_DIGITS}
+
+
+SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +114,20 @@ ENTRIES: dict[str, list[Case]] = {
     "GlobalAveragePool": [
         case(node("GlobalAveragePool", "x"), x=[1, 2, 1, 2], y=[1, 2, 1, 1]),
     ],
+    "LayerNormalization": [
+        case(
+            node("LayerNormalization", "x", "g", "b", axis=-1),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("g", [1, 0.6]), array("b", [0, -0.5])],
+        ),
+        case(
+            node("LayerNormalization", "x", "g", "b", axis=-1, epsilon=0.1),
+            x=[1, 3],
+            y=[1, 3],
+            constants=[array("g", [1, 1, 1]), array("b", [0, 0, 0])],
+        ),
+    ],
     "MatMul": [
         case(
             node("MatMul", "x", "w"),
@@ -147,6 +166,17 @@ ENTRIES: dict[str, list[Case]] = {
     "Reshape": [
         case(node("Reshape", "x", "s"), x=[1, 3], y=[3, 1], constants=[integers("s", 3, 1)])
     ],
+    "Softmax": [
+        case(node("Softmax", "x", axis=-1), x=[1, 2], y=[1, 2]),
+        case(
+            node("Softmax", "x", axis=-1, to="s"),
+            node("Transpose", "x", to="v", perm=[1, 0]),
+            node("MatMul", "s", "v"),
+            x=[1, 2],
+            y=[1, 1],
+        ),
+        case(node("Softmax", "x", axis=-1), x=[1, 3], y=[1, 3]),
+    ],
     "Squeeze": [case(node("Squeeze", "x", "a"), x=[1, 3], y=[3], constants=[integers("a", 0)])],
     "Sub": [case(node("Sub", "k", "x"), x=[1, 3], y=[1, 3], constants=[array("k", [0.3, -1, 2])])],
     "Transpose": [case(node("Transpose", "x", perm=[1, 0]), x=[1, 3], y=[3, 1])],
@@ -183,7 +213,19 @@ def built(operator: str, index: int, kind: str) -> HintedChunk:
     return hinted_chunk(ENTRIES[operator][index].proto(), NUMBERS[kind])
 
 
-CASES = [(name, index) for name, cases in sorted(ENTRIES.items()) for index in range(len(cases))]
+SEARCHED_LONG = {"Concat", "LayerNormalization", "Relu", "Softmax"}
+
+
+def instances() -> Iterator[object]:
+    for name, cases in sorted(ENTRIES.items()):
+        for index, each in enumerate(cases):
+            for kind in sorted(NUMBERS):
+                wide = name == "Softmax" and each.x[-1] > 2
+                if wide and kind == "two digits":
+                    continue  # Its search takes too long.
+                hard = wide or (name in SEARCHED_LONG and kind == "two digits")
+                marks = pytest.mark.slow if hard else ()
+                yield pytest.param(name, index, kind, marks=marks)
 
 
 def test_every_operator_with_a_hinted_form_has_an_entry() -> None:
@@ -193,8 +235,7 @@ def test_every_operator_with_a_hinted_form_has_an_entry() -> None:
             assert operator in {n.op_type for n in each.nodes}
 
 
-@pytest.mark.parametrize("kind", sorted(NUMBERS))
-@pytest.mark.parametrize(("operator", "index"), CASES)
+@pytest.mark.parametrize(("operator", "index", "kind"), list(instances()))
 def test_hints_allow_what_the_operator_is_declared_to_give(
     operator: str, index: int, kind: str
 ) -> None:
@@ -210,3 +251,78 @@ def test_hints_allow_what_the_operator_is_declared_to_give(
         assert allowed == outputs_declared(chunk, inputs), values
         satisfied += bool(allowed)
     assert satisfied
+
+
+def width(operator: str) -> tuple[int, int, int]:
+    """Inputs tried, the most vectors that one of them allows, the most that an element differs."""
+    tried, most, widest = 0, 0, 0
+    for index, each in enumerate(ENTRIES[operator]):
+        for kind in sorted(NUMBERS):
+            if each.x[-1] > 2 and operator == "Softmax":
+                continue
+            chunk = built(operator, index, kind)
+            shape = chunk.incoming[0].info.shape
+            for values in adversarial(math.prod(shape), chunk.numbers):
+                declared = outputs_declared(chunk, {"x": values.reshape(shape)})
+                tried += bool(declared)
+                most = max(most, len(declared))
+                columns = zip(*declared, strict=True)
+                widest = max([widest, *(max(c) - min(c) for c in columns)])
+    return tried, most, widest
+
+
+@pytest.mark.slow
+def test_widths_in_the_documentation_are_those_found() -> None:
+    rows = [
+        f"| {operator} | {tried} | {most} | {widest} |"
+        for operator, (tried, most, widest) in ((o, width(o)) for o in sorted(ENTRIES))
+    ]
+    text = SECURITY.read_text(encoding="utf-8")
+    assert "\n".join(rows) in text, "\n".join(rows)
+
+
+HOLES = {
+    "a maximum above all": (settle, ("circuit.check_zero(", "(lambda *_: None)("), "MaxPool", 0),
+    "a ReLU above its argument": (
+        settle,
+        ("circuit.check_zero(", "(lambda *_: None)("),
+        "Relu",
+        0,
+    ),
+    "an argument of erf that is positive and negative": (
+        settle,
+        ("circuit.check_zero(", "(lambda *_: None)("),
+        "Erf",
+        0,
+    ),
+    "a reciprocal held on one side": (
+        softmax,
+        ("for change in (1, -1):", "for change in (1,):"),
+        "Softmax",
+        0,
+    ),
+    "a root held on one side": (
+        layer_norm,
+        ("for change in (1, -1):", "for change in (1,):"),
+        "LayerNormalization",
+        0,
+    ),
+}
+"""Checks left out: where, what instead of what, and whose circuit then has other results."""
+
+
+@pytest.mark.parametrize("name", sorted(HOLES))
+def test_check_that_is_left_out_leaves_other_results(name: str) -> None:
+    module, edit, operator, index = HOLES[name]
+    with planted(module, edit):
+        chunk = hinted_chunk(ENTRIES[operator][index].proto(), ONE_DIGIT)
+    shape = chunk.incoming[0].info.shape
+
+    def others(values: Whole) -> set[tuple[int, ...]]:
+        inputs = {"x": values.reshape(shape)}
+        declared = outputs_declared(chunk, inputs)
+        return outputs_allowed(chunk, inputs, len(declared) + 1) - declared
+
+    size = math.prod(shape)
+    tried = [np.array([20, -9, 3])[:size], *adversarial(size, ONE_DIGIT)]
+    assert any(others(values) for values in tried)

@@ -162,7 +162,7 @@ class FunctionReference(Reference):
                     one * float(np.float32(np.e)) ** (argument / one) + 0.5
                 )
             total = int(weights[row].sum())
-            reciprocals[row] = (target + total // 2) // total
+            reciprocals[row] = self._reciprocal(target, total)
         return Shares(weights, reciprocals, float(target))
 
     def _layernormalization(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
@@ -182,7 +182,7 @@ class FunctionReference(Reference):
         for row in np.ndindex(*values.shape[:-1]):
             centred = [width * int(v) - int(values[row].sum()) for v in values[row]]
             spread = finer * sum(c * c for c in centred) + epsilon
-            root = (math.isqrt(4 * target // spread) + 1) // 2
+            root = self._root(target, spread)
             normal[row] = [c * root for c in centred]
         fineness = float(width * unit)
 
@@ -191,6 +191,14 @@ class FunctionReference(Reference):
 
         bias: Real = np.broadcast_to(beta, values.shape)
         return Sum(terms=(Term(gamma / fineness, sums, fineness),), bias=bias, order="last")
+
+    def _root(self, target: int, spread: int) -> int:
+        """The nearest root of target / spread."""
+        return (math.isqrt(4 * target // spread) + 1) // 2
+
+    def _reciprocal(self, target: int, total: int) -> int:
+        """The nearest quotient."""
+        return (target + total // 2) // total
 
     @property
     def _one(self) -> int:
