@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -55,6 +55,15 @@ class Use:
         """Numbers for x, multiples of 2^-scale."""
         drawn = np.random.default_rng(seed).uniform(self.low, self.high, size=self.shape)
         return np.ldexp(np.rint(np.ldexp(drawn, scale)), -scale).astype(np.float32)
+
+    def behind_a_shift(self) -> Use:
+        """The same of x / 4, which ezkl only takes note of: the next operator divides."""
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
+        for copy in copies:
+            copy.input[:] = ["quarter" if name == "x" else name for name in copy.input]
+        shift = node("Mul", "x", "shift", to="quarter")
+        constants = [*self.constants, scalar("shift", 0.25)]
+        return replace(self, nodes=[shift, *copies], constants=constants)
 
     def described(self) -> str:
         """What is needed to find a failure again."""
@@ -215,7 +224,8 @@ def _reduction(op_type: str) -> Callable[[Drawer], Use]:
             idle = node(op_type, "x", noop_with_empty_axes=1, **keep)
             return Use(nodes=[idle], shape=shape, low=0.0)
         axes = integers("a", draw.axes(shape))
-        return Use(nodes=[node(op_type, "x", "a", **keep)], shape=shape, constants=[axes], low=0.0)
+        low = -4.0 if op_type == "ReduceMax" else 0.0
+        return Use(nodes=[node(op_type, "x", "a", **keep)], shape=shape, constants=[axes], low=low)
 
     return use
 
