@@ -338,27 +338,45 @@ def _leaky(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
 
 
 def _layer_norm(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
-    given = attributes(node)
-    data, shape = node.input[0], chunk.shape(node.input[0])
-    axis = int(str(given.get("axis", -1))) % len(shape)
-    axes = list(range(axis, len(shape)))
-    count = math.prod(shape[axis:])
-    epsilon = float(np.float32(str(given.get("epsilon", 1e-5))))
-    mean = _average(chunk, write, data, axes, 1, None)
+    """Layer normalisation over the last axis, as the pass of that name writes it.
+
+    With c = x - mean(x), r = sqrt(sum(c^2) + n eps) and whole G = gamma sqrt(n) 2^e it is
+    (c G - sum(c) G / n) / r 2^-e + beta: sums are rebased once a row, the quotient once an element.
+    """
+    shape = chunk.shape(node.input[0])
+    gamma = chunk.values(node.input[1])
+    if gamma is None:
+        return False
+    width = shape[-1]
+    data, _ = chunk.source(write, node.input[0], 0)
+    mean = _divided(write, _row_sum(write, data, len(shape)), width)
     centred = write.node("Sub", [data, mean])
-    square = write.node("Mul", [centred, centred])
-    total = write.node("ReduceSum", [square, write.indices(axes)], keepdims=1)
-    variance = write.node("Add", [_divided(write, total, count), write.constant(epsilon)])
-    inverse = write.node("Reciprocal", [write.node("Sqrt", [variance])])
-    result = write.node("Mul", [centred, inverse])
-    for op, name in zip(("Mul", "Add"), node.input[1:], strict=False):
-        values = chunk.values(name)
-        if op == "Mul" and values is not None:
-            result = write.times(result, values)
-        else:
-            result = write.node(op, [result, name])
-    write.node("Identity", [result], to=node.output[0])
+    letters = "abcdefghijklmnopqrstuvwxyz"[: len(shape)]
+    equation = f"{letters},{letters}->{letters[:-1]}"
+    squares = write.node("Einsum", [centred, centred], equation=equation)
+    squares = write.node("Reshape", [squares, write.indices([*shape[:-1], 1])])
+    epsilon = float(np.float32(str(attributes(node).get("epsilon", 1e-5))))
+    root = write.node("Sqrt", [write.node("Add", [squares, write.constant(width * epsilon)])])
+    spare = max(0, write.max_bits // 2 - chunk.scale)
+    inverse = write.node("Reciprocal", [write.shifted(root, spare) if spare else root])
+    bits = max(0, write.max_bits + 1 - chunk.scale - spare)
+    factors = np.rint(np.ldexp(gamma * math.sqrt(width), bits))
+    grown = write.node("Mul", [centred, write.constant(factors)])
+    rest = _row_sum(write, centred, len(shape))
+    spread = write.node("Mul", [rest, write.constant(np.rint(factors / width))])
+    grown = write.node("Sub", [grown, spread])
+    divisor = write.shifted(inverse, spare + bits) if spare + bits else inverse
+    beta = chunk.values(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    if beta is None:
+        write.node("Mul", [grown, divisor], to=node.output[0])
+    else:
+        result = write.node("Mul", [grown, divisor])
+        write.node("Add", [result, write.constant(beta)], to=node.output[0])
     return True
+
+
+def _row_sum(write: Writer, data: str, rank: int) -> str:
+    return write.node("ReduceSum", [data, write.indices([rank - 1])], keepdims=1)
 
 
 MAX_POWER: Final = 64
