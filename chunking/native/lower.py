@@ -342,6 +342,7 @@ def _layer_norm(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
 
     With c = x - mean(x), r = sqrt(sum(c^2) + n eps) and whole G = gamma sqrt(n) 2^e it is
     (c G - sum(c) G / n) / r 2^-e + beta: sums are rebased once a row, the quotient once an element.
+    In long rows c and r are smaller by a power of two.
     """
     shape = chunk.shape(node.input[0])
     gamma = chunk.values(node.input[1])
@@ -353,19 +354,23 @@ def _layer_norm(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     centred = write.node("Sub", [data, mean])
     letters = "abcdefghijklmnopqrstuvwxyz"[: len(shape)]
     equation = f"{letters},{letters}->{letters[:-1]}"
-    squares = write.node("Einsum", [centred, centred], equation=equation)
+    level = round(math.log2(width) / 2)
+    drop = max(0, level - MAX_LEVEL)
+    part = write.shifted(centred, drop) if drop else centred
+    squares = write.node("Einsum", [part, part], equation=equation)
     squares = write.node("Reshape", [squares, write.indices([*shape[:-1], 1])])
     epsilon = float(np.float32(str(attributes(node).get("epsilon", 1e-5))))
-    root = write.node("Sqrt", [write.node("Add", [squares, write.constant(width * epsilon)])])
-    spare = max(0, write.max_bits // 2 - chunk.scale)
-    inverse = write.node("Reciprocal", [write.shifted(root, spare) if spare else root])
+    offset = write.constant(math.ldexp(width * epsilon, -2 * drop))
+    root = write.node("Sqrt", [write.node("Add", [squares, offset])])
+    spare = max(level - drop + 1, write.max_bits // 2 - chunk.scale)
+    inverse = write.node("Reciprocal", [write.shifted(root, spare)])
     bits = max(0, write.max_bits + 1 - chunk.scale - spare)
-    factors = np.rint(np.ldexp(gamma * math.sqrt(width), bits))
+    factors = np.rint(np.ldexp(gamma * math.sqrt(width), bits - drop))
     grown = write.node("Mul", [centred, write.constant(factors)])
     rest = _row_sum(write, centred, len(shape))
     spread = write.node("Mul", [rest, write.constant(np.rint(factors / width))])
     grown = write.node("Sub", [grown, spread])
-    divisor = write.shifted(inverse, spare + bits) if spare + bits else inverse
+    divisor = write.shifted(inverse, spare + bits)
     beta = chunk.values(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     if beta is None:
         write.node("Mul", [grown, divisor], to=node.output[0])
@@ -378,6 +383,9 @@ def _layer_norm(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
 def _row_sum(write: Writer, data: str, rank: int) -> str:
     return write.node("ReduceSum", [data, write.indices([rank - 1])], keepdims=1)
 
+
+MAX_LEVEL: Final = 4
+"""Rows above 2^8 elements have their sum of squares divided, to stay in range as a mean would."""
 
 MAX_POWER: Final = 64
 """Larger whole powers are left to ezkl: they leave every range."""
