@@ -14,7 +14,7 @@ import onnx
 
 from zkml_ray.chunking.native.writer import Reals, Writer, is_whole, whole_and_bits
 
-COARSE: Final = 2.0**-8
+COARSE: Final = 2.0**-10
 """Weights are made whole where rounding moves those of one output by a larger share (Euclidean)."""
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import onnx
 import pytest
 from onnx import numpy_helper
 
 from tests.unit.chunking.builders import run
-from tests.zoo.operators import DRAWN, Drawer, Use, integers, node, scalar
+from tests.zoo.operators import DRAWN, OPSET, Drawer, Use, integers, node, scalar
 from tests.zoo.quantised import real_outputs
+from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.operators import SUPPORTED
 
 SCALE: Final = 10
@@ -43,6 +45,22 @@ def error_of(use: Use, folder: Path) -> float:
 
 def test_every_supported_operator_is_drawn() -> None:
     assert set(DRAWN) == SUPPORTED
+
+
+@pytest.mark.parametrize("operator", sorted(DRAWN))
+def test_an_attribute_that_is_written_out_as_its_default_changes_nothing(operator: str) -> None:
+    draw = Drawer(seed=3, most=100)
+    for _ in range(FEW):
+        plain = draw.use(operator).model()
+        written = onnx.ModelProto.FromString(plain.SerializeToString())
+        for made in written.graph.node:
+            given = {attribute.name for attribute in made.attribute}
+            for name, known in onnx.defs.get_schema(made.op_type, OPSET).attributes.items():
+                if name not in given and known.default_value.name:
+                    made.attribute.append(known.default_value)
+        onnx.checker.check_model(written)
+        kinds = [[n.op_type for n in normalise(m, {}).graph.node] for m in (plain, written)]
+        assert kinds[0] == kinds[1]
 
 
 @pytest.mark.parametrize("operator", sorted(DRAWN))

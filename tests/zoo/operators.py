@@ -246,18 +246,25 @@ def _window(draw: Drawer, rank: int, *, dilated: bool = True) -> dict[str, list[
 
 
 def _padded(draw: Drawer, window: dict[str, list[int]]) -> dict[str, object]:
-    if draw.flag():
+    if draw.flag() and _overlap(window):
         return {**window, "auto_pad": ("SAME_UPPER", "SAME_LOWER", "VALID")[draw.pick(0, 1, 2)]}
     pads = [draw.pick(*range(size)) for size in window["kernel_shape"] * 2]
     return {**window, "pads": pads}
 
 
+def _overlap(window: Mapping[str, list[int]]) -> bool:
+    """Whether no element lies between two windows: elsewhere versions of ONNX disagree."""
+    pairs = zip(window["strides"], window["kernel_shape"], strict=True)
+    return all(stride <= size for stride, size in pairs)
+
+
 def _pool(op_type: str) -> Callable[[Drawer], Use]:
     def use(draw: Drawer) -> Use:
         shape = _image(draw)
-        given = _padded(draw, _window(draw, len(shape) - 2, dilated=False))
-        if "pads" in given and draw.flag():
-            given["ceil_mode"] = 1
+        window = _window(draw, len(shape) - 2, dilated=False)
+        given: dict[str, object] = {**window, "ceil_mode": int(_overlap(window))}
+        if draw.flag():
+            given = _padded(draw, window)
         if op_type == "AveragePool":
             given["count_include_pad"] = draw.pick(0, 1)
         return Use(nodes=[node(op_type, "x", **given)], shape=shape)
@@ -275,8 +282,8 @@ def _conv(draw: Drawer) -> Use:
         constants.append(draw.floats("b", [2 * group]))
     inputs = ["x", *[tensor.name for tensor in constants]]
     given = _padded(draw, window)
-    if "dilations" in given and given.get("auto_pad") in ("SAME_UPPER", "SAME_LOWER"):
-        given["strides"] = [1] * (len(shape) - 2)
+    if given.get("auto_pad") in ("SAME_UPPER", "SAME_LOWER"):
+        given.pop("dilations", None)  # onnxruntime has no such thing
     operator = node("Conv", *inputs, group=group, **given)
     return Use(nodes=[operator], shape=shape, constants=constants)
 
