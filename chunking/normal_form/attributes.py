@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import onnx
 import onnx_ir as ir
+from onnx import helper
+from onnx_ir.passes import InPlacePass, PassResult
 
 from zkml_ray.chunking.normal_form.graph import described
 from zkml_ray.errors import ChunkingError
@@ -42,7 +45,10 @@ _WINDOW: Final = ("kernel_shape", "strides", "pads")
 
 READ: Final[Mapping[str, _Read]] = {
     **dict.fromkeys(
-        ("Abs", "Erf", "Exp", "GlobalAveragePool", "Identity", "Neg", "Relu", "Sigmoid", "Sqrt"),
+        (
+            *("Abs", "Erf", "Exp", "GlobalAveragePool", "Identity", "Log", "Neg", "Relu"),
+            *("Sigmoid", "Sqrt"),
+        ),
         _read(),
     ),
     **dict.fromkeys(("Add", "Div", "MatMul", "Max", "Min", "Mul", "Sub", "Sum"), _read(most=2)),
@@ -74,6 +80,42 @@ READ: Final[Mapping[str, _Read]] = {
     "Unsqueeze": _read(constant=(1,), most=2),
     "Where": _read(constant=(0,), most=3),
 }
+
+
+class DropDefaults(InPlacePass):
+    """Pre: a normalised graph. Post: what the backend passes over says nothing of its own. Exact.
+
+    An attribute that has the value which its operator's specification takes without it goes.
+    """
+
+    def __init__(self, opset: int) -> None:
+        """Read operators in a version.
+
+        Args:
+            opset: The version.
+        """
+        super().__init__()
+        self._opset = opset
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Leave defaults out, but those that are read."""
+        modified = False
+        for node in model.graph:
+            known = READ.get(node.op_type)
+            unread = set(node.attributes) - known.attributes if known is not None else set()
+            for name in sorted(unread):
+                if _is_default(node, name, self._opset):
+                    node.attributes.pop(name)
+                    modified = True
+        return PassResult(model, modified=modified)
+
+
+def _is_default(node: ir.Node, name: str, opset: int) -> bool:
+    declared = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes.get(name)
+    if declared is None or not declared.default_value.name:
+        return False
+    given = helper.get_attribute_value(ir.to_proto(node.attributes[name]))
+    return bool(given == helper.get_attribute_value(declared.default_value))
 
 
 def refuse_unread(model: ir.Model) -> None:
