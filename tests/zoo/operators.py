@@ -432,7 +432,10 @@ def _reshape(draw: Drawer) -> Use:
 
 def _flatten(draw: Drawer) -> Use:
     shape = draw.shape()
-    return Use(nodes=[node("Flatten", "x", axis=draw.axis([*shape, 1]))], shape=shape)
+    return Use(
+        nodes=[node("Flatten", "x", axis=draw.pick(*range(-len(shape), len(shape) + 1)))],
+        shape=shape,
+    )
 
 
 def _transpose(draw: Drawer) -> Use:
