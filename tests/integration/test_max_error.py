@@ -6,16 +6,20 @@ The model's first weights, 1/64, are nothing at scale 5: what the plan computes 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from typer.testing import CliRunner
 
+from tests.integration.command import run_here
 from tests.unit.chunking.builders import model as build
 from zkml_ray import prove_distributed, resume, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.circuits import derive
+from zkml_ray.command_line import o3_runner
 from zkml_ray.errors import AccuracyError
 from zkml_ray.events import Event, Warned
 from zkml_ray.run.housekeeping import describe_run
@@ -76,6 +80,48 @@ def test_a_run_too_far_from_the_float_model_is_stopped_and_resumed_all_the_same(
     assert len(severe) == 1
     assert severe[0] in run.manifest.warnings
     assert verify("far", store=tmp_path, model=model, allow_insecure_srs=True).ok
+
+
+def test_commands_stop_with_a_code_of_their_own_and_go_on(
+    model: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    store = ["--store", tmp_path / "store"]
+    values = tmp_path / "input.json"
+    values.write_text(f'{{"input_data": [{INPUT}]}}')
+    coarse = ["--scale", "5", "--circuits", "native"]
+    given = [model, *coarse, "--passes", "none", "--layers-per-chunk", "1", "--input", values]
+    found = run_here("prove", *given, *store, "--run", "stopped", "-w", "1")
+    assert found.code == 5
+    (line,) = found.errors
+    for words in ("output y", "up to 1 ", "larger --scale than 5", "resume stopped --max-error"):
+        assert words in line
+    assert found.stdout == ""
+    found = run_here("resume", "stopped", *store, "-w", "1", "--max-error", "none", "--json")
+    assert found.code == 0, found.stderr
+    assert "WARNING: output y differs" in found.stderr
+    (entry,) = found.json["manifest"]["comparison"]["outputs"]
+    assert (entry["max_abs_error"], entry["tolerance"]) == (1.0, None)
+    assert any("output y differs" in line for line in found.json["manifest"]["warnings"])
+    assert run_here("prove", *given, *store, "--max-error", "much").code == 2
+
+
+def test_stages_of_the_runner_stop_and_go_on(model: Path, tmp_path: Path) -> None:
+    def stage(*arguments: object) -> Any:
+        given = [*map(str, arguments), "--store", str(tmp_path)]
+        return CliRunner().invoke(o3_runner.app, given, catch_exceptions=True)
+
+    coarse = ["--scale", "5", "--circuits", "native", "--run", "staged"]
+    values = tmp_path / "input.json"
+    values.write_text(f'{{"input_data": [{INPUT}]}}')
+    assert stage("prepare", model, *coarse, "--input", values).exit_code == 0
+    stopped = stage("witness", "--run", "staged").exception
+    assert isinstance(stopped, AccuracyError)
+    assert stage("witness", "--run", "staged", "--max-error", "none").exit_code == 0
+    assert stage("witness", "--run", "staged", "--max-error", "1.5").exit_code == 0
+    assert isinstance(stage("witness", "--run", "staged").exception, AccuracyError)
+    kept = ["--run", "kept", *coarse[:-2], "--max-error", "1.5", "--input", values]
+    assert stage("prepare", model, *kept).exit_code == 0
+    assert stage("witness", "--run", "kept").exit_code == 0
 
 
 def test_advice_of_the_refusal_helps(model: Path, tmp_path: Path, ray_cluster: None) -> None:
