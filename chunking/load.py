@@ -8,27 +8,22 @@ where it has weights in other files, of the file with them in it: so it stands f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
+from zkml_ray.chunking.dimensions import free_inputs
 from zkml_ray.chunking.external import MAX_MODEL_BYTES, embed, is_external
 from zkml_ray.chunking.finite import check_attributes, check_tensors
 from zkml_ray.chunking.functions import inline_functions
-from zkml_ray.chunking.operators import EXPANDED, FOLDABLE, SUPPORTED
-from zkml_ray.chunking.places import node_label, nodes, tensors
+from zkml_ray.chunking.places import nodes, tensors
 from zkml_ray.chunking.sparse import write_out_sparse
 from zkml_ray.errors import (
     ChunkingError,
     ConfigError,
-    DynamicShapeError,
     ModelFormatError,
-    UnsupportedOperatorError,
 )
-
-MAX_DIMENSION = 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +91,9 @@ def parse_model(data: bytes, name: str, path: Path | None = None) -> LoadedModel
     try:
         write_out_sparse(proto)
         proto = inline_functions(proto)
-        _check_operators(proto)
     except ChunkingError as error:
         raise type(error)(f"{name}: {error.message}") from None
-    if not proto.graph.output or not _free_inputs(proto):
+    if not proto.graph.output or not free_inputs(proto):
         raise ModelFormatError(f"{name} needs at least one input and one output tensor")
     return LoadedModel(name=name, data=data, proto=proto)
 
@@ -120,67 +114,3 @@ def _complete(proto: onnx.ModelProto, data: bytes, path: Path | None) -> bytes:
 
 def _line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.ModelProto:
-    """Give every symbolic input dimension its value.
-
-    Args:
-        proto: The model (not changed).
-        dimensions: Value of each symbolic dimension, by name.
-
-    Returns:
-        A copy whose input shapes are all numbers.
-
-    Raises:
-        DynamicShapeError: A dimension has neither a number nor a value in `dimensions`.
-        ConfigError: A value is not in 1..MAX_DIMENSION, or is for a dimension that no input has.
-    """
-    symbols = {
-        dim.dim_param
-        for value_info in _free_inputs(proto)
-        for dim in value_info.type.tensor_type.shape.dim
-    } - {""}
-    for name, value in dimensions.items():
-        if not 1 <= value <= MAX_DIMENSION:
-            raise ConfigError(f"dimension {name} must lie in 1..{MAX_DIMENSION}, not {value}")
-        if name not in symbols:
-            shown = ", ".join(sorted(symbols)) or "none"
-            raise ConfigError(f"no input has a dimension {name!r}; symbolic dimensions: {shown}")
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(proto)
-    for value_info in _free_inputs(fixed):
-        tensor = value_info.type.tensor_type
-        if not tensor.HasField("shape"):
-            raise DynamicShapeError(f"input {value_info.name} has no shape; export it with one")
-        for axis, dim in enumerate(tensor.shape.dim):
-            if dim.HasField("dim_value") and dim.dim_value > 0:
-                continue
-            name = dim.dim_param
-            if name not in dimensions:
-                how = f"give it with --dim {name}=1, or " if name else ""
-                raise DynamicShapeError(
-                    f"input {value_info.name} has a dynamic dimension {name or 'without a name'} "
-                    f"(axis {axis}); a circuit has one fixed shape: {how}export the model with "
-                    "fixed shapes"
-                )
-            dim.dim_value = dimensions[name]
-    return fixed
-
-
-def _free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    initialised = {tensor.name for tensor in proto.graph.initializer}
-    return [value for value in proto.graph.input if value.name not in initialised]
-
-
-def _check_operators(proto: onnx.ModelProto) -> None:
-    for node in proto.graph.node:
-        known = node.domain in ("", "ai.onnx") and (
-            node.op_type in SUPPORTED | FOLDABLE | EXPANDED | {"Constant", "Dropout"}
-        )
-        if not known:
-            shown = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            raise UnsupportedOperatorError(
-                f"operator {shown} of {node_label(node)} cannot be proved; supported operators: "
-                f"{', '.join(sorted(SUPPORTED))}"
-            )

@@ -55,8 +55,9 @@ def bad_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             weight.ClearField("raw_data")
         weighted.graph.initializer.append(weight)
         (folder / f"{name}.onnx").write_bytes(weighted.SerializeToString())
-    onnx.save(_model(nodes["good"], ["x"], shape=["batch", 4]), folder / "dynamic.onnx")
-    onnx.save(_model(nodes["good"], ["x"], shape=[None, 4]), folder / "unnamed.onnx")
+    onnx.save(_model(nodes["good"], ["x"], shape=[4, "width"]), folder / "dynamic.onnx")
+    onnx.save(_model(nodes["good"], ["x"], shape=[4, None]), folder / "unnamed.onnx")
+    onnx.save(_model(nodes["good"], ["x"], shape=["sequence", 4]), folder / "sequence.onnx")
     data = (folder / "unsupported.onnx").read_bytes()
     (folder / "truncated.onnx").write_bytes(data[: len(data) // 2])
     return folder
@@ -110,8 +111,9 @@ MODEL_CASES = {
     "nan": (2, ["nan.onnx", "initializer 'w'", "NaN"]),
     "infinite": (2, ["constant 'w'", "inf (4 of 4 elements)"]),
     "elsewhere": (2, ["elsewhere.onnx", "initializer 'w'", "'weights.bin'", "not beside"]),
-    "dynamic": (2, ["batch", "--dim batch=1"]),
-    "unnamed": (2, ["dynamic dimension", "export the model with fixed shapes"]),
+    "dynamic": (2, ["axis 1 of input x", "--dim width=NUMBER"]),
+    "unnamed": (2, ["axis 1 of input x", "--dim x:1=NUMBER"]),
+    "sequence": (2, ["axis 0 of input x", "--dim sequence=NUMBER"]),
 }
 
 
@@ -132,24 +134,24 @@ def test_bad_model_given_to_verify_is_refused(name: str, bad_models: Path, store
 
 
 def test_dynamic_dimension_with_a_value_can_be_planned(bad_models: Path) -> None:
-    found = run_here("plan", bad_models / "dynamic.onnx", "--dim", "batch=3", "--json")
+    found = run_here("plan", bad_models / "dynamic.onnx", "--dim", "width=3", "--json")
     assert found.code == 0, found.stderr
-    assert found.json["plan"]["boundaries"][0]["shape"] == [3, 4]
-    assert found.json["plan"]["dimensions"] == [["batch", 3]]
+    assert found.json["plan"]["boundaries"][0]["shape"] == [4, 3]
+    assert found.json["plan"]["dimensions"] == [["width", 3]]
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        "batch=0",
-        "batch=-1",
-        "batch",
-        "batch=x",
+        "width=0",
+        "width=-1",
+        "width",
+        "width=x",
         "=3",
         "other=3",
-        "batch=²",
-        f"batch={2**40}",
-        "batch=" + "9" * 5000,
+        "width=²",
+        f"width={2**40}",
+        "width=" + "9" * 5000,
     ],
 )
 def test_bad_value_for_a_dimension_is_refused(value: str, bad_models: Path) -> None:

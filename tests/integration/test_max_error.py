@@ -1,6 +1,6 @@
 """A run that is too far from the float model is stopped before it is proved, and can go on.
 
-The model's first weights, 1/64, are nothing at scale 5: what the plan computes is zero.
+The model's first weights are 1/64: at scale 5 there is next to nothing behind them.
 """
 
 from __future__ import annotations
@@ -62,19 +62,22 @@ def test_a_run_too_far_from_the_float_model_is_stopped_and_resumed_all_the_same(
         prove_distributed(
             model, inputs=[INPUT], store=tmp_path, run_id="far", options=COARSE, workers=1
         )
-    assert (caught.value.output, caught.value.max_abs_error) == ("y", 1.0)
+    assert caught.value.output == "y"
+    off = caught.value.max_abs_error
+    assert off is not None
+    assert 0.5 < off < 3, "about as much as the values"
     state, proved = proofs(tmp_path, "far")
     assert state == "under way"
     assert proved < 2, "the last chunk must not be proved"
     with pytest.raises(AccuracyError):
         resume("far", store=tmp_path, workers=1)
-    with pytest.raises(AccuracyError, match=r"more than 0\.999"):
-        resume("far", store=tmp_path, workers=1, max_error=0.999)
+    with pytest.raises(AccuracyError, match=r"more than 0\.4"):
+        resume("far", store=tmp_path, workers=1, max_error=0.4)
     events: list[Event] = []
     run = resume("far", store=tmp_path, workers=1, max_error="none", listener=events.append)
     assert run.verified
     (entry,) = run.comparison.outputs
-    assert (entry.output, entry.max_abs_error, entry.tolerance) == ("y", 1.0, None)
+    assert (entry.output, entry.max_abs_error, entry.tolerance) == ("y", off, None)
     assert run.manifest.comparison == run.comparison
     severe = [event.message for event in events if isinstance(event, Warned) and event.severe]
     assert len(severe) == 1
@@ -93,14 +96,15 @@ def test_commands_stop_with_a_code_of_their_own_and_go_on(
     found = run_here("prove", *given, *store, "--run", "stopped", "-w", "1")
     assert found.code == 5
     (line,) = found.errors
-    for words in ("output y", "up to 1 ", "larger --scale than 5", "resume stopped --max-error"):
+    for words in ("output y", "larger --scale than 5", "resume stopped --max-error"):
         assert words in line
     assert found.stdout == ""
     found = run_here("resume", "stopped", *store, "-w", "1", "--max-error", "none", "--json")
     assert found.code == 0, found.stderr
     assert "WARNING: output y differs" in found.stderr
     (entry,) = found.json["manifest"]["comparison"]["outputs"]
-    assert (entry["max_abs_error"], entry["tolerance"]) == (1.0, None)
+    assert entry["max_abs_error"] > 0.5
+    assert entry["tolerance"] is None
     assert any("output y differs" in line for line in found.json["manifest"]["warnings"])
     assert run_here("prove", *given, *store, "--max-error", "much").code == 2
 
@@ -118,10 +122,10 @@ def test_stages_of_the_runner_stop_and_go_on(model: Path, tmp_path: Path) -> Non
     assert isinstance(stopped, AccuracyError)
     assert stage("witness", "--run", "staged", "--max-error", "none").exit_code == 0
     assert stage("witness", "--run", "staged").exit_code == 0
-    stopped = stage("witness", "--run", "staged", "--max-error", "0.5").exception
+    stopped = stage("witness", "--run", "staged", "--max-error", "0.4").exception
     assert isinstance(stopped, AccuracyError)
-    assert stage("witness", "--run", "staged", "--max-error", "1.5").exit_code == 0
-    kept = ["--run", "kept", *coarse[:-2], "--max-error", "1.5", "--input", values]
+    assert stage("witness", "--run", "staged", "--max-error", "3").exit_code == 0
+    kept = ["--run", "kept", *coarse[:-2], "--max-error", "3", "--input", values]
     assert stage("prepare", model, *kept).exit_code == 0
     assert stage("witness", "--run", "kept").exit_code == 0
 
@@ -137,12 +141,12 @@ def test_advice_of_the_refusal_helps(model: Path, tmp_path: Path, ray_cluster: N
 
 def test_a_tolerance_is_part_of_what_was_asked(model: Path, tmp_path: Path) -> None:
     """Stages on other machines know it, and may be given another; no worker is needed."""
-    prepare(model, [INPUT], store=tmp_path, run_id="staged", options=COARSE, max_error=1.5)
+    prepare(model, [INPUT], store=tmp_path, run_id="staged", options=COARSE, max_error=3)
     advance("staged", "witness", store=tmp_path)
-    with pytest.raises(AccuracyError, match=r"more than 0\.5"):
-        advance("staged", "witness", store=tmp_path, max_error=0.5)
-    prepare(model, [INPUT], store=tmp_path, run_id="strict", options=COARSE, max_error=0.5)
-    with pytest.raises(AccuracyError, match=r"more than 0\.5"):
+    with pytest.raises(AccuracyError, match=r"more than 0\.4"):
+        advance("staged", "witness", store=tmp_path, max_error=0.4)
+    prepare(model, [INPUT], store=tmp_path, run_id="strict", options=COARSE, max_error=0.4)
+    with pytest.raises(AccuracyError, match=r"more than 0\.4"):
         advance("strict", "witness", store=tmp_path)
     advance("strict", "witness", store=tmp_path, max_error="none")
     advance("strict", "witness", store=tmp_path)

@@ -206,6 +206,6 @@ def _calibrated(
     from zkml_ray.stages.accuracy import calibrated, read_samples
     from zkml_ray.stages.inputs import DEFAULT_SEED
 
-    graph = normalised_graph(model, options.dimensions)
+    graph = normalised_graph(model, options.dimensions_of(model).values)
     samples = read_samples(graph, files or [], seed=DEFAULT_SEED)
     return calibrated(model, planned, scales, samples, random=not files, max_error=max_error)

@@ -20,6 +20,7 @@ from zkml_ray.cluster.pool import WorkerPool, worker_environment
 from zkml_ray.cluster.session import is_private, ray_session
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
+from zkml_ray.errors import InputError
 from zkml_ray.events import Listener, Warned
 from zkml_ray.run.coordinator import Coordinator
 from zkml_ray.run.journal import Journal
@@ -77,8 +78,12 @@ def begin(
     layout = RunLayout(project, new_run_id() if run_id is None else run_id)
     journal = Journal(opened_store(store), layout)
     loaded = load_model(Path(model))
-    graph = normalised_graph(loaded, options.dimensions)
-    model_input = read_inputs(graph, inputs, seed=seed)
+    taken = options.dimensions_of(loaded)
+    graph = normalised_graph(loaded, taken.values)
+    try:
+        model_input = read_inputs(graph, inputs, seed=seed)
+    except InputError as error:
+        raise InputError("; ".join([error.message, *taken.notices])) from None
     journal.check_new()
     stored_input = store_form(layout.run_id, model_input.arrays).to_bytes()
     request = RunRequest(
@@ -129,7 +134,8 @@ def take_up(journal: Journal, max_error: MaxError | None = None) -> Begun:
         request = request.model_copy(update={"max_error": checked_max_error(max_error)})
         journal.begin(request)
     loaded = parse_model(journal.store.read_verified(request.model), request.model_file)
-    graph = normalised_graph(loaded, PlanOptions.of(request.choices).dimensions)
+    dimensions = PlanOptions.of(request.choices).dimensions_of(loaded)
+    graph = normalised_graph(loaded, dimensions.values)
     stored = StoredInput.parse(journal.store.read_verified(request.input), what="stored input")
     arrays = from_store_form(graph, stored)
     return Begun(journal=journal, request=request, model=loaded, graph=graph, arrays=arrays)

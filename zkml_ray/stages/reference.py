@@ -118,13 +118,27 @@ def _file_outputs(
     model: LoadedModel, graph: ModelGraph, arrays: Mapping[str, npt.NDArray[np.float32]]
 ) -> dict[str, Floats]:
     """Outputs of the user's file, those that its normalised form has, too."""
-    session = _session(model.data)
+    session = _session(_with_outputs(model, graph.outputs))
     feeds = {
         given.name: arrays[given.name].astype(_INPUT_TYPES[given.type])
         for given in session.get_inputs()
     }
     made = [output.name for output in session.get_outputs() if output.name in graph.outputs]
     return dict(zip(made, session.run(made, feeds), strict=True))
+
+
+def _with_outputs(model: LoadedModel, names: Sequence[str]) -> bytes:
+    """The file, with tensors for outputs that it computes on the way to its own."""
+    own = {output.name for output in model.proto.graph.output}
+    made = {name for node in model.proto.graph.node for name in node.output}
+    missing = [name for name in names if name not in own and name in made]
+    if not missing:
+        return model.data
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in missing)
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def _session(data: bytes) -> Any:
