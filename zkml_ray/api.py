@@ -143,7 +143,7 @@ def prove_distributed(
         max_error=max_error,
         command=command,
     )
-    return _execute(begun, salt_seed, workers, threads, store_keys, None, address, listener)
+    return _execute(begun, salt_seed, workers, threads, store_keys, address, listener)
 
 
 def prepare(
@@ -226,7 +226,7 @@ def advance(
         threads: Prover threads of each worker, and CPUs that it reserves; default: its share of
             the machine's cores, and what others leave on a private cluster.
         store_keys: Which keys to leave in the store.
-        max_error: Another tolerance than the run was begun with, for this call alone.
+        max_error: Another tolerance than the run was begun with; it holds from now on.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
 
@@ -236,19 +236,15 @@ def advance(
         ZkmlRayError: As `prove_distributed`.
     """
     share = checked_threads(workers, threads)
-    begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)))
+    begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)), max_error)
     if until in ("plan", "witness"):
-        coordinator = coordinating(
-            begun, None, None, workers, share, store_keys, max_error, listener
-        )
+        coordinator = coordinating(begun, None, None, workers, share, store_keys, listener)
         coordinator.advance(until)
         return
     with worker_pool(
         begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
     ) as pool:
-        coordinator = coordinating(
-            begun, None, pool, workers, share, store_keys, max_error, listener
-        )
+        coordinator = coordinating(begun, None, pool, workers, share, store_keys, listener)
         coordinator.advance(until)
 
 
@@ -276,7 +272,7 @@ def resume(
         threads: Prover threads of each worker, and CPUs that it reserves; default: its share of
             the machine's cores, and what others leave on a private cluster.
         store_keys: Which keys to leave in the store.
-        max_error: Another tolerance than the run was begun with, for this call alone.
+        max_error: Another tolerance than the run was begun with; it holds from now on.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
 
@@ -288,7 +284,7 @@ def resume(
     checked_threads(workers, threads)
     journal = Journal(opened_store(store), RunLayout(project, run_id))
     return _execute(
-        take_up(journal), None, workers, threads, store_keys, max_error, address, listener
+        take_up(journal, max_error), None, workers, threads, store_keys, address, listener
     )
 
 
@@ -298,7 +294,6 @@ def _execute(
     workers: int,
     threads: int | None,
     store_keys: StoreKeys,
-    max_error: MaxError | None,
     address: str | None,
     listener: Listener,
 ) -> Run:
@@ -306,9 +301,7 @@ def _execute(
     with worker_pool(
         begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
     ) as pool:
-        outcome = coordinating(
-            begun, salt_seed, pool, workers, share, store_keys, max_error, listener
-        ).run()
+        outcome = coordinating(begun, salt_seed, pool, workers, share, store_keys, listener).run()
     return Run(
         run_id=begun.request.run_id,
         project=begun.request.project,

@@ -13,7 +13,7 @@ run like any other: it is what `zkml-ray` resumes, verifies, fetches and opens.
 | prepare | the model, the input, the request |
 | compile | the plan, each chunk's model and settings |
 | setup | the SRS and the keys (`--store-keys`); needs the plan |
-| witness | every boundary's values and salts (private); needs the plan |
+| witness | every boundary's values and salts (private); needs the plan; compares the outputs |
 | prove | each chunk's verifying key, record and proof; makes the keys it does not find |
 | verify | the sealed plan, and last the manifest |
 
@@ -35,6 +35,7 @@ from zkml_ray.command_line.options import (
     Crew,
     Input,
     Json,
+    MaxErrorOption,
     Model,
     NewRun,
     Place,
@@ -44,6 +45,7 @@ from zkml_ray.command_line.options import (
     StoreKeysOption,
     Trust,
     Workers,
+    max_error_option,
     plan_options,
 )
 from zkml_ray.command_line.prove import go_on, show_run
@@ -104,7 +106,9 @@ class StageProving(Proving):
     store_keys: StoreKeysOption = "all"
 
 
-def prepare(*, request: Request, place: Place, json_: Json = False) -> None:
+def prepare(
+    *, request: Request, max_error: MaxErrorOption = None, place: Place, json_: Json = False
+) -> None:
     """Store the model, the input and what is to be done with them."""
     from zkml_ray.api import prepare as prepare_run
 
@@ -116,6 +120,7 @@ def prepare(*, request: Request, place: Place, json_: Json = False) -> None:
         run_id=request.run,
         options=request.options(),
         private_input=request.private_input,
+        max_error=max_error_option(max_error),
         command=["zkml-o3-runner", *sys.argv[1:]],
     )
     _show("prepare", _state(stored.run_id, place), place, json_)
@@ -131,9 +136,11 @@ def setup(run: Run, *, proving: StageProving, json_: Json = False) -> None:
     _advance("setup", run, proving, json_)
 
 
-def witness(run: Run, *, place: Place, json_: Json = False) -> None:
-    """Run the quantised model and store every boundary's values."""
-    _advance("witness", run, _alone(place), json_)
+def witness(
+    run: Run, *, max_error: MaxErrorOption = None, place: Place, json_: Json = False
+) -> None:
+    """Run the quantised model, store every boundary's values, compare its outputs."""
+    _advance("witness", run, _alone(place, max_error), json_)
 
 
 def prove(run: Run, *, proving: StageProving, json_: Json = False) -> None:
@@ -198,9 +205,9 @@ def main() -> None:
     run_app(app, "zkml-o3-runner")
 
 
-def _alone(place: Place) -> Proving:
+def _alone(place: Place, max_error: str | None = None) -> Proving:
     """For a stage that needs no worker and makes no keys."""
-    return Proving(crew=StageCrew(), place=place)
+    return Proving(crew=StageCrew(), place=place, max_error=max_error)
 
 
 def _advance(until: Until, run: str, proving: Proving, json_: bool) -> None:

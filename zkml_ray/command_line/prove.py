@@ -16,6 +16,7 @@ from zkml_ray.command_line.options import (
     Input,
     Json,
     LayersPerChunk,
+    MaxErrorOption,
     Memory,
     Model,
     NewRun,
@@ -63,6 +64,7 @@ def prove(
     ] = "yes",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random input.")] = 0,
     store_keys: StoreKeysOption = "verifying",
+    max_error: MaxErrorOption = None,
     address: Address = None,
     json_: Json = False,
 ) -> None:
@@ -72,7 +74,9 @@ def prove(
 
     if keep_checkpoints not in ("yes", "no"):
         raise ConfigError(f"--keep-checkpoints is yes or no, not {keep_checkpoints}")
-    proving = Proving(crew=crew, place=place, store_keys=store_keys, address=address)
+    proving = Proving(
+        crew=crew, place=place, store_keys=store_keys, max_error=max_error, address=address
+    )
     with Progress(stderr) as progress:
         result = prove_distributed(
             model,
@@ -104,11 +108,14 @@ def resume(
     crew: Crew,
     place: Place,
     store_keys: StoreKeysOption = "verifying",
+    max_error: MaxErrorOption = None,
     address: Address = None,
     json_: Json = False,
 ) -> None:
     """Continue a run that was begun, on any machine that reaches its store."""
-    proving = Proving(crew=crew, place=place, store_keys=store_keys, address=address)
+    proving = Proving(
+        crew=crew, place=place, store_keys=store_keys, max_error=max_error, address=address
+    )
     go_on(run, proving, json_)
 
 
