@@ -8,6 +8,7 @@ from zkml_ray.config import default_store_url
 from zkml_ray.stores import ArtifactStore, open_store
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.verifying.bundle import open_run
+from zkml_ray.verifying.policy import VerifierPolicy
 from zkml_ray.verifying.trust import TrustRoot
 from zkml_ray.verifying.verifier import Verdict, verify_run
 
@@ -22,6 +23,7 @@ def verify(
     model: str | Path | None = None,
     plan_digest: str | None = None,
     allow_insecure_srs: bool = False,
+    policy: VerifierPolicy | None = None,
 ) -> Verdict:
     """Verify a stored run, trusting only the model file or a plan digest.
 
@@ -33,6 +35,8 @@ def verify(
         model: Your copy of the ONNX file: circuits and verifying keys are re-built from it.
         plan_digest: Digest of a sealed plan that someone you trust re-built.
         allow_insecure_srs: Accept a generated SRS, with which its maker can forge.
+        policy: How coarse a plan may be; default: `VerifierPolicy()` with a model, whose plan the
+            prover chose, and no floors with a plan digest, whose author chose.
 
     Returns:
         The verdict (`ok` is True; a run that does not verify raises).
@@ -53,7 +57,7 @@ def verify(
     else:
         named = None if store is None else str(store)
         opened, layout = open_run(str(run), store=named, project=project)
-    return verify_run(opened, layout, trust, allow_insecure_srs=allow_insecure_srs)
+    return verify_run(opened, layout, trust, allow_insecure_srs=allow_insecure_srs, policy=policy)
 
 
 def opened_store(store: str | Path | ArtifactStore | None) -> ArtifactStore:

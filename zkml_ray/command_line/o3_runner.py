@@ -221,7 +221,9 @@ def verify(
         _resume(run, workers, threads, store_keys, store, project, address, json_ and not trusted)
         if not trusted:
             return
-    verify_command(run, store, project, model, plan_digest, allow_insecure_srs, json_)
+    verify_command(
+        run, store, project, model, plan_digest, allow_insecure_srs=allow_insecure_srs, json_=json_
+    )
 
 
 @app.command("run")

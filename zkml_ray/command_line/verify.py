@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from zkml_ray import limits
 from zkml_ray.command_line.terminal import (
     Json,
     Project,
@@ -25,8 +26,35 @@ from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError, VerificationError
 from zkml_ray.stores.layout import RunLayout
 
+if TYPE_CHECKING:
+    from zkml_ray.verifying.policy import VerifierPolicy
+
 RunOrBundle = Annotated[
     str, typer.Argument(help="Id of the run, or path of its bundle (.zip).", show_default=False)
+]
+
+MinScale = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--min-scale",
+        help="Least bits after the point of inputs and activations "
+        f"[{limits.MIN_SCALE} with --model].",
+    ),
+]
+MinWeightBits = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--min-weight-bits",
+        help=f"Least bits after the point of weights [{limits.MIN_WEIGHT_BITS} with --model].",
+    ),
+]
+MinTableBits = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--min-table-bits",
+        help="Least log2 of the rows of hinted circuits with functions, above the scale "
+        f"[{limits.MIN_TABLE_BITS} with --model].",
+    ),
 ]
 
 
@@ -46,6 +74,9 @@ def verify(
         bool,
         typer.Option("--allow-insecure-srs", help="Accept a generated SRS (its maker can forge)."),
     ] = False,
+    min_scale: MinScale = None,
+    min_weight_bits: MinWeightBits = None,
+    min_table_bits: MinTableBits = None,
     json_: Json = False,
 ) -> None:
     """Verify a stored run, trusting nothing but the model or a plan digest."""
@@ -61,6 +92,7 @@ def verify(
             model=model,
             plan_digest=plan_digest,
             allow_insecure_srs=allow_insecure_srs,
+            policy=_policy(model is not None, min_scale, min_weight_bits, min_table_bits),
         )
     except VerificationError as error:
         if json_:
@@ -71,6 +103,27 @@ def verify(
         return
     for line in verdict_lines(verdict):
         stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _policy(
+    from_model: bool,
+    min_scale: int | None,
+    min_weight_bits: int | None,
+    min_table_bits: int | None,
+) -> VerifierPolicy | None:
+    """The floors that were asked for; those that were not are the trust root's usual ones."""
+    from zkml_ray.verifying.policy import VerifierPolicy
+
+    asked = {
+        "min_scale": min_scale,
+        "min_weight_bits": min_weight_bits,
+        "min_table_bits": min_table_bits,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    if not given:
+        return None
+    usual = {} if from_model else dict.fromkeys(asked, 1)
+    return VerifierPolicy(**{**usual, **given})
 
 
 def bundle(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from zkml_ray.limits import MAX_RANGE_BITS
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.document import Document, Name, Sha256, Text
 from zkml_ray.schema.manifest import ChunkRecord, InputSource, RunName
@@ -28,7 +29,7 @@ class PlanChoices(Document):
     max_leaf_slots: Annotated[int, Field(ge=8, le=1 << 16)]
     passes: tuple[Name, ...] | None = None
     circuits: Literal["auto", "hinted", "native"] = "auto"
-    range_bits: Annotated[int, Field(ge=0, le=20)] = 5
+    range_bits: Annotated[int, Field(ge=0, le=MAX_RANGE_BITS)] = 5
 
 
 class RunRequest(Document):

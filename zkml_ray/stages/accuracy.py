@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from zkml_ray import limits
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits.derive import DerivedCircuits, normalised_graph
@@ -32,7 +33,7 @@ from zkml_ray.stages.witness import BoundaryValues, forward
 RANDOM_SAMPLES: Final = 4
 """Seeded random inputs that stand in where no calibration data is given."""
 
-AUTO_SCALES: Final = (6, 7, 8, 9, 10, 11, 12, 13)
+AUTO_SCALES: Final = tuple(range(limits.MIN_SCALE, 14))
 """Scales that are tried. Above 13 a product of two numbers near 2 leaves the default range."""
 
 _SALT_SEED: Final = b"zkml_ray/accuracy"

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from zkml_ray import limits
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS, Arithmetic
 from zkml_ray.circuits import backend
@@ -46,19 +47,8 @@ HINTED_REWRITES: Final = frozenset({"split-output"})
 """Rewrites of hinted plans. The others are for ezkl's own arithmetic, and make some tensors small,
 which a hinted chunk would round away."""
 
-MAX_SCALE_BITS: Final = 20
-"""log2 of the finest fixed-point step a plan may start from; 0 would round to whole numbers."""
-
-MAX_DECOMPOSITION_BITS: Final = 40
-"""Width of the values a circuit may admit. Soundness needs far less than the field's 253."""
-
 ACCUMULATION_BITS: Final = 40
 """Room for the number of terms of a sum and for weights beyond the range."""
-
-MAX_LOOKUP: Final = 1 << 26
-
-MAX_ELEMENTS: Final = 1 << 24
-"""Elements of all boundaries of a plan together."""
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -125,13 +115,13 @@ def check_arguments(plan: Plan) -> None:
         VerificationError: Code "plan-arguments" or "plan-layout".
     """
     _require_ezkl(plan)
-    if not 1 <= plan.input_scale <= MAX_SCALE_BITS:
-        raise _argument("input_scale", plan.input_scale, f"1 to {MAX_SCALE_BITS}")
+    if not 1 <= plan.input_scale <= limits.MAX_SCALE_BITS:
+        raise _argument("input_scale", plan.input_scale, f"1 to {limits.MAX_SCALE_BITS}")
     dimensions = [name for name, _ in plan.dimensions]
     if dimensions != sorted(set(dimensions)):
         raise _argument("dimensions", dimensions, "each name once, sorted")
-    if sum(boundary.layout.element_count for boundary in plan.boundaries) > MAX_ELEMENTS:
-        raise _argument("boundaries", "too many elements", f"at most {MAX_ELEMENTS} in all")
+    if sum(boundary.layout.element_count for boundary in plan.boundaries) > limits.MAX_ELEMENTS:
+        raise _argument("boundaries", "too many elements", f"at most {limits.MAX_ELEMENTS} in all")
     try:
         packing = PackingSpec.for_decomposition(
             plan.commitment.decomp_base, plan.commitment.decomp_legs
@@ -307,8 +297,10 @@ def _require_ezkl(plan: Plan) -> None:
 def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
     arguments = chunk.arguments
     bits = arguments.decomp_legs * math.log2(arguments.decomp_base)
-    if bits > MAX_DECOMPOSITION_BITS:
-        raise _argument(f"{chunk.id} decomposition", bits, f"at most {MAX_DECOMPOSITION_BITS} bits")
+    if bits > limits.MAX_COMMITTED_BITS:
+        raise _argument(
+            f"{chunk.id} decomposition", bits, f"at most {limits.MAX_COMMITTED_BITS} bits"
+        )
     if arguments.decomp_base**arguments.decomp_legs - 1 > packing.element_bound:
         raise _argument(
             f"{chunk.id} decomposition", bits, f"within +-{packing.element_bound}, as packing is"
@@ -321,8 +313,10 @@ def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
             arguments.scale_rebase_multiplier,
             f"products within {PACKED_BITS} bits",
         )
-    if not 1 <= arguments.param_scale <= MAX_SCALE_BITS:
-        raise _argument(f"{chunk.id} param_scale", arguments.param_scale, f"1..{MAX_SCALE_BITS}")
+    if not 1 <= arguments.param_scale <= limits.MAX_SCALE_BITS:
+        raise _argument(
+            f"{chunk.id} param_scale", arguments.param_scale, f"1..{limits.MAX_SCALE_BITS}"
+        )
     low, high = arguments.lookup_range
     if plan.commitment.salts_apart and not plan.commitment.salted:
         raise _argument("commitment", "no salts, but apart", "salts apart where there are salts")
@@ -331,8 +325,10 @@ def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
         return
     if arguments.range_bits:
         raise _argument(f"{chunk.id} range_bits", arguments.range_bits, "0 in a native circuit")
-    if not -MAX_LOOKUP <= low < 0 < high <= MAX_LOOKUP:
-        raise _argument(f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{MAX_LOOKUP}")
+    if not -limits.MAX_LOOKUP <= low < 0 < high <= limits.MAX_LOOKUP:
+        raise _argument(
+            f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{limits.MAX_LOOKUP}"
+        )
 
 
 def _check_hinted(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from zkml_ray.errors import VerificationError
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import CircuitArguments, Plan, SealedPlan
+from zkml_ray.verifying.policy import VerifierPolicy
 
 NOT_CLAIMED: Final = (
     "the float model's exact output: what is proved is the quantised model, each rounding to one "
@@ -51,6 +52,9 @@ class Verdict:
         trust_root: What was trusted: "model" or "plan digest".
         statement: What was proved, in one sentence.
         quantisation: The fixed-point arithmetic that was proved, in one line.
+        plan_chosen_by: "prover", or "author of the plan digest": whom one relies on for how
+            coarse that arithmetic is.
+        policy: The floors that the plan was held to; None: none.
         revealed: Per revealed boundary, its real values, flat, row-major.
         hidden: Boundaries that are committed to and not shown.
         srs_trust: "ceremony", or "insecure": whoever generated the SRS can forge.
@@ -65,11 +69,23 @@ class Verdict:
     trust_root: str
     statement: str
     quantisation: str
+    plan_chosen_by: str
+    policy: VerifierPolicy | None
     revealed: Mapping[str, tuple[float, ...]]
     hidden: tuple[str, ...]
     srs_trust: str
     not_claimed: tuple[str, ...]
     steps: tuple[Step, ...]
+
+    @property
+    def choice(self) -> str:
+        """Who chose how coarse the arithmetic is, and within which floors, in one sentence."""
+        floors = (
+            "no floors were set" if self.policy is None else f"floors: {self.policy.describe()}"
+        )
+        if self.plan_chosen_by == "prover":
+            return f"The prover chose the plan; {floors}."
+        return f"The plan is that of whoever published its digest; {floors}."
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as the command line's JSON object."""
@@ -81,6 +97,8 @@ class Verdict:
             "trust_root": self.trust_root,
             "statement": self.statement,
             "quantisation": self.quantisation,
+            "plan_chosen_by": self.plan_chosen_by,
+            "policy": None if self.policy is None else self.policy.as_json(),
             "revealed": {name: list(values) for name, values in self.revealed.items()},
             "hidden": list(self.hidden),
             "srs_trust": self.srs_trust,
@@ -107,6 +125,7 @@ def describe(
     manifest: Manifest,
     sealed: SealedPlan,
     trust_root: str,
+    policy: VerifierPolicy | None,
     revealed: Mapping[str, tuple[float, ...]],
     steps: tuple[Step, ...],
 ) -> Verdict:
@@ -116,6 +135,7 @@ def describe(
         manifest: The run.
         sealed: Its plan.
         trust_root: What was trusted.
+        policy: The floors that the plan was held to.
         revealed: Per revealed boundary, its real values.
         steps: What was checked.
     """
@@ -128,6 +148,8 @@ def describe(
         trust_root=trust_root,
         statement=_sentence(manifest, plan, revealed),
         quantisation=_quantisation(plan),
+        plan_chosen_by="prover" if trust_root == "model" else "author of the plan digest",
+        policy=policy,
         revealed=revealed,
         hidden=tuple(b.name for b in plan.boundaries if b.name not in revealed),
         srs_trust=trust,

@@ -44,6 +44,7 @@ from zkml_ray.scratch import scratch_folder
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.verifying.link import boundary_leaves, check_instance_layout, commitments
+from zkml_ray.verifying.policy import VerifierPolicy, check_policy
 from zkml_ray.verifying.reader import (
     MAX_MANIFEST_BYTES,
     MAX_PROOF_DOCUMENT_BYTES,
@@ -71,6 +72,7 @@ def verify_run(
     trust: TrustRoot,
     *,
     allow_insecure_srs: bool = False,
+    policy: VerifierPolicy | None = None,
 ) -> Verdict:
     """Verify a stored run.
 
@@ -79,6 +81,8 @@ def verify_run(
         layout: Its project and id.
         trust: What the caller trusts.
         allow_insecure_srs: Accept an SRS that its maker can forge with.
+        policy: Floors of the plan; None: the default ones where the trust root is the model, so
+            that the prover chose the plan, and none where it is the digest of somebody's plan.
 
     Raises:
         ConfigError: There is no such run.
@@ -98,7 +102,9 @@ def verify_run(
             got=f"{manifest.project}/{manifest.run_id}",
             code="run-identity",
         )
-    return verify_manifest(manifest, store, trust, allow_insecure_srs=allow_insecure_srs)
+    return verify_manifest(
+        manifest, store, trust, allow_insecure_srs=allow_insecure_srs, policy=policy
+    )
 
 
 def verify_manifest(
@@ -107,14 +113,19 @@ def verify_manifest(
     trust: TrustRoot,
     *,
     allow_insecure_srs: bool = False,
+    policy: VerifierPolicy | None = None,
 ) -> Verdict:
     """Verify the run that a manifest describes; see the module's docstring.
+
+    The arguments are those of `verify_run`.
 
     Raises:
         VerificationError: The run is not what it claims to be; its `code` says in what.
         StoreError: The store cannot be read.
     """
     clock = Clock()
+    if policy is None and trust.model is not None:
+        policy = VerifierPolicy()
     with scratch_folder() as folder, malformed_as("malformed"):
         reader = PinnedReader(manifest, store, folder)
         # 1. The sealed plan is the one that manifest and statement name, and the plan, or the
@@ -124,9 +135,11 @@ def verify_manifest(
         plan = sealed.plan
         check_named(trust, sealed, manifest.plan_sha256)
         clock.step(f"trust root: the {trust.name} is the trusted one")
-        # 2. The plan uses only arguments known to be sound, its graph is complete, and it pins one
-        #    key per chunk and one SRS per size.
+        # 2. The plan uses only arguments known to be sound, and none coarser than the verifier's
+        #    floors; its graph is complete, and it pins one key per chunk and one SRS per size.
         check_arguments(plan)
+        if policy is not None:
+            check_policy(plan, policy)
         check_topology(plan)
         check_pins(sealed)
         clock.step("every argument, chunk, edge and pin of the plan is accounted for")
@@ -164,7 +177,7 @@ def verify_manifest(
         revealed = _check_statement(manifest, plan, computed, leaves)
         _check_salts(manifest, plan, leaves)
         clock.step("revealed values open their commitments")
-    return describe(manifest, sealed, trust.name, revealed, tuple(clock.steps))
+    return describe(manifest, sealed, trust.name, policy, revealed, tuple(clock.steps))
 
 
 def _check_one_plan(manifest: Manifest) -> None:

@@ -1,0 +1,184 @@
+"""A prover who plans coarsely proves a caricature of the model: the verifier's floors refuse it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tests import zoo
+from tests.unit.chunking.test_hinted_functions import CASES
+from zkml_ray import PlanOptions, VerifierPolicy, limits, prove_distributed, verify
+from zkml_ray.chunking.load import load_model
+from zkml_ray.chunking.passes.base import ANY_BITS
+from zkml_ray.chunking.rewrite import PASSES
+from zkml_ray.errors import ConfigError, VerificationError
+from zkml_ray.schema.plan import Plan
+from zkml_ray.stages.accuracy import AUTO_SCALES
+from zkml_ray.stages.plan import plan as make_plan
+from zkml_ray.verifying.policy import WEIGHT_REWRITES, check_policy, shortfalls
+from zkml_ray.verifying.trust import check_arguments
+
+from .tally import TALLY
+
+NO_FLOORS = VerifierPolicy(min_scale=1, min_weight_bits=1, min_table_bits=1)
+
+
+@pytest.mark.ray
+def test_caricature_of_the_model_is_refused_though_every_proof_holds(
+    ray_cluster: None, repository: Path, tmp_path: Path
+) -> None:
+    """One weight bit: a true zero is proved to be another digit, and the plan is the model's."""
+    digits = repository / "examples" / "digits"
+    model, store = digits / "digits.onnx", tmp_path / "store"
+    run = prove_distributed(
+        model,
+        workers=2,
+        inputs=digits / "zero.json",
+        store=store,
+        run_id="caricature",
+        options=PlanOptions(scale=1, circuits="native"),
+    )
+    (proved,), (exact,) = run.outputs.values(), run.float_outputs.values()
+    assert int(exact.argmax()) == 0 != int(proved.argmax())
+    assert any("refuses this plan by default" in warning for warning in run.manifest.warnings)
+
+    def verified(**arguments: Any) -> Any:
+        return verify("caricature", store=store, allow_insecure_srs=True, **arguments)
+
+    TALLY.refused_with(lambda: verified(model=model), "plan-precision", case="one weight bit")
+    # Nothing else is wrong with it: whoever sets no floors has it verified, and is told so.
+    verdict = verified(model=model, policy=NO_FLOORS)
+    (shown,) = [verdict.revealed[name] for name in run.plan.model_outputs]
+    assert int(np.argmax(shown)) == int(proved.argmax())
+    assert verdict.plan_chosen_by == "prover" and "weights of 2^-1 or finer" in verdict.choice
+    # A digest's author chose the plan; floors that the verifier states hold there too.
+    by_digest = verified(plan_digest=run.plan_digest)
+    assert (by_digest.plan_chosen_by, by_digest.policy) == ("author of the plan digest", None)
+    assert "no floors were set" in by_digest.choice
+    TALLY.refused_with(
+        lambda: verified(plan_digest=run.plan_digest, policy=VerifierPolicy()),
+        "plan-precision",
+        case="one weight bit, by digest",
+    )
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    path: Path = tmp_path_factory.mktemp("model") / "residual.onnx"
+    onnx.save(zoo.residual(), path)
+    return make_plan(load_model(path), PlanOptions(layers_per_chunk=1, circuits="native")).plan
+
+
+@pytest.fixture(scope="module")
+def hinted(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """A circuit with a function's table."""
+    path: Path = tmp_path_factory.mktemp("model") / "norm.onnx"
+    onnx.save(CASES["layer norm between layers"].proto(), path)
+    return make_plan(load_model(path), PlanOptions(scale=8, circuits="hinted")).plan
+
+
+def edited(plan: Plan, edit: Callable[[dict[str, Any]], None]) -> Plan:
+    document = plan.model_dump(mode="json")
+    edit(document)
+    return Plan.model_validate_json(json.dumps(document))
+
+
+def in_every_circuit(plan: Plan, **values: int) -> Plan:
+    def edit(document: dict[str, Any]) -> None:
+        for chunk in document["chunks"]:
+            chunk["arguments"].update(values)
+
+    return edited(plan, edit)
+
+
+def refused(plan: Plan, policy: VerifierPolicy, option: str) -> None:
+    with pytest.raises(VerificationError, match=option) as caught:
+        check_policy(plan, policy)
+    assert caught.value.code == "plan-precision"
+    assert caught.value.message == shortfalls(plan, policy)
+
+
+@pytest.mark.parametrize("floor", range(1, limits.MAX_SCALE_BITS + 1))
+def test_floor_of_the_scale_refuses_exactly_what_is_below_it(native: Plan, floor: int) -> None:
+    policy = VerifierPolicy(min_scale=floor, min_weight_bits=1, min_table_bits=1)
+    for scale in range(1, limits.MAX_SCALE_BITS + 1):
+        plan = edited(native, lambda document, scale=scale: document.update(input_scale=scale))
+        if scale < floor:
+            refused(plan, policy, "--min-scale")
+        else:
+            check_policy(plan, policy)
+
+
+@pytest.mark.parametrize("floor", range(1, limits.MAX_SCALE_BITS + 1))
+def test_floor_of_weight_bits_refuses_exactly_what_is_below_it(native: Plan, floor: int) -> None:
+    """One coarse circuit among fine ones is enough."""
+    policy = VerifierPolicy(min_scale=1, min_weight_bits=floor, min_table_bits=1)
+    fine = edited(in_every_circuit(native, param_scale=20), lambda d: d.update(rewrites=[]))
+    check_policy(fine, policy)
+    for bits in range(1, limits.MAX_SCALE_BITS + 1):
+
+        def edit(document: dict[str, Any], bits: int = bits) -> None:
+            document["chunks"][-1]["arguments"].update(param_scale=bits)
+
+        plan = edited(fine, edit)
+        check_arguments(plan)  # sound, however coarse
+        if bits < floor:
+            refused(plan, policy, "--min-weight-bits")
+        else:
+            check_policy(plan, policy)
+
+
+def test_rewrites_that_round_weights_are_those_that_take_bits() -> None:
+    assert {name for name, step in PASSES.items() if step.parameters == ANY_BITS} == WEIGHT_REWRITES
+
+
+@pytest.mark.parametrize("name", sorted(PASSES))
+def test_floor_of_weight_bits_holds_for_rewrites_that_round_weights(
+    native: Plan, name: str
+) -> None:
+    for bits in range(limits.MAX_SCALE_BITS + 1):
+        step = {"name": name, "node": "layer", "parameter": bits}
+        plan = edited(native, lambda document, step=step: document.update(rewrites=[step]))
+        if name in WEIGHT_REWRITES and bits < limits.MIN_WEIGHT_BITS:
+            refused(plan, VerifierPolicy(), "--min-weight-bits")
+        else:
+            check_policy(plan, VerifierPolicy())
+
+
+def test_floors_of_hinted_circuits_are_of_their_rows(hinted: Plan) -> None:
+    check_policy(hinted, VerifierPolicy())
+    rows = min(chunk.arguments.logrows for chunk in hinted.chunks)
+    refused(hinted, VerifierPolicy(min_weight_bits=rows + 1), "--min-weight-bits")
+    coarse = in_every_circuit(hinted, logrows=8 + limits.MIN_TABLE_BITS - 1)
+    refused(coarse, VerifierPolicy(), "--min-table-bits")
+    check_policy(coarse, VerifierPolicy(min_table_bits=limits.MIN_TABLE_BITS - 1))
+    # Without a function the rows are the weights' bits and nothing else.
+    check_policy(
+        edited(coarse, lambda d: [chunk.update(operators=["Gemm"]) for chunk in d["chunks"]]),
+        VerifierPolicy(),
+    )
+
+
+@pytest.mark.parametrize("bits", [0, -1, 21])
+def test_floors_are_bits(bits: int) -> None:
+    for name in ("min_scale", "min_weight_bits", "min_table_bits"):
+        with pytest.raises(ConfigError, match=name):
+            VerifierPolicy(**{name: bits})
+
+
+def test_planner_says_what_default_verifiers_refuse(tmp_path: Path) -> None:
+    path = tmp_path / "residual.onnx"
+    onnx.save(zoo.residual(), path)
+    for scale in (limits.MIN_SCALE - 1, limits.MIN_SCALE):
+        options = PlanOptions(scale=scale, layers_per_chunk=1, circuits="native")
+        made = make_plan(load_model(path), options)
+        told = [notice for notice in made.notices if "refuses this plan by default" in notice]
+        assert bool(told) == (scale < limits.MIN_SCALE)
+        assert bool(told) == (shortfalls(made.plan, VerifierPolicy()) is not None)
+    assert min(AUTO_SCALES) == limits.MIN_SCALE
