@@ -74,7 +74,7 @@ def parse_model(data: bytes, name: str, folder: Path | None = None) -> LoadedMod
     if not proto.graph.node:
         raise ModelFormatError(f"{name} is not an ONNX model, or its graph is empty")
     _check_operators(proto, name)
-    if not proto.graph.output or not _free_inputs(proto):
+    if not proto.graph.output or not free_inputs(proto):
         raise ModelFormatError(f"{name} needs at least one input and one output tensor")
     return LoadedModel(name=name, data=data, proto=proto)
 
@@ -93,11 +93,7 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
         DynamicShapeError: A dimension has neither a number nor a value in `dimensions`.
         ConfigError: A value is not in 1..MAX_DIMENSION, or is for a dimension that no input has.
     """
-    symbols = {
-        dim.dim_param
-        for value_info in _free_inputs(proto)
-        for dim in value_info.type.tensor_type.shape.dim
-    } - {""}
+    symbols = symbolic_dimensions(proto)
     for name, value in dimensions.items():
         if not 1 <= value <= MAX_DIMENSION:
             raise ConfigError(f"dimension {name} must lie in 1..{MAX_DIMENSION}, not {value}")
@@ -106,7 +102,7 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
             raise ConfigError(f"no input has a dimension {name!r}; symbolic dimensions: {shown}")
     fixed = onnx.ModelProto()
     fixed.CopyFrom(proto)
-    for value_info in _free_inputs(fixed):
+    for value_info in free_inputs(fixed):
         tensor = value_info.type.tensor_type
         if not tensor.HasField("shape"):
             raise DynamicShapeError(f"input {value_info.name} has no shape; export it with one")
@@ -131,7 +127,17 @@ def _uses_other_files(proto: onnx.ModelProto) -> bool:
     )
 
 
-def _free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def symbolic_dimensions(proto: onnx.ModelProto) -> set[str]:
+    """Names of the dimensions that a model's inputs leave open."""
+    return {
+        dim.dim_param
+        for value_info in free_inputs(proto)
+        for dim in value_info.type.tensor_type.shape.dim
+    } - {""}
+
+
+def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """A model's inputs, without those that initializers are a default for."""
     initialised = {tensor.name for tensor in proto.graph.initializer}
     return [value for value in proto.graph.input if value.name not in initialised]
 

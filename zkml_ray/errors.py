@@ -206,6 +206,25 @@ class InsecureSrsError(VerificationError):
     default_code = "srs-insecure"
 
 
+class LimitExceededError(VerificationError):
+    """The verification took more than it was allowed: nothing is known of the run."""
+
+    default_code = "limit-seconds"
+
+
+def out_of_memory(doing: str) -> LimitExceededError:
+    """The refusal of what takes more memory than there is, or than was allowed.
+
+    Args:
+        doing: What was done.
+    """
+    return LimitExceededError(
+        f"not verified: memory ran out while {doing}; allow more (--max-memory) if you trust the "
+        "run's maker not to waste it",
+        code="limit-memory",
+    )
+
+
 class OpeningError(VerificationError):
     """An opening does not lead to the boundary commitment it claims to open."""
 

@@ -28,11 +28,13 @@ MAX_ELEMENTS: Final = 1 << 24
 """Elements of all boundaries of a plan together."""
 
 MAX_TENSOR_ELEMENTS: Final = 1 << 26
-"""Elements of all tensors of a model under a plan's dimensions together, as far as they are known
-before constants are folded."""
+"""Elements of all tensors of a model under a plan's dimensions together."""
 
-MAX_FOLDED_ELEMENTS: Final = 1 << 26
-"""Elements of a constant that is computed from other constants and shapes."""
+MAX_REWRITES_PER_NODE: Final = 4
+"""Rewrites of a plan for every node of the model. A planner makes two at most."""
+
+MIN_HASH_ROWS: Final = 32
+"""Rows that hashing a packed element takes at least, in columns of their own (measured: 41)."""
 
 MIN_SCALE: Final = 7
 """Floor of the scale of inputs and activations."""

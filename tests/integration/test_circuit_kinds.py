@@ -26,6 +26,7 @@ from zkml_ray.errors import ChunkingError, ConfigError, RangeExceededError, Trus
 from zkml_ray.events import Event, Warned
 from zkml_ray.stages.accuracy import measure_accuracy
 from zkml_ray.stages.plan import MAX_AUTO_SCALE, plan
+from zkml_ray.verifying.extent import check_structure
 from zkml_ray.verifying.trust import TrustRoot, check_named, check_rebuilt
 
 MIB = 1 << 20
@@ -276,10 +277,11 @@ def test_hinted_plan_of_other_weights_is_refused_whatever_model_it_names(
     check_named(trust, sealed, sealed.digest())
     srs = {pin.logrows: ensure_srs(pin.logrows).path for pin in sealed.srs}
     with pytest.raises(TrustRootError) as caught:
-        check_rebuilt(honest, sealed, srs)
+        check_rebuilt(honest, check_structure(honest, sealed.plan), sealed, srs)
     assert caught.value.code == "model-circuits"
     own = seal(plan(honest, options))
-    assert check_rebuilt(honest, own, srs).keys() == {chunk.id for chunk in own.plan.chunks}
+    _, keys = check_rebuilt(honest, check_structure(honest, own.plan), own, srs)
+    assert keys.keys() == {chunk.id for chunk in own.plan.chunks}
 
 
 def changed_weight(source: Path, target: Path, by: float) -> Path:

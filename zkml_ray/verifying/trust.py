@@ -34,14 +34,18 @@ from zkml_ray.errors import (
     ChunkingError,
     ConfigError,
     FieldRangeError,
+    LimitExceededError,
     StageError,
     TrustRootError,
     VerificationError,
+    out_of_memory,
 )
 from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan, LayoutSpec, Plan, SealedPlan
 
 if TYPE_CHECKING:
+    from zkml_ray.chunking.graph import ModelGraph
     from zkml_ray.chunking.load import LoadedModel
+    from zkml_ray.circuits.derive import DerivedCircuits
 
 HINTED_REWRITES: Final = frozenset({"split-output"})
 """Rewrites of hinted plans. The others are for ezkl's own arithmetic, and make some tensors small,
@@ -171,12 +175,13 @@ def check_topology(plan: Plan) -> None:
             if name in producers:
                 raise _topology(f"boundary {name} has two producers", name)
             producers[name] = chunk.id
+    inputs, outputs = set(plan.model_inputs), set(plan.model_outputs)
     for name, boundary in boundaries.items():
         if boundary.producer != producers.get(name) or list(boundary.consumers) != consumers[name]:
             raise _topology(f"boundary {name}: producer or consumers are not the chunks'", name)
-        if (name in plan.model_inputs) != (boundary.producer is None):
+        if (name in inputs) != (boundary.producer is None):
             raise _topology(f"boundary {name} needs a producer, or is an input of the model", name)
-        if not boundary.consumers and (boundary.producer is None or name not in plan.model_outputs):
+        if not boundary.consumers and (boundary.producer is None or name not in outputs):
             raise _topology(f"boundary {name} leads nowhere", name)
         made = -1 if boundary.producer is None else position[boundary.producer]
         if any(position[reader] <= made for reader in boundary.consumers):
@@ -221,17 +226,18 @@ def check_pins(sealed: SealedPlan) -> None:
 
 
 def check_rebuilt(
-    model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int, Path]
-) -> dict[str, bytes]:
-    """The dear half of the trust root "model": everything made again.
+    model: LoadedModel, graph: ModelGraph, sealed: SealedPlan, srs_paths: Mapping[int, Path]
+) -> tuple[DerivedCircuits, dict[str, bytes]]:
+    """The dear half of the trust root "model": everything made again, and compared as it is made.
 
     Args:
         model: The verifier's own copy.
+        graph: What `extent.check_structure` made of it.
         sealed: The plan to check.
         srs_paths: Per logrows, the whole SRS file, its digest checked.
 
     Returns:
-        Per chunk id, the verifying key that was made.
+        The circuits, and per chunk id the verifying key that was made.
 
     Raises:
         TrustRootError: Code "model-circuits" or "model-keys".
@@ -241,10 +247,24 @@ def check_rebuilt(
     from zkml_ray.circuits.sealing import make_keys
 
     plan = sealed.plan
+
+    def agrees(chunk: ChunkPlan) -> None:
+        """One circuit that differs is enough: no other is made then."""
+        if chunk != plan.chunk(chunk.id):
+            raise TrustRootError(
+                f"the plan is not what the model gives: {chunk.id} differs",
+                expected=chunk.digest(),
+                got=plan.chunk(chunk.id).digest(),
+                subject=chunk.id,
+                code="model-circuits",
+            )
+
     try:
-        rebuilt = rederive_circuits(model, plan)
-    except OSError:
+        rebuilt = rederive_circuits(model, plan, graph, agrees)
+    except (OSError, TrustRootError, LimitExceededError):
         raise
+    except MemoryError:
+        raise out_of_memory("circuits are made again") from None
     except Exception as error:
         # Whatever onnx or onnx-ir say of the model under a stranger's arguments.
         raise TrustRootError(
@@ -281,7 +301,7 @@ def check_rebuilt(
                 code="model-keys",
             )
         keys[chunk.id] = vk
-    return keys
+    return rebuilt, keys
 
 
 def _require_ezkl(plan: Plan) -> None:

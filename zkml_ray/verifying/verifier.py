@@ -43,6 +43,7 @@ from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.scratch import scratch_folder
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verifying.extent import check_extent, check_structure
 from zkml_ray.verifying.link import boundary_leaves, check_instance_layout, commitments
 from zkml_ray.verifying.policy import VerifierPolicy, check_policy
 from zkml_ray.verifying.reader import (
@@ -134,6 +135,8 @@ def verify_manifest(
         sealed = reader.sealed_plan(manifest.plan_sha256)
         plan = sealed.plan
         check_named(trust, sealed, manifest.plan_sha256)
+        if trust.model is not None:
+            check_extent(trust.model, plan)
         clock.step(f"trust root: the {trust.name} is the trusted one")
         # 2. The plan uses only arguments known to be sound, and none coarser than the verifier's
         #    floors; its graph is complete, and it pins one key per chunk and one SRS per size.
@@ -142,6 +145,9 @@ def verify_manifest(
             check_policy(plan, policy)
         check_topology(plan)
         check_pins(sealed)
+        # With the model as trust root a stranger chose the plan: its graph is compared with the
+        # model's before anything is made of it.
+        graph = None if trust.model is None else check_structure(trust.model, plan)
         clock.step("every argument, chunk, edge and pin of the plan is accounted for")
         # 3. The manifest says nothing else than the plan, where the plan says it.
         _check_manifest(manifest, sealed)
@@ -151,9 +157,9 @@ def verify_manifest(
         #    trust root, all that the plan pins is made again and compared.
         _check_srs_trust(sealed, allow_insecure_srs=allow_insecure_srs)
         made_keys: dict[str, bytes] = {}
-        if trust.model is not None:
+        if trust.model is not None and graph is not None:
             whole = {pin.logrows: reader.whole_srs(pin) for pin in sealed.srs}
-            made_keys = check_rebuilt(trust.model, sealed, whole)
+            _, made_keys = check_rebuilt(trust.model, graph, sealed, whole)
             clock.step("chunks, settings and verifying keys re-built from the model agree")
         srs_paths = {pin.logrows: reader.srs(pin) for pin in sealed.srs}
         clock.step(f"SRS files are the pinned ones ({sealed.srs_trust()})")
@@ -297,10 +303,11 @@ def _check_statement(
 ) -> dict[str, tuple[float, ...]]:
     boundaries = {boundary.name: boundary for boundary in plan.boundaries}
     shown_names = [shown.boundary for shown in manifest.statement.revealed]
-    if shown_names != [name for name in boundaries if name in set(shown_names)]:
+    known = set(shown_names)
+    if shown_names != [name for name in boundaries if name in known]:
         raise StatementError(
             "the statement reveals an unknown boundary, one twice, or not in the plan's order",
-            expected=", ".join(name for name in boundaries if name in set(shown_names)),
+            expected=", ".join(name for name in boundaries if name in known),
             got=", ".join(shown_names),
             code="statement-revealed",
         )
@@ -339,8 +346,9 @@ def _check_salts(manifest: Manifest, plan: Plan, leaves: Mapping[str, Sequence[i
         return
     hashes = [leaf for shown in leaves.values() for leaf in shown]
     salts = []
+    widths = {boundary.name: boundary.layout.salts_per_leaf for boundary in plan.boundaries}
     for shown in manifest.statement.revealed:
-        width = plan.boundary(shown.boundary).layout.salts_per_leaf
+        width = widths[shown.boundary]
         salts += [shown.salts[i : i + width] for i in range(0, len(shown.salts), width)]
     if len(set(hashes)) != len(hashes) or len(set(salts)) != len(salts):
         raise StatementError("the salts of one leaf serve another one too", code="salt-reuse")
