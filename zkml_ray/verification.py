@@ -10,7 +10,7 @@ from zkml_ray.stores.layout import RunLayout
 from zkml_ray.verifying.bundle import open_run
 from zkml_ray.verifying.policy import VerifierPolicy
 from zkml_ray.verifying.trust import TrustRoot
-from zkml_ray.verifying.verifier import Verdict, verify_run
+from zkml_ray.verifying.verifier import Measure, Verdict, verify_run
 
 DEFAULT_PROJECT = "default"
 
@@ -24,6 +24,7 @@ def verify(
     plan_digest: str | None = None,
     allow_insecure_srs: bool = False,
     policy: VerifierPolicy | None = None,
+    measure: Measure | None = None,
 ) -> Verdict:
     """Verify a stored run, trusting only the model file or a plan digest.
 
@@ -37,6 +38,8 @@ def verify(
         allow_insecure_srs: Accept a generated SRS, with which its maker can forge.
         policy: How coarse a plan may be; default: `VerifierPolicy()` with a model, whose plan the
             prover chose, and no floors with a plan digest, whose author chose.
+        measure: Sample inputs (`zkml_ray.SampleInputs`) on which the plan's quantised model is
+            compared with yours; the verdict says what was found. With a model alone.
 
     Returns:
         The verdict (`ok` is True; a run that does not verify raises).
@@ -57,7 +60,14 @@ def verify(
     else:
         named = None if store is None else str(store)
         opened, layout = open_run(str(run), store=named, project=project)
-    return verify_run(opened, layout, trust, allow_insecure_srs=allow_insecure_srs, policy=policy)
+    return verify_run(
+        opened,
+        layout,
+        trust,
+        allow_insecure_srs=allow_insecure_srs,
+        policy=policy,
+        measure=measure,
+    )
 
 
 def opened_store(store: str | Path | ArtifactStore | None) -> ArtifactStore:

@@ -13,16 +13,20 @@ import pytest
 
 from tests import zoo
 from tests.unit.chunking.test_hinted_functions import CASES
-from zkml_ray import PlanOptions, VerifierPolicy, limits, prove_distributed, verify
+from zkml_ray import PlanOptions, SampleInputs, VerifierPolicy, limits, prove_distributed, verify
 from zkml_ray.chunking.load import load_model
 from zkml_ray.chunking.passes.base import ANY_BITS
 from zkml_ray.chunking.rewrite import PASSES
-from zkml_ray.errors import ConfigError, VerificationError
+from zkml_ray.circuits.derive import DerivedCircuits
+from zkml_ray.errors import ConfigError, InputError, VerificationError
 from zkml_ray.schema.plan import Plan
 from zkml_ray.stages.accuracy import AUTO_SCALES
 from zkml_ray.stages.plan import plan as make_plan
+from zkml_ray.stores.layout import RunLayout
+from zkml_ray.stores.local import LocalStore
 from zkml_ray.verifying.policy import WEIGHT_REWRITES, check_policy, shortfalls
-from zkml_ray.verifying.trust import check_arguments
+from zkml_ray.verifying.trust import TrustRoot, check_arguments
+from zkml_ray.verifying.verifier import verify_run
 
 from .tally import TALLY
 
@@ -57,6 +61,15 @@ def test_caricature_of_the_model_is_refused_though_every_proof_holds(
     (shown,) = [verdict.revealed[name] for name in run.plan.model_outputs]
     assert int(np.argmax(shown)) == int(proved.argmax())
     assert verdict.plan_chosen_by == "prover" and "weights of 2^-1 or finer" in verdict.choice
+    # His own data tell a verifier as much, and more of a plan that is within the floors.
+    images = [digits / f"{name}.json" for name in ("zero", "one", "two", "three")]
+    TALLY.refused_with(
+        lambda: verified(
+            model=model, policy=NO_FLOORS, measure=SampleInputs(images, min_agreement=1.0)
+        ),
+        "accuracy",
+        case="one weight bit, measured",
+    )
     # A digest's author chose the plan; floors that the verifier states hold there too.
     by_digest = verified(plan_digest=run.plan_digest)
     assert (by_digest.plan_chosen_by, by_digest.policy) == ("author of the plan digest", None)
@@ -182,3 +195,84 @@ def test_planner_says_what_default_verifiers_refuse(tmp_path: Path) -> None:
         assert bool(told) == (scale < limits.MIN_SCALE)
         assert bool(told) == (shortfalls(made.plan, VerifierPolicy()) is not None)
     assert min(AUTO_SCALES) == limits.MIN_SCALE
+
+
+@pytest.fixture(scope="module")
+def digits(repository: Path) -> Path:
+    return repository / "examples" / "digits"
+
+
+def digits_plan(digits: Path, scale: int) -> DerivedCircuits:
+    options = PlanOptions(scale=scale, circuits="native", passes=(), layers_per_chunk=99)
+    return make_plan(load_model(digits / "digits.onnx"), options)
+
+
+def test_sample_inputs_tell_a_caricature_from_the_model(digits: Path, tmp_path: Path) -> None:
+    """Several images in one file, one in another; the float model is onnxruntime's on the file."""
+    model = load_model(digits / "digits.onnx")
+    images = np.load(digits / "test_images.npz")["images"][:12]
+    np.save(tmp_path / "images.npy", images.reshape(12, 1, 1, 8, 8))
+    files = [tmp_path / "images.npy", digits / "zero.json"]
+    coarse, fine = digits_plan(digits, 1), digits_plan(digits, 10)
+    found = SampleInputs(files, min_agreement=1.0, max_error=0.05)(model, fine)
+    assert (found.samples, found.out_of_range, found.top1_agreement) == (13, 0, 1.0)
+    assert found.max_abs_error is not None and found.mean_abs_error is not None
+    assert 0 < found.mean_abs_error < found.max_abs_error < 0.05
+    assert "100.00%" in found.describe() and "13 sample inputs" in found.describe()
+    off = SampleInputs(files)(model, coarse)
+    assert off.top1_agreement is not None and off.top1_agreement < 0.9
+    assert off.max_abs_error is not None and off.max_abs_error > 1
+    for demand in (
+        {"min_agreement": off.top1_agreement + 0.01},
+        {"max_error": off.max_abs_error * 0.99},
+    ):
+        TALLY.refused_with(
+            lambda demand=demand: SampleInputs(files, **demand)(model, coarse),
+            "accuracy",
+            case=str(demand),
+        )
+    SampleInputs(files, min_agreement=off.top1_agreement, max_error=off.max_abs_error)(
+        model, coarse
+    )
+
+
+def test_sample_inputs_that_the_plan_does_not_admit_are_counted_apart(
+    digits: Path, tmp_path: Path
+) -> None:
+    model = load_model(digits / "digits.onnx")
+    np.save(tmp_path / "far.npy", np.full((1, 1, 8, 8), 1e6, dtype=np.float32))
+    circuits = digits_plan(digits, 8)
+    both = SampleInputs([tmp_path / "far.npy", digits / "zero.json"])(model, circuits)
+    assert (both.samples, both.out_of_range, both.top1_agreement) == (2, 1, 1.0)
+    assert "1 more are outside the plan's range" in both.describe()
+    alone = [tmp_path / "far.npy"]
+    none = SampleInputs(alone)(model, circuits)
+    assert (none.out_of_range, none.max_abs_error, none.top1_agreement) == (1, None, None)
+    assert "all 1 sample inputs are outside" in none.describe()
+    for demand in ({"min_agreement": 0.01}, {"max_error": 1e9}):
+        TALLY.refused_with(
+            lambda demand=demand: SampleInputs(alone, **demand)(model, circuits),
+            "accuracy",
+            case=f"nothing in range, {demand}",
+        )
+
+
+def test_wrong_sample_inputs_are_wrong_calls(digits: Path, tmp_path: Path) -> None:
+    file = digits / "zero.json"
+    for make, what in (
+        (lambda: SampleInputs([]), "at least one file"),
+        (lambda: SampleInputs([tmp_path / "none.npy"]), "no such file"),
+        (lambda: SampleInputs([file], min_agreement=0), "min-agreement"),
+        (lambda: SampleInputs([file], min_agreement=1.1), "min-agreement"),
+        (lambda: SampleInputs([file], max_error=0), "max-error"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            make()
+    np.save(tmp_path / "other.npy", np.zeros((3, 3), dtype=np.float32))
+    with pytest.raises(InputError, match="shape"):
+        SampleInputs([tmp_path / "other.npy"])(
+            load_model(digits / "digits.onnx"), digits_plan(digits, 8)
+        )
+    trust = TrustRoot(plan_digest="0" * 64)
+    with pytest.raises(ConfigError, match="--model"):
+        verify_run(LocalStore(tmp_path), RunLayout("p", "r"), trust, measure=SampleInputs([file]))

@@ -1,6 +1,7 @@
 """Commands for verifiers: verify, bundle, export, open, verify-opening.
 
-They import neither Ray nor a stage. `python -m zkml_ray.verifier` is `verify` alone.
+They import neither Ray nor, but for `--sample-inputs`, a stage. `python -m zkml_ray.verifier` is
+`verify` alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from zkml_ray.errors import ConfigError, VerificationError
 from zkml_ray.stores.layout import RunLayout
 
 if TYPE_CHECKING:
+    from zkml_ray.stages.samples import SampleInputs
     from zkml_ray.verifying.policy import VerifierPolicy
 
 RunOrBundle = Annotated[
@@ -57,6 +59,29 @@ MinTableBits = Annotated[
     ),
 ]
 
+SampleInputsOption = Annotated[
+    Optional[list[Path]],  # noqa: UP045
+    typer.Option(
+        "--sample-inputs",
+        help="Inputs of your own (.json, .npy, .npz; may be repeated): the plan's quantised model "
+        "is compared with yours on them. With --model; needs zkml-ray[prove].",
+    ),
+]
+MinAgreement = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--min-agreement",
+        help="Refuse a plan that gives another largest output on more of the sample inputs: 0.99 "
+        "demands the float model's on 99 %.",
+    ),
+]
+MaxError = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--max-error", help="Refuse a plan whose outputs are further off on the sample inputs."
+    ),
+]
+
 
 def verify(
     run: RunOrBundle,
@@ -77,6 +102,9 @@ def verify(
     min_scale: MinScale = None,
     min_weight_bits: MinWeightBits = None,
     min_table_bits: MinTableBits = None,
+    sample_inputs: SampleInputsOption = None,
+    min_agreement: MinAgreement = None,
+    max_error: MaxError = None,
     json_: Json = False,
 ) -> None:
     """Verify a stored run, trusting nothing but the model or a plan digest."""
@@ -93,6 +121,7 @@ def verify(
             plan_digest=plan_digest,
             allow_insecure_srs=allow_insecure_srs,
             policy=_policy(model is not None, min_scale, min_weight_bits, min_table_bits),
+            measure=_measure(sample_inputs, min_agreement, max_error),
         )
     except VerificationError as error:
         if json_:
@@ -124,6 +153,22 @@ def _policy(
         return None
     usual = {} if from_model else dict.fromkeys(asked, 1)
     return VerifierPolicy(**{**usual, **given})
+
+
+def _measure(
+    files: list[Path] | None, min_agreement: float | None, max_error: float | None
+) -> SampleInputs | None:
+    """The measurement that was asked for."""
+    if not files:
+        if min_agreement is not None or max_error is not None:
+            raise ConfigError(
+                "--min-agreement and --max-error are measured: name inputs (--sample-inputs)"
+            )
+        return None
+    # Of the extra "prove", and from a higher room: only this option needs it.
+    from zkml_ray.stages.samples import SampleInputs
+
+    return SampleInputs(files, min_agreement=min_agreement, max_error=max_error)
 
 
 def bundle(

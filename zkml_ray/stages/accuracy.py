@@ -172,7 +172,7 @@ def measure_accuracy(
     names = [boundary.name for boundary in plan.boundaries]
     errors: dict[str, list[Reals]] = {name: [] for name in names}
     largest = dict.fromkeys(names, 0.0)
-    vector = _class_vector(plan)
+    vector = class_vector(plan)
     agreed = 0
     with scratch_folder() as folder:
         compiled = _compiled(circuits, folder)
@@ -319,7 +319,7 @@ def _compiled(circuits: DerivedCircuits, folder: Path) -> Mapping[str, CachedCir
     }
 
 
-def _class_vector(plan: Plan) -> str | None:
+def class_vector(plan: Plan) -> str | None:
     """The output that holds one score per class, if there is exactly one output and it is such."""
     if len(plan.model_outputs) != 1:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from zkml_ray.errors import VerificationError
@@ -41,6 +41,41 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The plan's quantised model beside the float model, on inputs of the verifier's own.
+
+    Attributes:
+        samples: Number of inputs.
+        out_of_range: Those that the plan's circuits do not admit: no proof of them is possible.
+        max_abs_error: Largest absolute difference of an output; None where every input is out of
+            range.
+        mean_abs_error: Mean absolute difference.
+        top1_agreement: Share of the inputs in range whose largest output is the float model's;
+            None where the model does not give one vector of scores.
+    """
+
+    samples: int
+    out_of_range: int
+    max_abs_error: float | None
+    mean_abs_error: float | None
+    top1_agreement: float | None
+
+    def describe(self) -> str:
+        """The measurement in one sentence."""
+        if self.max_abs_error is None or self.mean_abs_error is None:
+            return f"Measured: all {self.samples} sample inputs are outside the plan's range."
+        said = (
+            f"Measured on {self.samples - self.out_of_range} sample inputs against onnxruntime: "
+            f"outputs off by {self.max_abs_error:.3g} at most, {self.mean_abs_error:.3g} on average"
+        )
+        if self.top1_agreement is not None:
+            said += f"; the same largest output on {self.top1_agreement:.2%}"
+        if self.out_of_range:
+            said += f"; {self.out_of_range} more are outside the plan's range"
+        return said + "."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The result of a verification that held (a failed one raises).
 
@@ -55,6 +90,7 @@ class Verdict:
         plan_chosen_by: "prover", or "author of the plan digest": whom one relies on for how
             coarse that arithmetic is.
         policy: The floors that the plan was held to; None: none.
+        measured: The quantised model beside the float model, where sample inputs were given.
         revealed: Per revealed boundary, its real values, flat, row-major.
         hidden: Boundaries that are committed to and not shown.
         srs_trust: "ceremony", or "insecure": whoever generated the SRS can forge.
@@ -71,6 +107,7 @@ class Verdict:
     quantisation: str
     plan_chosen_by: str
     policy: VerifierPolicy | None
+    measured: Measured | None
     revealed: Mapping[str, tuple[float, ...]]
     hidden: tuple[str, ...]
     srs_trust: str
@@ -99,6 +136,7 @@ class Verdict:
             "quantisation": self.quantisation,
             "plan_chosen_by": self.plan_chosen_by,
             "policy": None if self.policy is None else self.policy.as_json(),
+            "measured": None if self.measured is None else asdict(self.measured),
             "revealed": {name: list(values) for name, values in self.revealed.items()},
             "hidden": list(self.hidden),
             "srs_trust": self.srs_trust,
@@ -126,6 +164,7 @@ def describe(
     sealed: SealedPlan,
     trust_root: str,
     policy: VerifierPolicy | None,
+    measured: Measured | None,
     revealed: Mapping[str, tuple[float, ...]],
     steps: tuple[Step, ...],
 ) -> Verdict:
@@ -136,6 +175,7 @@ def describe(
         sealed: Its plan.
         trust_root: What was trusted.
         policy: The floors that the plan was held to.
+        measured: What sample inputs showed.
         revealed: Per revealed boundary, its real values.
         steps: What was checked.
     """
@@ -150,6 +190,7 @@ def describe(
         quantisation=_quantisation(plan),
         plan_chosen_by="prover" if trust_root == "model" else "author of the plan digest",
         policy=policy,
+        measured=measured,
         revealed=revealed,
         hidden=tuple(b.name for b in plan.boundaries if b.name not in revealed),
         srs_trust=trust,

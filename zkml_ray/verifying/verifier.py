@@ -21,8 +21,9 @@ is imported here, and onnx only where the trust root is a model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from zkml_ray import names
 from zkml_ray.canonical import sha256_hex
@@ -30,6 +31,7 @@ from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import encode
 from zkml_ray.commitments.leaves import hash_leaves, pack_leaves
 from zkml_ray.errors import (
+    ConfigError,
     FieldRangeError,
     InsecureSrsError,
     ObjectTooLargeError,
@@ -62,9 +64,18 @@ from zkml_ray.verifying.trust import (
     check_rebuilt,
     check_topology,
 )
-from zkml_ray.verifying.verdict import Clock, Step, Verdict, describe
+from zkml_ray.verifying.verdict import Clock, Measured, Step, Verdict, describe
 
-__all__ = ["Step", "TrustRoot", "Verdict", "verify_manifest", "verify_run"]
+if TYPE_CHECKING:
+    from zkml_ray.chunking.load import LoadedModel
+    from zkml_ray.circuits.derive import DerivedCircuits
+
+__all__ = ["Measure", "Step", "TrustRoot", "Verdict", "verify_manifest", "verify_run"]
+
+Measure: TypeAlias = "Callable[[LoadedModel, DerivedCircuits], Measured]"
+"""(the verifier's model, the plan's circuits derived from it) -> how far apart they are. What runs
+the quantised model and onnxruntime is a proving stage's, so it is handed in
+(`zkml_ray.stages.samples`)."""
 
 
 def verify_run(
@@ -74,6 +85,7 @@ def verify_run(
     *,
     allow_insecure_srs: bool = False,
     policy: VerifierPolicy | None = None,
+    measure: Measure | None = None,
 ) -> Verdict:
     """Verify a stored run.
 
@@ -84,12 +96,15 @@ def verify_run(
         allow_insecure_srs: Accept an SRS that its maker can forge with.
         policy: Floors of the plan; None: the default ones where the trust root is the model, so
             that the prover chose the plan, and none where it is the digest of somebody's plan.
+        measure: Compares the plan's quantised model with the float model, on data that the
+            verifier has; may refuse. Needs the model as trust root.
 
     Raises:
         ConfigError: There is no such run.
         VerificationError: The run is not what it claims to be.
         StoreError: The store cannot be read.
     """
+    _check_call(trust, measure)
     try:
         data = manifest_bytes(store, layout)
     except ObjectTooLargeError as error:
@@ -104,7 +119,12 @@ def verify_run(
             code="run-identity",
         )
     return verify_manifest(
-        manifest, store, trust, allow_insecure_srs=allow_insecure_srs, policy=policy
+        manifest,
+        store,
+        trust,
+        allow_insecure_srs=allow_insecure_srs,
+        policy=policy,
+        measure=measure,
     )
 
 
@@ -115,6 +135,7 @@ def verify_manifest(
     *,
     allow_insecure_srs: bool = False,
     policy: VerifierPolicy | None = None,
+    measure: Measure | None = None,
 ) -> Verdict:
     """Verify the run that a manifest describes; see the module's docstring.
 
@@ -124,7 +145,9 @@ def verify_manifest(
         VerificationError: The run is not what it claims to be; its `code` says in what.
         StoreError: The store cannot be read.
     """
+    _check_call(trust, measure)
     clock = Clock()
+    measured = None
     if policy is None and trust.model is not None:
         policy = VerifierPolicy()
     with scratch_folder() as folder, malformed_as("malformed"):
@@ -159,8 +182,11 @@ def verify_manifest(
         made_keys: dict[str, bytes] = {}
         if trust.model is not None and graph is not None:
             whole = {pin.logrows: reader.whole_srs(pin) for pin in sealed.srs}
-            _, made_keys = check_rebuilt(trust.model, graph, sealed, whole)
+            circuits, made_keys = check_rebuilt(trust.model, graph, sealed, whole)
             clock.step("chunks, settings and verifying keys re-built from the model agree")
+            if measure is not None:
+                measured = measure(trust.model, circuits)
+                clock.step("the quantised model is as accurate on sample inputs as was demanded")
         srs_paths = {pin.logrows: reader.srs(pin) for pin in sealed.srs}
         clock.step(f"SRS files are the pinned ones ({sealed.srs_trust()})")
         # 5. Every chunk has a proof in canonical form, with an instance for every leaf it touches.
@@ -183,7 +209,14 @@ def verify_manifest(
         revealed = _check_statement(manifest, plan, computed, leaves)
         _check_salts(manifest, plan, leaves)
         clock.step("revealed values open their commitments")
-    return describe(manifest, sealed, trust.name, policy, revealed, tuple(clock.steps))
+    return describe(manifest, sealed, trust.name, policy, measured, revealed, tuple(clock.steps))
+
+
+def _check_call(trust: TrustRoot, measure: Measure | None) -> None:
+    if measure is not None and trust.model is None:
+        raise ConfigError(
+            "sample inputs are measured with the model: name it as the trust root (--model)"
+        )
 
 
 def _check_one_plan(manifest: Manifest) -> None:
