@@ -1,4 +1,4 @@
-"""Commands that prepare proving: plan, calibrate; and what options say about a plan."""
+"""Commands that prepare proving: plan, calibrate."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from zkml_ray.command_line.terminal import (
-    Circuits,
-    Dim,
+from zkml_ray.command_line.options import (
+    CircuitOptions,
     Json,
     LayersPerChunk,
     Memory,
     Model,
-    NoPass,
-    NoSalt,
-    Passes,
-    ProfileOption,
-    RangeBits,
+    PassOptions,
     Threads,
     Workers,
-    print_json,
-    stderr,
-    stdout,
+    plan_options,
+    scale_options,
 )
+from zkml_ray.command_line.terminal import print_json, say, stderr, stdout
 from zkml_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,18 +33,15 @@ if TYPE_CHECKING:
 
 def plan(
     model: Model,
+    *,
     scale: Annotated[
         str, typer.Option("--scale", help="Fixed-point bits after the point, or auto.")
     ] = "10",
     layers_per_chunk: LayersPerChunk = None,
     workers: Workers = 2,
     memory: Memory = None,
-    dim: Dim = None,
-    no_salt: NoSalt = False,
-    circuits: Circuits = "auto",
-    range_bits: RangeBits = 5,
-    passes: Passes = "all",
-    no_pass: NoPass = None,
+    circuits: CircuitOptions,
+    passes: PassOptions,
     calibrate: Annotated[
         Optional[list[Path]],  # noqa: UP045
         typer.Option("--calibrate", help="Inputs to measure accuracy with; may be repeated."),
@@ -65,7 +57,13 @@ def plan(
         ),
     ] = False,
     threads: Threads = None,
-    profile: ProfileOption = None,
+    profile: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--profile",
+            help="Prices for predictions: a file, or `shipped` [ZKML_RAY_PROFILE, this machine's].",
+        ),
+    ] = None,
     dot: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--dot", help="Write the chunk graph to a file, in Graphviz's language."),
@@ -93,15 +91,11 @@ def plan(
     scales = scale_options(scale)
     options = plan_options(
         scales[0],
-        layers_per_chunk,
-        dim,
-        no_salt,
-        workers,
-        memory,
-        passes,
-        no_pass,
         circuits,
-        range_bits,
+        passes,
+        layers_per_chunk=layers_per_chunk,
+        workers=workers,
+        memory=memory,
     )
     prices = CostModel(profile=load_profile(profile), threads=checked_threads(workers, threads))
 
@@ -134,8 +128,7 @@ def plan(
     lines.append(f"Unsealed digest {made.digest()}")
     if sealed is not None:
         lines += [f"Plan digest {sealed.digest()}", srs_line(sealed.srs_trust())]
-    for line in lines:
-        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+    say(*lines)
 
 
 def calibrate(
@@ -165,54 +158,6 @@ def calibrate(
     stdout.print(f"{len(measured)} circuits measured; profile saved as {path}", soft_wrap=True)
 
 
-def plan_options(
-    scale: int,
-    layers_per_chunk: int | None,
-    dim: list[str] | None,
-    no_salt: bool,
-    workers: int = 2,
-    memory: str | None = None,
-    passes: str = "all",
-    no_pass: list[str] | None = None,
-    circuits: str = "auto",
-    range_bits: int = 5,
-) -> PlanOptions:
-    """The plan options that the command line gives.
-
-    Raises:
-        ConfigError: One of them has no such value.
-    """
-    from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions, circuit_kind
-
-    return PlanOptions(
-        scale=scale,
-        layers_per_chunk=layers_per_chunk,
-        workers=workers,
-        memory_bytes=None if memory is None else parse_size("--memory", memory),
-        dimensions=_dimensions(dim or []),
-        salted=not no_salt,
-        passes=_passes(passes, no_pass or []),
-        circuits=circuit_kind(circuits),
-        range_bits=range_bits,
-    )
-
-
-def scale_options(text: str) -> Sequence[int]:
-    """The scales that --scale stands for: one, or all that "auto" tries.
-
-    Raises:
-        ConfigError: It is neither a number nor "auto".
-    """
-    from zkml_ray.stages.accuracy import AUTO_SCALES
-
-    if text == "auto":
-        return AUTO_SCALES
-    if not (text.isascii() and text.isdecimal() and len(text) <= 10):
-        raise ConfigError(f"--scale is a number of bits or auto, not {text}")
-    return (int(text),)
-
-
 def _calibrated(
     model: LoadedModel,
     options: PlanOptions,
@@ -235,31 +180,3 @@ def _calibrated(
     graph = normalised_graph(model, options.dimensions)
     samples = read_samples(graph, files or [], seed=DEFAULT_SEED)
     return calibrated(model, planned, scales, samples, random=not files, max_error=max_error)
-
-
-def _passes(passes: str, without: list[str]) -> tuple[str, ...] | None:
-    """Names of the passes to use; None: all. Unknown names are refused by PlanOptions."""
-    from zkml_ray.chunking.rewrite import PASSES
-
-    if passes == "all" and not without:
-        return None
-    if passes in ("all", "none"):
-        named = list(PASSES) if passes == "all" else []
-    else:
-        named = [name.strip() for name in passes.split(",")]
-    for name in without:
-        if name not in PASSES:
-            raise ConfigError(
-                f"--no-pass {name}: there is no such pass; passes: {', '.join(PASSES)}"
-            )
-    return tuple(name for name in named if name not in without)
-
-
-def _dimensions(pairs: list[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for pair in pairs:
-        name, separator, value = pair.rpartition("=")
-        if not separator or not (value.isascii() and value.isdecimal() and len(value) <= 10):
-            raise ConfigError(f"--dim {pair} must look like NAME=VALUE, such as batch=1")
-        found[name] = int(value)
-    return found
