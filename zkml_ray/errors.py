@@ -110,6 +110,10 @@ class StageError(ZkmlRayError):
         self.retryable = retryable
 
 
+class OutOfMemoryError(ZkmlRayError):
+    """A process that was started for a task was ended for want of memory."""
+
+
 class RangeExceededError(StageError):
     """An activation left the range that the circuit's decomposition can express."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from zkml_ray import limits
+from zkml_ray.config import parse_size
 from zkml_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demands:
-    """How fine a plan has to be, and on which inputs that is measured."""
+    """How fine a plan has to be, measured on which inputs, and what verifying it may take."""
 
     min_scale: Annotated[
         Optional[int],  # noqa: UP045
@@ -67,6 +68,26 @@ class Demands:
             "--max-error", help="Largest error of an output on the sample inputs that is accepted."
         ),
     ] = None
+
+    max_seconds: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--max-seconds", help="Longest time that verifying may take [any]."),
+    ] = None
+    max_memory: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--max-memory",
+            help="Most memory of each process that verifies, such as 4GiB [any].",
+        ),
+    ] = None
+
+    def max_memory_bytes(self) -> int | None:
+        """The limit of memory.
+
+        Raises:
+            ConfigError: It is no size.
+        """
+        return None if self.max_memory is None else parse_size("--max-memory", self.max_memory)
 
     def policy(self, *, with_model: bool) -> VerifierPolicy | None:
         """The floors that were asked for; those that were not are the trust root's usual ones.

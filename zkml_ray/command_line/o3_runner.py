@@ -32,6 +32,7 @@ import typer
 from zkml_ray.command_line.demands import Demands
 from zkml_ray.command_line.groups import add_commands
 from zkml_ray.command_line.options import (
+    AllowLeakyNative,
     CircuitOptions,
     Crew,
     Input,
@@ -77,6 +78,7 @@ class Request:
     scale: Scale = 10
     circuits: CircuitOptions
     private_input: PrivateInput = False
+    allow_leaky_native: AllowLeakyNative = False
 
     def options(self) -> PlanOptions:
         """Choices about the plan.
@@ -117,6 +119,7 @@ def prepare(*, request: Request, place: Place, json_: Json = False) -> None:
         run_id=request.run,
         options=request.options(),
         private_input=request.private_input,
+        allow_leaky_native=request.allow_leaky_native,
         command=["zkml-o3-runner", *sys.argv[1:]],
     )
     _show("prepare", _state(stored.run_id, place), place, json_)
@@ -170,6 +173,7 @@ def run_(*, request: Request, proving: StageProving, json_: Json = False) -> Non
             run_id=request.run,
             options=request.options(),
             private_input=request.private_input,
+            allow_leaky_native=request.allow_leaky_native,
             command=["zkml-o3-runner", *sys.argv[1:]],
             listener=progress,
         )

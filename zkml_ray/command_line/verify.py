@@ -37,6 +37,8 @@ def verify(
             allow_insecure_srs=trust.allow_insecure_srs,
             policy=demands.policy(with_model=trust.model is not None),
             measure=demands.measure(),
+            max_seconds=demands.max_seconds,
+            max_memory_bytes=demands.max_memory_bytes(),
         )
     except VerificationError as error:
         if json_:

@@ -47,6 +47,8 @@ class RunRequest(Document):
         choices: Choices about the plan.
         reveal: Boundaries that the statement opens; None: the model's inputs and outputs.
         private_input: Do not reveal the inputs.
+        allow_leaky_native: Hide inputs behind native circuits all the same, whose proofs show
+            counts of their values' signs.
         keep_checkpoints: Keep boundary values and salts when the run is complete.
         seeded_salts: Whether salts came from a given seed (the seed itself is not kept).
         command: The command that made the run.
@@ -63,6 +65,7 @@ class RunRequest(Document):
     choices: PlanChoices
     reveal: tuple[Name, ...] | None
     private_input: bool
+    allow_leaky_native: bool = False
     keep_checkpoints: bool
     seeded_salts: bool
     command: tuple[Text, ...]

@@ -96,6 +96,15 @@ class SampleInputs:
         self._demand(found)
         return found
 
+    def arguments(self) -> list[str]:
+        """The same as options of the command `verify`."""
+        given = [f"--sample-inputs={file}" for file in self.files]
+        if self.min_agreement is not None:
+            given.append(f"--min-agreement={self.min_agreement!r}")
+        if self.max_error is not None:
+            given.append(f"--max-error={self.max_error!r}")
+        return given
+
     def _measured(self, model: LoadedModel, circuits: DerivedCircuits) -> Measured:
         plan = circuits.plan
         graph = rederived_graph(model, plan)

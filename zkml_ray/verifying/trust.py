@@ -35,6 +35,7 @@ from zkml_ray.errors import (
     ConfigError,
     FieldRangeError,
     LimitExceededError,
+    OutOfMemoryError,
     StageError,
     TrustRootError,
     VerificationError,
@@ -263,7 +264,7 @@ def check_rebuilt(
         rebuilt = rederive_circuits(model, plan, graph, agrees)
     except (OSError, TrustRootError, LimitExceededError):
         raise
-    except MemoryError:
+    except (MemoryError, OutOfMemoryError):
         raise out_of_memory("circuits are made again") from None
     except Exception as error:
         # Whatever onnx or onnx-ir say of the model under a stranger's arguments.

@@ -24,6 +24,11 @@ UNSALTED: Final = (
     "that hidden values stay hidden: leaves carry no salts, so guesses can be tested against them"
 )
 
+LEAKY_NATIVE: Final = (
+    "proofs of native circuits show counts of their values' signs, so that a guess of it can be "
+    "tested"
+)
+
 INSECURE: Final = "anything against the maker of the SRS: it was generated, and he can forge proofs"
 
 
@@ -144,6 +149,22 @@ class Verdict:
             "steps": [{"name": step.name, "seconds": step.seconds} for step in self.steps],
         }
 
+    @classmethod
+    def of_json(cls, document: dict[str, Any]) -> Verdict:
+        """The verdict that `as_json` gave."""
+        policy, measured = document["policy"], document["measured"]
+        return cls(
+            **{
+                **document,
+                "policy": None if policy is None else VerifierPolicy(**policy),
+                "measured": None if measured is None else Measured(**measured),
+                "revealed": {name: tuple(values) for name, values in document["revealed"].items()},
+                "hidden": tuple(document["hidden"]),
+                "not_claimed": tuple(document["not_claimed"]),
+                "steps": tuple(Step(**step) for step in document["steps"]),
+            }
+        )
+
 
 class Clock:
     """Times the steps of one verification."""
@@ -197,6 +218,7 @@ def describe(
         not_claimed=(
             *NOT_CLAIMED,
             *([] if plan.commitment.salted else [UNSALTED]),
+            *_leaks(plan, revealed),
             *([] if trust == "ceremony" else [INSECURE]),
         ),
         steps=steps,
@@ -220,6 +242,14 @@ def refusal(run: str, error: VerificationError) -> dict[str, Any]:
         "expected": error.expected,
         "got": error.got,
     }
+
+
+def _leaks(plan: Plan, revealed: Mapping[str, Sequence[float]]) -> list[str]:
+    """What native circuits show of hidden inputs; all else that is hidden follows from inputs."""
+    hidden = [name for name in plan.model_inputs if name not in revealed]
+    if not hidden or all(chunk.arguments.kind == "hinted" for chunk in plan.chunks):
+        return []
+    return [f"that the hidden {', '.join(hidden)} stays so: {LEAKY_NATIVE}"]
 
 
 def _sentence(manifest: Manifest, plan: Plan, revealed: Mapping[str, Sequence[float]]) -> str:
