@@ -42,6 +42,10 @@ MIN_SCALE: Final = 7
 MIN_WEIGHT_BITS: Final = 7
 """Floor of the bits that weights keep after the point."""
 
+MAX_WEIGHT_LOSS: Final = 1 / 16
+"""Ceiling of what rounding may change of a weight tensor, Euclidean, as a share of its norm. Bits
+after the point say nothing of a model whose weights are small: at 7 bits those below 2^-8 are 0."""
+
 MIN_TABLE_BITS: Final = 3
 """Floor of log2 of a table's rows above the scale, in hinted circuits that compute functions: their
 tables and reciprocals are as fine as the rows are many. An encoder block at scale 12 is off by

@@ -277,10 +277,10 @@ def test_hinted_plan_of_other_weights_is_refused_whatever_model_it_names(
     check_named(trust, sealed, sealed.digest())
     srs = {pin.logrows: ensure_srs(pin.logrows).path for pin in sealed.srs}
     with pytest.raises(TrustRootError) as caught:
-        check_rebuilt(honest, check_structure(honest, sealed.plan), sealed, srs)
+        check_rebuilt(honest, check_structure(honest, sealed.plan).graph, sealed, srs)
     assert caught.value.code == "model-circuits"
     own = seal(plan(honest, options))
-    _, keys = check_rebuilt(honest, check_structure(honest, own.plan), own, srs)
+    _, keys = check_rebuilt(honest, check_structure(honest, own.plan).graph, own, srs)
     assert keys.keys() == {chunk.id for chunk in own.plan.chunks}
 
 

@@ -208,7 +208,7 @@ def test_first_circuit_that_differs_is_the_last_one_made(
     pins = tuple(VerifyingKeyPin(chunk=chunk.id, sha256="0" * 64) for chunk in plan.chunks)
     sealed = SealedPlan(plan=plan, srs=(), verifying_keys=pins)
     with pytest.raises(TrustRootError, match="chunk-000 differs") as caught:
-        check_rebuilt(model, check_structure(model, plan), sealed, {})
+        check_rebuilt(model, check_structure(model, plan).graph, sealed, {})
     assert caught.value.code == "model-circuits"
     assert len(plan.chunks) == 3 and len(made) == 1
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from tests import zoo
 from tests.unit.chunking.test_hinted_functions import CASES
@@ -24,13 +25,17 @@ from zkml_ray.stages.accuracy import AUTO_SCALES
 from zkml_ray.stages.plan import plan as make_plan
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.local import LocalStore
-from zkml_ray.verifying.policy import WEIGHT_REWRITES, check_policy, shortfalls
+from zkml_ray.verifying.extent import check_structure
+from zkml_ray.verifying.policy import WEIGHT_REWRITES, check_policy, check_weights, shortfalls
 from zkml_ray.verifying.trust import TrustRoot, check_arguments
 from zkml_ray.verifying.verifier import verify_run
 
 from .tally import TALLY
 
-NO_FLOORS = VerifierPolicy(min_scale=1, min_weight_bits=1, min_table_bits=1)
+NO_FLOORS = VerifierPolicy(min_scale=1, min_weight_bits=1, min_table_bits=1, max_weight_loss=1)
+
+
+QUICK = ("lenet5", "mobilenet", "norm_pool", "residual", "resnet")
 
 
 @pytest.mark.ray
@@ -176,6 +181,74 @@ def test_floors_of_hinted_circuits_are_of_their_rows(hinted: Plan) -> None:
         edited(coarse, lambda d: [chunk.update(operators=["Gemm"]) for chunk in d["chunks"]]),
         VerifierPolicy(),
     )
+
+
+def with_small_weights(by: float) -> onnx.ModelProto:
+    """The perceptron, its first layer's weights scaled down and its second's up by as much."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(zoo.mlp())
+    for tensor, factor in zip(proto.graph.initializer[:3:2], (by, 1 / by), strict=True):
+        scaled = numpy_helper.to_array(tensor) * np.float32(factor)
+        tensor.CopyFrom(numpy_helper.from_array(scaled, tensor.name))
+    onnx.checker.check_model(proto)
+    return proto
+
+
+@pytest.mark.parametrize("power", range(0, 13, 2))
+def test_weights_that_rounding_would_wipe_out_are_refused_whatever_their_bits(
+    tmp_path: Path, power: int
+) -> None:
+    """Below half a step weights are zero: bits after the point do not tell."""
+    path = tmp_path / "small.onnx"
+    onnx.save(with_small_weights(2.0**-power), path)
+    model = load_model(path)
+    made = make_plan(model, PlanOptions(scale=8, layers_per_chunk=9, circuits="native"))
+    check_policy(made.plan, VerifierPolicy())
+    normalised = check_structure(model, made.plan).normalised
+    first = next(node for node in normalised.nodes.values() if node.op_type in ("Gemm", "MatMul"))
+    weight = numpy_helper.to_array(normalised.initializers[first.input[1]]).astype(np.float64)
+    lost = np.linalg.norm(weight - np.rint(weight * 256) / 256) / np.linalg.norm(weight)
+    assert (lost > limits.MAX_WEIGHT_LOSS) == (power >= 6)
+    told = [notice for notice in made.notices if "--max-weight-loss" in notice]
+    if power < 6:
+        check_weights(made.plan, normalised, VerifierPolicy())
+        assert not told
+    else:
+        with pytest.raises(VerificationError, match="max-weight-loss") as caught:
+            check_weights(made.plan, normalised, VerifierPolicy())
+        assert (caught.value.code, caught.value.subject) == ("plan-precision", first.name)
+        assert told
+    # The floor is where it says, for any share.
+    check_weights(made.plan, normalised, VerifierPolicy(max_weight_loss=min(1.0, lost * 1.001)))
+    with pytest.raises(VerificationError):
+        check_weights(made.plan, normalised, VerifierPolicy(max_weight_loss=lost * 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "circuits"),
+    [
+        pytest.param(
+            name, kind, marks=[] if kind == "auto" and name in QUICK else [pytest.mark.slow]
+        )
+        for name in sorted(zoo.MODELS)
+        for kind in ("auto", "native")
+    ],
+)
+def test_plans_of_common_models_are_within_the_floors_at_the_least_scale(
+    name: str, circuits: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(zoo.MODELS[name](), path)
+    scale = 12 if name == "transformer" and circuits == "auto" else limits.MIN_SCALE
+    options = PlanOptions(scale=scale, layers_per_chunk=99, circuits=circuits)
+    made = make_plan(load_model(path), options)
+    assert [notice for notice in made.notices if "refuses" in notice] == []
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.01])
+def test_ceiling_of_the_loss_is_a_share(share: float) -> None:
+    with pytest.raises(ConfigError, match="max_weight_loss"):
+        VerifierPolicy(max_weight_loss=share)
 
 
 @pytest.mark.parametrize("bits", [0, -1, 21])

@@ -213,6 +213,15 @@ def rederived_graph(model: LoadedModel, plan: Plan) -> ModelGraph:
     return normalised_graph(model, dict(plan.dimensions), _rewrites(plan))
 
 
+def rewritten_graph(normalised: ModelGraph, plan: Plan) -> ModelGraph:
+    """The same from the normalised model.
+
+    Raises:
+        ZkmlRayError: The plan's rewrites do not fit the model.
+    """
+    return ModelGraph(apply_rewrites(normalised.proto, _rewrites(plan)))
+
+
 def _rewrites(plan: Plan) -> list[Rewrite]:
     return [
         Rewrite(name=step.name, node=step.node, parameter=step.parameter) for step in plan.rewrites

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -44,6 +44,14 @@ class Demands:
             "--min-table-bits",
             help="Least log2 of the rows of hinted circuits with functions, above the scale "
             f"[{limits.MIN_TABLE_BITS} with --model].",
+        ),
+    ] = None
+    max_weight_loss: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--max-weight-loss",
+            help="Most that rounding may change of a weight tensor, as a share of its norm "
+            f"[{limits.MAX_WEIGHT_LOSS:g} with --model].",
         ),
     ] = None
     sample_inputs: Annotated[
@@ -105,7 +113,9 @@ class Demands:
             "min_weight_bits": self.min_weight_bits,
             "min_table_bits": self.min_table_bits,
         }
-        given = {name: value for name, value in asked.items() if value is not None}
+        given: dict[str, Any] = {name: n for name, n in asked.items() if n is not None}
+        if self.max_weight_loss is not None:
+            given["max_weight_loss"] = self.max_weight_loss
         if not given:
             return None
         usual = {} if with_model else dict.fromkeys(asked, 1)

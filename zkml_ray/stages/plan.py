@@ -176,14 +176,7 @@ def plan(
     """
     backend.check_version()
     chosen = profile or load_profile()
-    circuits = kept_plan(
-        model.data, options.choices(), chosen, lambda: _made(model, options, chosen)
-    )
-    refusal = shortfalls(circuits.plan, VerifierPolicy())
-    if refusal is None:
-        return circuits
-    notice = f"who verifies with the model refuses this plan by default: {refusal}"
-    return replace(circuits, notices=(*circuits.notices, notice))
+    return kept_plan(model.data, options.choices(), chosen, lambda: _made(model, options, chosen))
 
 
 def _made(model: LoadedModel, options: PlanOptions, profile: Profile) -> DerivedCircuits:
@@ -193,6 +186,21 @@ def _made(model: LoadedModel, options: PlanOptions, profile: Profile) -> Derived
         None if options.memory_bytes is None else int(options.memory_bytes / MEMORY_RESERVE)
     )
     graph = normalised_graph(model, options.dimensions)
+    circuits = _of_its_kind(model, graph, options, prices, limit_bytes)
+    refusal = shortfalls(circuits.plan, VerifierPolicy(), graph)
+    if refusal is None:
+        return circuits
+    notice = f"who verifies with the model refuses this plan by default: {refusal}"
+    return replace(circuits, notices=(*circuits.notices, notice))
+
+
+def _of_its_kind(
+    model: LoadedModel,
+    graph: ModelGraph,
+    options: PlanOptions,
+    prices: CostModel,
+    limit_bytes: int | None,
+) -> DerivedCircuits:
     if options.circuits == "native":
         return _native(model, graph, options, prices, limit_bytes)
     try:

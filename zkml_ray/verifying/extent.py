@@ -18,6 +18,7 @@ memory (`verifying.limited`) holds for both.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from zkml_ray import limits
@@ -65,23 +66,34 @@ def check_extent(model: LoadedModel, plan: Plan) -> None:
     _at_most("number of boundaries", len(plan.boundaries), len(free_inputs(model.proto)) + most)
 
 
-def check_structure(model: LoadedModel, plan: Plan) -> ModelGraph:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """The graphs that were made again from the model.
+
+    Attributes:
+        normalised: Before the plan's rewrites.
+        graph: After them: what the chunks are cut from.
+    """
+
+    normalised: ModelGraph
+    graph: ModelGraph
+
+
+def check_structure(model: LoadedModel, plan: Plan) -> Structure:
     """The plan's chunks and boundaries are those of the model's graph, and fit their circuits.
 
     Args:
         model: The verifier's own copy.
         plan: Within `check_extent`, its graph complete.
 
-    Returns:
-        The graph that the chunks are cut from.
-
     Raises:
         TrustRootError: Code "model-circuits" or "plan-extent".
     """
-    from zkml_ray.circuits.derive import rederived_graph
+    from zkml_ray.circuits.derive import normalised_graph, rewritten_graph
 
     try:
-        graph = rederived_graph(model, plan)
+        normalised = normalised_graph(model, dict(plan.dimensions))
+        graph = rewritten_graph(normalised, plan)
         crossings = graph.crossings([chunk.nodes for chunk in plan.chunks])
     except (OSError, LimitExceededError):
         raise
@@ -104,7 +116,7 @@ def check_structure(model: LoadedModel, plan: Plan) -> ModelGraph:
         if (chunk.inputs, chunk.outputs, chunk.operators) != (incoming, outgoing, operators):
             raise _differs(chunk.id, plan)
         _check_rows(chunk, sum(sizes[name] for name in chunk.touched()))
-    return graph
+    return Structure(normalised=normalised, graph=graph)
 
 
 def _check_tensors(model: LoadedModel, plan: Plan) -> None:

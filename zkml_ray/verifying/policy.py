@@ -13,11 +13,14 @@ Who has data measures it (`measured` of `verify_manifest`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from zkml_ray import limits
 from zkml_ray.errors import ConfigError, VerificationError
 from zkml_ray.schema.plan import ChunkPlan, Plan
+
+if TYPE_CHECKING:
+    from zkml_ray.chunking.graph import ModelGraph
 
 WEIGHT_REWRITES: Final = frozenset({"conv-im2col", "dense-integer", "layer-norm"})
 """Rewrites whose parameter is the bits that weights keep."""
@@ -33,11 +36,14 @@ class VerifierPolicy:
             of a hinted circuit's rows, the parameter of rewrites that round weights.
         min_table_bits: log2 of the rows of hinted circuits that compute functions (erf, softmax,
             layer normalisation), above the scale.
+        max_weight_loss: What rounding may change of a weight tensor, as a share of its norm, above
+            0 and up to 1. Only a verifier who has the model can tell.
     """
 
     min_scale: int = limits.MIN_SCALE
     min_weight_bits: int = limits.MIN_WEIGHT_BITS
     min_table_bits: int = limits.MIN_TABLE_BITS
+    max_weight_loss: float = limits.MAX_WEIGHT_LOSS
 
     def __post_init__(self) -> None:
         for option, value in (
@@ -50,19 +56,32 @@ class VerifierPolicy:
                     f"{option} must lie in 1..{limits.MAX_SCALE_BITS} bits, not {value}"
                 )
 
+        if not 0 < self.max_weight_loss <= 1:
+            raise ConfigError(
+                "--max-weight-loss (max_weight_loss) is a share above 0 and up to 1, not "
+                f"{self.max_weight_loss:g}"
+            )
+
     def as_json(self) -> dict[str, Any]:
         """The floors by name."""
         return {
             "min_scale": self.min_scale,
             "min_weight_bits": self.min_weight_bits,
             "min_table_bits": self.min_table_bits,
+            "max_weight_loss": self.max_weight_loss,
         }
 
-    def describe(self) -> str:
-        """The floors in words."""
+    def describe(self, *, with_model: bool) -> str:
+        """The floors in words.
+
+        Args:
+            with_model: Whether there was a model to compare weights with.
+        """
+        weights = f", no weight tensor changed by more than {self.max_weight_loss:.3g} of its norm"
         return (
             f"inputs in steps of 2^-{self.min_scale} or finer, weights of 2^-{self.min_weight_bits}"
             f" or finer, tables of functions of 2^(scale + {self.min_table_bits}) rows or more"
+            + (weights if with_model else "")
         )
 
 
@@ -82,10 +101,50 @@ def check_policy(plan: Plan, policy: VerifierPolicy) -> None:
             raise _coarse(subject, "--min-weight-bits", step.parameter, policy.min_weight_bits)
 
 
-def shortfalls(plan: Plan, policy: VerifierPolicy) -> str | None:
-    """Why a verifier of this policy would refuse the plan, or None if he would not."""
+def check_weights(plan: Plan, normalised: ModelGraph, policy: VerifierPolicy) -> None:
+    """Rounding leaves the model's weights what they are.
+
+    Args:
+        plan: Whose nodes, rewrites and bits count.
+        normalised: The model before the plan's rewrites.
+        policy: Bounds the loss.
+
+    Raises:
+        VerificationError: Code "plan-precision".
+    """
+    import numpy as np
+    from onnx import numpy_helper
+
+    bits = _bits_of_nodes(plan)
+    for node in normalised.nodes.values():
+        # What is in no chunk and no rewrite of weights was taken up by a form that keeps 15 bits.
+        if node.op_type not in _WEIGHTED or node.name not in bits:
+            continue
+        for name in node.input:
+            if name not in normalised.initializers:
+                continue
+            weight = np.asarray(numpy_helper.to_array(normalised.initializers[name]), np.float64)
+            norm = float(np.linalg.norm(weight))
+            step = 2.0 ** -bits[node.name]
+            lost = float(np.linalg.norm(weight - np.rint(weight / step) * step))
+            if lost > policy.max_weight_loss * norm and name not in node.input[2:]:
+                raise _lossy(node.name, bits[node.name], lost / norm, policy.max_weight_loss)
+
+
+def shortfalls(
+    plan: Plan, policy: VerifierPolicy, normalised: ModelGraph | None = None
+) -> str | None:
+    """Why a verifier of this policy would refuse the plan, or None if he would not.
+
+    Args:
+        plan: The plan.
+        policy: His floors.
+        normalised: The model before the plan's rewrites; None: weights are not looked at.
+    """
     try:
         check_policy(plan, policy)
+        if normalised is not None:
+            check_weights(plan, normalised, policy)
     except VerificationError as error:
         return error.message
     return None
@@ -103,6 +162,36 @@ def _check_chunk(chunk: ChunkPlan, policy: VerifierPolicy) -> None:
         if bits < policy.min_table_bits:
             raise _coarse(f"{chunk.id}: ", "--min-table-bits", bits, policy.min_table_bits)
 
+
+def _bits_of_nodes(plan: Plan) -> dict[str, int]:
+    """Bits that weights keep, by node of the model before its rewrites."""
+    found: dict[str, int] = {}
+    for chunk in plan.chunks:
+        arguments = chunk.arguments
+        bits = arguments.logrows if arguments.kind == "hinted" else arguments.param_scale
+        for name in chunk.nodes:
+            # A part of a split is named after the whole: its name, a slash, which part.
+            ends = [at for at, sign in enumerate(name) if sign == "/"]
+            for whole in (name, *(name[:end] for end in ends)):
+                found[whole] = min(bits, found.get(whole, bits))
+    rounded = {step.node: step.parameter for step in plan.rewrites if step.name in WEIGHT_REWRITES}
+    return found | rounded
+
+
+def _lossy(node: str, bits: int, lost: float, most: float) -> VerificationError:
+    return VerificationError(
+        f"the plan is coarser than the verifier accepts: {node}: weights of {bits} bits after the "
+        f"point differ from the model's by {lost:.3g} of their norm; at most {most:.3g} is "
+        "accepted of a plan that the prover chose (--max-weight-loss)",
+        expected=f"at most {most:.3g}",
+        got=f"{lost:.3g}",
+        subject=node,
+        code="plan-precision",
+    )
+
+
+_WEIGHTED: Final = frozenset({"Conv", "Einsum", "Gemm", "MatMul", "Mul"})
+"""Operators that multiply by what is constant."""
 
 _KINDS: Final = {
     "--min-scale": "inputs keep {} bits after the point",

@@ -122,10 +122,11 @@ class Verdict:
     @property
     def choice(self) -> str:
         """Who chose how coarse the arithmetic is, and within which floors, in one sentence."""
-        floors = (
-            "no floors were set" if self.policy is None else f"floors: {self.policy.describe()}"
-        )
-        if self.plan_chosen_by == "prover":
+        by_prover = self.plan_chosen_by == "prover"
+        floors = "no floors were set"
+        if self.policy is not None:
+            floors = f"floors: {self.policy.describe(with_model=by_prover)}"
+        if by_prover:
             return f"The prover chose the plan; {floors}."
         return f"The plan is that of whoever published its digest; {floors}."
 

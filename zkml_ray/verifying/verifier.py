@@ -47,7 +47,7 @@ from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.verifying.extent import check_extent, check_structure
 from zkml_ray.verifying.link import boundary_leaves, check_instance_layout, commitments
-from zkml_ray.verifying.policy import VerifierPolicy, check_policy
+from zkml_ray.verifying.policy import VerifierPolicy, check_policy, check_weights
 from zkml_ray.verifying.reader import (
     MAX_MANIFEST_BYTES,
     MAX_PROOF_DOCUMENT_BYTES,
@@ -170,7 +170,9 @@ def verify_manifest(
         check_pins(sealed)
         # With the model as trust root a stranger chose the plan: its graph is compared with the
         # model's before anything is made of it.
-        graph = None if trust.model is None else check_structure(trust.model, plan)
+        structure = None if trust.model is None else check_structure(trust.model, plan)
+        if structure is not None and policy is not None:
+            check_weights(plan, structure.normalised, policy)
         clock.step("every argument, chunk, edge and pin of the plan is accounted for")
         # 3. The manifest says nothing else than the plan, where the plan says it.
         _check_manifest(manifest, sealed)
@@ -180,9 +182,9 @@ def verify_manifest(
         #    trust root, all that the plan pins is made again and compared.
         _check_srs_trust(sealed, allow_insecure_srs=allow_insecure_srs)
         made_keys: dict[str, bytes] = {}
-        if trust.model is not None and graph is not None:
+        if trust.model is not None and structure is not None:
             whole = {pin.logrows: reader.whole_srs(pin) for pin in sealed.srs}
-            circuits, made_keys = check_rebuilt(trust.model, graph, sealed, whole)
+            circuits, made_keys = check_rebuilt(trust.model, structure.graph, sealed, whole)
             clock.step("chunks, settings and verifying keys re-built from the model agree")
             if measure is not None:
                 measured = measure(trust.model, circuits)
