@@ -30,8 +30,9 @@ MAX_ELEMENTS: Final = 1 << 24
 MAX_TENSOR_ELEMENTS: Final = 1 << 26
 """Elements of all tensors of a model under a plan's dimensions together."""
 
-MAX_REWRITES_PER_NODE: Final = 4
-"""Rewrites of a plan for every node of the model. A planner makes two at most."""
+MAX_REWRITES_PER_NODE: Final = 8
+"""Rewrites of a plan for every node of the model. A planner makes two at most, more where a node is
+written with several others."""
 
 MIN_HASH_ROWS: Final = 32
 """Rows that hashing a packed element takes at least, in columns of their own (measured: 41)."""

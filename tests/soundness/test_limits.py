@@ -174,7 +174,7 @@ def test_command_takes_the_demands_and_says_them(
     assert found.json["plan_chosen_by"] == "prover"
     said = run("--sample-inputs", str(tmp_path / "x.npy"))
     assert "The prover chose the plan; floors: " in said.stdout
-    assert "Measured on 3 sample inputs against onnxruntime" in said.stdout
+    assert "Measured on 3 sample inputs against onnxruntime " in said.stdout
     for more, code in (
         (["--min-scale", "9"], "plan-precision"),
         (["--min-weight-bits", "20"], "plan-precision"),

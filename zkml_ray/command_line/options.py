@@ -181,7 +181,11 @@ class CircuitOptions:
 
     dim: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--dim", help="Value of a symbolic dimension, NAME=VALUE; may be repeated."),
+        typer.Option(
+            "--dim",
+            help="Value of an open dimension, NAME=VALUE, or INPUT:AXIS=VALUE where it has no "
+            "name; may be repeated [a first axis: 1].",
+        ),
     ] = None
     no_salt: Annotated[
         bool,

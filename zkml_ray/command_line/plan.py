@@ -22,12 +22,13 @@ from zkml_ray.command_line.options import (
     scale_options,
 )
 from zkml_ray.command_line.terminal import print_json, say, stderr, stdout
-from zkml_ray.errors import ConfigError
+from zkml_ray.errors import ZkmlRayError
+from zkml_ray.extras import named_if_missing
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.load import LoadedModel
     from zkml_ray.circuits.derive import DerivedCircuits
-    from zkml_ray.stages.accuracy import AccuracyReport
+    from zkml_ray.stages.accuracy_report import AccuracyReport
     from zkml_ray.stages.plan import PlanOptions
 
 
@@ -47,9 +48,19 @@ def plan(
         typer.Option("--calibrate", help="Inputs to measure accuracy with; may be repeated."),
     ] = None,
     max_error: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--max-error", help="Refuse a plan whose outputs differ by more."),
-    ] = None,
+        str,
+        typer.Option(
+            "--max-error",
+            help="Refuse a plan whose outputs differ from onnxruntime's by more than this; "
+            "default: warn where prove would stop; none: do not.",
+        ),
+    ] = "default",
+    no_measure: Annotated[
+        bool,
+        typer.Option(
+            "--no-measure", help="Do not compare the outputs on a random input with onnxruntime's."
+        ),
+    ] = False,
     verify_keys: Annotated[
         bool,
         typer.Option(
@@ -102,11 +113,15 @@ def plan(
     def planned(at: int) -> DerivedCircuits:
         return make_plan(loaded, replace(options, scale=at), prices.profile)
 
-    accuracy = None
-    if calibrate or max_error is not None or len(scales) > 1:
-        derived, accuracy = _calibrated(loaded, options, planned, scales, calibrate, max_error)
+    accuracy, unmeasured = None, ""
+    aim = _aim(max_error)
+    if calibrate or aim is not None or len(scales) > 1:
+        derived, accuracy = _calibrated(loaded, options, planned, scales, calibrate, aim)
     else:
         derived = planned(scales[0])
+        if not no_measure:
+            accuracy, unmeasured = _measured(loaded, derived)
+    alarm = accuracy.warning if accuracy is not None and max_error == "default" else None
     made, forecast = derived.plan, prices.forecast(derived)
     sealed = seal(derived) if verify_keys else None
     if dot is not None:
@@ -115,6 +130,8 @@ def plan(
         document = plan_document(made, forecast, derived.notices)
         if accuracy is not None:
             document["accuracy"] = accuracy.document()
+        elif unmeasured:
+            document["notices"].append(f"accuracy is not measured: {unmeasured}")
         if sealed is not None:
             document |= {"plan_digest": sealed.digest(), "srs_trust": sealed.srs_trust()}
         print_json(document)
@@ -125,10 +142,14 @@ def plan(
     lines += [f"Note: {notice}" for notice in derived.notices]
     lines += forecast_lines(forecast)
     lines += accuracy.lines() if accuracy is not None else []
+    lines += [f"Note: accuracy is not measured: {unmeasured}"] if unmeasured else []
     lines.append(f"Unsealed digest {made.digest()}")
     if sealed is not None:
         lines += [f"Plan digest {sealed.digest()}", srs_line(sealed.srs_trust())]
     say(*lines)
+    if alarm is not None:
+        line = f"WARNING: {alarm}"
+        stdout.print(line, markup=False, highlight=False, soft_wrap=True, style="bold red")
 
 
 def calibrate(
@@ -158,6 +179,33 @@ def calibrate(
     stdout.print(f"{len(measured)} circuits measured; profile saved as {path}", soft_wrap=True)
 
 
+def _aim(max_error: str) -> float | None:
+    """The largest error that a plan may have; None: any.
+
+    Raises:
+        ConfigError: --max-error has no such value.
+    """
+    from zkml_ray.stages.comparison import checked_max_error
+
+    checked = checked_max_error(max_error)
+    return checked if isinstance(checked, float) else None
+
+
+def _measured(model: LoadedModel, circuits: DerivedCircuits) -> tuple[AccuracyReport | None, str]:
+    """A plan's accuracy on one seeded random input, or why it could not be measured."""
+    from zkml_ray.circuits.derive import normalised_graph
+    from zkml_ray.stages.accuracy import measure_accuracy, read_samples
+    from zkml_ray.stages.inputs import DEFAULT_SEED
+
+    try:
+        with named_if_missing():
+            graph = normalised_graph(model, dict(circuits.plan.dimensions))
+            samples = read_samples(graph, [], seed=DEFAULT_SEED, random=1)
+            return measure_accuracy(model, circuits, samples, random=True), ""
+    except ZkmlRayError as error:
+        return None, error.message
+
+
 def _calibrated(
     model: LoadedModel,
     options: PlanOptions,
@@ -175,8 +223,6 @@ def _calibrated(
     from zkml_ray.stages.accuracy import calibrated, read_samples
     from zkml_ray.stages.inputs import DEFAULT_SEED
 
-    if max_error is not None and not max_error > 0:
-        raise ConfigError(f"--max-error must be above 0, not {max_error:g}")
-    graph = normalised_graph(model, options.dimensions)
+    graph = normalised_graph(model, options.dimensions_of(model).values)
     samples = read_samples(graph, files or [], seed=DEFAULT_SEED)
     return calibrated(model, planned, scales, samples, random=not files, max_error=max_error)

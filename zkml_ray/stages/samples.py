@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.load import LoadedModel, free_inputs
+from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits.derive import DerivedCircuits, rederived_graph
 from zkml_ray.circuits.keycache import KeyCache
 from zkml_ray.errors import ConfigError, InputError, RangeExceededError, VerificationError
@@ -32,6 +32,7 @@ from zkml_ray.stages.accuracy import (
     real_values,
 )
 from zkml_ray.stages.inputs import DEFAULT_SEED, Arrays
+from zkml_ray.stages.reference import reference_outputs
 from zkml_ray.verifying.verdict import Measured
 
 
@@ -111,7 +112,7 @@ class SampleInputs:
         samples = read_samples(graph, self.files, seed=DEFAULT_SEED)
         if not samples:
             raise InputError(f"{self.files[0].name} holds no input")
-        exact = _float_outputs(model, graph, samples)
+        exact, source = _reference(model, graph, samples, plan.model_outputs)
         cache = KeyCache()
         compiled = {
             chunk_id: cache.circuit(files.onnx, files.settings)
@@ -135,6 +136,7 @@ class SampleInputs:
         flat = np.concatenate(errors) if errors else None
         return Measured(
             samples=len(samples),
+            reference=source,
             out_of_range=refused,
             max_abs_error=None if flat is None else float(flat.max()),
             mean_abs_error=None if flat is None else float(flat.mean()),
@@ -174,33 +176,24 @@ class SampleInputs:
             )
 
 
-def _float_outputs(
-    model: LoadedModel, graph: ModelGraph, samples: Sequence[Arrays]
-) -> list[list[Reals]]:
-    """Per sample, the outputs of the model's file as the verifier has it, in float32."""
-    import onnxruntime
+def _reference(
+    model: LoadedModel, graph: ModelGraph, samples: Sequence[Arrays], outputs: Sequence[str]
+) -> tuple[list[list[Reals]], str]:
+    """Per sample, the outputs of the verifier's own file in float32; and what was run for them.
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(
-            model.data, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # its classes of errors have no common name of their own
-        line = " ".join(str(error).split())[:300]
-        raise ConfigError(f"onnxruntime cannot run {model.name}: {line}") from None
-    names = [value.name for value in free_inputs(model.proto)]
-    return [
-        [
-            np.asarray(value, dtype=np.float64)
-            for value in session.run(
-                None,
-                {own: arrays[name] for own, name in zip(names, graph.inputs, strict=True)},
+    Raises:
+        ConfigError: onnxruntime does not run the model.
+    """
+    exact = []
+    for arrays in samples:
+        reference = reference_outputs(model, graph, arrays)
+        if missing := [name for name in outputs if name not in reference.values]:
+            raise ConfigError(
+                f"{model.name} cannot be measured: onnxruntime gives no {', '.join(missing)}"
+                + (f" ({reference.note})" if reference.note else "")
             )
-        ]
-        for arrays in samples
-    ]
+        exact.append([reference.values[name].astype(np.float64) for name in outputs])
+    return exact, reference.source
 
 
 def _inaccurate(problem: str, expected: str, got: str) -> VerificationError:

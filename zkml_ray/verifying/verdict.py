@@ -51,6 +51,7 @@ class Measured:
 
     Attributes:
         samples: Number of inputs.
+        reference: What gave the float model's outputs.
         out_of_range: Those that the plan's circuits do not admit: no proof of them is possible.
         max_abs_error: Largest absolute difference of an output; None where every input is out of
             range.
@@ -60,6 +61,7 @@ class Measured:
     """
 
     samples: int
+    reference: str
     out_of_range: int
     max_abs_error: float | None
     mean_abs_error: float | None
@@ -70,8 +72,9 @@ class Measured:
         if self.max_abs_error is None or self.mean_abs_error is None:
             return f"Measured: all {self.samples} sample inputs are outside the plan's range."
         said = (
-            f"Measured on {self.samples - self.out_of_range} sample inputs against onnxruntime: "
-            f"outputs off by {self.max_abs_error:.3g} at most, {self.mean_abs_error:.3g} on average"
+            f"Measured on {self.samples - self.out_of_range} sample inputs against "
+            f"{self.reference}: outputs off by {self.max_abs_error:.3g} at most, "
+            f"{self.mean_abs_error:.3g} on average"
         )
         if self.top1_agreement is not None:
             said += f"; the same largest output on {self.top1_agreement:.2%}"
