@@ -1,6 +1,6 @@
 """How coarse a plan may be before it is another model: what the verifier's floors rest on.
 
-    python benchmarks/precision_floors.py --model digits --out FILE [--inputs N]
+    python benchmarks/precision_floors.py --model digits --out FILE [--inputs N] [--equal]
 
 For every input scale, hinted circuits as planned and native ones of every number of weight bits
 are computed on held-out inputs (`benchmarks.accuracy.OurModel`: the circuits' own integers, nothing
@@ -60,7 +60,7 @@ def native(model: LoadedModel, scale: int, weight_bits: int) -> DerivedCircuits:
     )
 
 
-def candidates(model: LoadedModel) -> Iterator[tuple[str, int, int, DerivedCircuits]]:
+def candidates(model: LoadedModel, equal: bool) -> Iterator[tuple[str, int, int, DerivedCircuits]]:
     """Kind, scale, weight bits, circuits."""
     for scale in SCALES:
         try:
@@ -70,7 +70,9 @@ def candidates(model: LoadedModel) -> Iterator[tuple[str, int, int, DerivedCircu
             print(f"hinted {scale}: {error}", file=sys.stderr)
             continue
         yield "hinted", scale, circuits.plan.chunks[0].arguments.logrows, circuits
-    pairs = [(s, s) for s in SCALES] + [(10, b) for b in SCALES] + [(s, 10) for s in SCALES]
+    pairs = [(s, s) for s in SCALES]
+    if not equal:
+        pairs += [(10, b) for b in SCALES] + [(s, 10) for s in SCALES]
     for scale, weight_bits in dict.fromkeys(pairs):
         try:
             circuits = native(model, scale, weight_bits)
@@ -114,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, choices=MODELS)
     parser.add_argument("--inputs", type=int, default=1 << 20)
+    parser.add_argument("--equal", action="store_true", help="scale and weight bits equal only")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     chosen = MODELS[arguments.model]
@@ -121,7 +124,7 @@ def main() -> None:
     exact = float_outputs(chosen, inputs)
     largest = float(max(np.abs(values).max() for values in exact))
     rows = []
-    for kind, scale, weight_bits, circuits in candidates(load_model(chosen.path)):
+    for kind, scale, weight_bits, circuits in candidates(load_model(chosen.path), arguments.equal):
         found = measure(circuits, inputs, exact)
         rows.append({"kind": kind, "scale": scale, "weight_bits": weight_bits, **found})
         print(rows[-1], file=sys.stderr, flush=True)

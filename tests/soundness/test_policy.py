@@ -52,6 +52,7 @@ def test_caricature_of_the_model_is_refused_though_every_proof_holds(
         store=store,
         run_id="caricature",
         options=PlanOptions(scale=1, circuits="native"),
+        max_error="none",
     )
     (proved,), (exact,) = run.outputs.values(), run.float_outputs.values()
     assert int(exact.argmax()) == 0 != int(proved.argmax())
