@@ -30,9 +30,11 @@ MAX_ELEMENTS: Final = 1 << 24
 MAX_TENSOR_ELEMENTS: Final = 1 << 26
 """Elements of all tensors of a model under a plan's dimensions together."""
 
-MAX_REWRITES_PER_NODE: Final = 8
-"""Rewrites of a plan for every node of the model. A planner makes two at most, more where a node is
-written with several others."""
+MAX_REWRITES_PER_NODE: Final = 4
+"""Rewrites of a plan for every node of the normalised model. A planner makes two at most."""
+
+MAX_STEPS: Final = 1 << 12
+"""Steps of a recurrent operator, which are written out one by one."""
 
 MIN_HASH_ROWS: Final = 32
 """Rows that hashing a packed element takes at least, in columns of their own (measured: 41)."""

@@ -58,14 +58,13 @@ def honest(model: LoadedModel) -> Plan:
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Normalising, rewriting and every call of ezkl count as work."""
+    """Rewriting and every call of ezkl count as work."""
 
     def refuse(*_: object, **__: object) -> None:
         raise WorkDoneError
 
     for module, name in (
-        (derive, "normalise"),
-        (derive, "apply_rewrites"),
+        (derive, "rewritten_graph"),
         (derive, "extract_chunk"),
         (derive, "extract_hinted_chunk"),
         (backend, "_gen_settings"),
@@ -122,9 +121,16 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("how", HOSTILE)
-def test_plan_that_asks_for_much_is_refused_before_the_model_is_touched(
-    model: LoadedModel, honest: Plan, how: str, no_work: None
+def test_plan_that_asks_for_much_is_refused_before_anything_is_made_of_it(
+    model: LoadedModel,
+    honest: Plan,
+    how: str,
+    no_work: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Of dimensions that cannot be, the model is not even normalised."""
+    if "rows" in how or "dimension" in how:
+        monkeypatch.setattr(derive, "normalise", derive.extract_chunk)  # refused by `no_work`
     with pytest.raises(TrustRootError) as caught:
         check_extent(model, edited(honest, HOSTILE[how]))
     assert caught.value.code == "plan-extent"
@@ -154,15 +160,39 @@ def test_rows_that_no_circuit_of_the_plan_can_hash_are_refused_before_one_is_mad
 ) -> None:
     """16,384 rows, consistent throughout, took 29 s; now a run must bring an SRS of their size."""
     plan = edited(honest, of_rows(model, honest, rows))
-    check_extent(model, plan)
+    normalised = check_extent(model, plan)
     with pytest.raises(TrustRootError, match="logrows") as caught:
-        check_structure(model, plan)
+        check_structure(normalised, plan)
     assert caught.value.code == "plan-extent"
 
 
 def swapped(document: dict[str, Any]) -> None:
     first, second = document["chunks"][:2]
     first["nodes"], second["nodes"] = second["nodes"], first["nodes"]
+
+
+def test_steps_of_a_recurrent_operator_are_bounded_before_they_are_written_out(
+    tmp_path: Path, honest: Plan, no_circuit: None
+) -> None:
+    """One node becomes a dozen for every step, and the plan says how many steps there are."""
+    generator = np.random.default_rng(0)
+    weights = [
+        onnx.numpy_helper.from_array(generator.normal(size=shape).astype(np.float32), name)
+        for name, shape in (("w", (1, 4, 2)), ("r", (1, 4, 4)))
+    ]
+    node = helper.make_node("RNN", ["x", "w", "r"], ["y", ""], "rnn", hidden_size=4)
+    proto = build([node], {"x": ["T", 1, 2]}, {"y": ["T", 1, 1, 4]}, weights)
+    path = tmp_path / "rnn.onnx"
+    onnx.save(proto, path)
+    loaded = load_model(path)
+
+    def of(steps: int) -> Plan:
+        return honest.model_copy(update={"dimensions": (("T", steps),)})
+
+    with pytest.raises(TrustRootError, match="steps are more than") as caught:
+        check_extent(loaded, of(limits.MAX_STEPS + 1))
+    assert caught.value.code == "model-circuits"
+    assert len(check_extent(loaded, of(3)).nodes) > 6
 
 
 STRUCTURES: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -185,8 +215,10 @@ STRUCTURES: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_structure_that_is_not_the_models_is_refused_before_a_circuit_is_made(
     model: LoadedModel, honest: Plan, how: str, no_circuit: None
 ) -> None:
+    plan = edited(honest, STRUCTURES[how])
+    normalised = check_extent(model, plan)
     with pytest.raises(TrustRootError) as caught:
-        check_structure(model, edited(honest, STRUCTURES[how]))
+        check_structure(normalised, plan)
     assert caught.value.code == "model-circuits"
 
 
@@ -208,7 +240,7 @@ def test_first_circuit_that_differs_is_the_last_one_made(
     pins = tuple(VerifyingKeyPin(chunk=chunk.id, sha256="0" * 64) for chunk in plan.chunks)
     sealed = SealedPlan(plan=plan, srs=(), verifying_keys=pins)
     with pytest.raises(TrustRootError, match="chunk-000 differs") as caught:
-        check_rebuilt(model, check_structure(model, plan).graph, sealed, {})
+        check_rebuilt(model, check_structure(check_extent(model, plan), plan), sealed, {})
     assert caught.value.code == "model-circuits"
     assert len(plan.chunks) == 3 and len(made) == 1
 
@@ -222,9 +254,9 @@ def test_honest_plans_are_within_their_models_extent(
     onnx.save(zoo.MODELS[name](), path)
     loaded = load_model(path)
     made = make_plan(loaded, PlanOptions(scale=8, layers_per_chunk=1, circuits=circuits)).plan
-    check_extent(loaded, made)
-    check_structure(loaded, made)
-    nodes = len(loaded.proto.graph.node)
+    normalised = check_extent(loaded, made)
+    check_structure(normalised, made)
+    nodes = len(normalised.nodes)
     assert 2 * len(made.rewrites) <= limits.MAX_REWRITES_PER_NODE * nodes
     for chunk in made.chunks:
         packed = sum(

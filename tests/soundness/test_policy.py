@@ -25,7 +25,7 @@ from zkml_ray.stages.accuracy import AUTO_SCALES
 from zkml_ray.stages.plan import plan as make_plan
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.stores.local import LocalStore
-from zkml_ray.verifying.extent import check_structure
+from zkml_ray.verifying.extent import check_extent
 from zkml_ray.verifying.policy import WEIGHT_REWRITES, check_policy, check_weights, shortfalls
 from zkml_ray.verifying.trust import TrustRoot, check_arguments
 from zkml_ray.verifying.verifier import verify_run
@@ -205,7 +205,7 @@ def test_weights_that_rounding_would_wipe_out_are_refused_whatever_their_bits(
     model = load_model(path)
     made = make_plan(model, PlanOptions(scale=8, layers_per_chunk=9, circuits="native"))
     check_policy(made.plan, VerifierPolicy())
-    normalised = check_structure(model, made.plan).normalised
+    normalised = check_extent(model, made.plan)
     first = next(node for node in normalised.nodes.values() if node.op_type in ("Gemm", "MatMul"))
     weight = numpy_helper.to_array(normalised.initializers[first.input[1]]).astype(np.float64)
     lost = np.linalg.norm(weight - np.rint(weight * 256) / 256) / np.linalg.norm(weight)

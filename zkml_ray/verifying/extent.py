@@ -4,10 +4,10 @@ With the model as trust root everything that a plan pins is made again, with arg
 stranger chose. A batch of 2^31 rows or a hundred thousand rewrites would keep a verifier busy for
 hours before he learns that the plan is wrong. So, in this order:
 
-- `check_extent`, from the model's file as it is: dimensions are those that the model leaves open,
-  its tensors then are of a size that can be proved, and there are no more rewrites, chunks and
-  boundaries than a model of so many nodes can have.
-- `check_structure`, after the graph was made again (which is now bounded): chunks hold its nodes,
+- `check_extent`: dimensions are those that the model leaves open, and its tensors then are of a
+  size that can be proved. Normalised, which is bounded by that, it has so many nodes, and there are
+  no more rewrites, chunks and boundaries than so many nodes can have.
+- `check_structure`, after the rewrites, which are now few: chunks hold the graph's nodes,
   boundaries are the tensors between them, of their shapes, and every circuit has rows enough to
   hash what it commits to. So no circuit is made that is larger than the SRS that the run brings.
 
@@ -18,7 +18,8 @@ memory (`verifying.limited`) holds for both.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from zkml_ray import limits
@@ -37,26 +38,32 @@ if TYPE_CHECKING:
     from zkml_ray.chunking.load import LoadedModel
 
 MAX_NODES_PER_NODE: Final = 64
-"""Nodes of the rewritten graph for every node of the model and every part of a split: a GELU in one
-node becomes five, a rewrite a dozen."""
+"""Nodes of the rewritten graph for every node of the normalised one, for every rewrite and every
+part of a split. A rewrite makes a dozen."""
 
 
-def check_extent(model: LoadedModel, plan: Plan) -> None:
+def check_extent(model: LoadedModel, plan: Plan) -> ModelGraph:
     """The plan names no more than the model has.
 
+    Returns:
+        The model, normalised with the plan's dimensions, not rewritten.
+
     Raises:
-        TrustRootError: Code "plan-extent".
+        TrustRootError: Code "plan-extent", or "model-circuits" where the model cannot be normalised
+            with the plan's dimensions.
     """
     # Imported here: the trust root "plan digest" needs no onnx.
-    from zkml_ray.chunking.dimensions import free_inputs, open_dimensions
-    from zkml_ray.chunking.places import nodes as nodes_of
+    from zkml_ray.chunking.dimensions import open_dimensions
+    from zkml_ray.circuits.derive import normalised_graph
 
     open_names = sorted(open_dimensions(model.proto))
     named = [name for name, _ in plan.dimensions]
     if named != open_names:
         raise _extent("dimensions", ", ".join(named), ", ".join(open_names) or "none")
     _check_tensors(model, plan)
-    nodes = sum(1 for _ in nodes_of(model.proto))
+    with _fits("the model was normalised"):
+        graph = normalised_graph(model, dict(plan.dimensions))
+    nodes = len(graph.nodes)
     _at_most("number of rewrites", len(plan.rewrites), limits.MAX_REWRITES_PER_NODE * nodes)
     if len({(step.name, step.node) for step in plan.rewrites}) != len(plan.rewrites):
         raise _extent("rewrites", "one twice", "each once")
@@ -64,48 +71,28 @@ def check_extent(model: LoadedModel, plan: Plan) -> None:
     most = MAX_NODES_PER_NODE * (nodes + len(plan.rewrites) + parts)
     _at_most("number of nodes", sum(len(chunk.nodes) for chunk in plan.chunks), most)
     _at_most("number of chunks", len(plan.chunks), most)
-    _at_most("number of boundaries", len(plan.boundaries), len(free_inputs(model.proto)) + most)
+    _at_most("number of boundaries", len(plan.boundaries), len(graph.inputs) + most)
+    return graph
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Structure:
-    """The graphs that were made again from the model.
-
-    Attributes:
-        normalised: Before the plan's rewrites.
-        graph: After them: what the chunks are cut from.
-    """
-
-    normalised: ModelGraph
-    graph: ModelGraph
-
-
-def check_structure(model: LoadedModel, plan: Plan) -> Structure:
+def check_structure(normalised: ModelGraph, plan: Plan) -> ModelGraph:
     """The plan's chunks and boundaries are those of the model's graph, and fit their circuits.
 
     Args:
-        model: The verifier's own copy.
-        plan: Within `check_extent`, its graph complete.
+        normalised: `check_extent`'s.
+        plan: Its graph complete.
+
+    Returns:
+        The graph that the chunks are cut from.
 
     Raises:
         TrustRootError: Code "model-circuits" or "plan-extent".
     """
-    from zkml_ray.circuits.derive import normalised_graph, rewritten_graph
+    from zkml_ray.circuits.derive import rewritten_graph
 
-    try:
-        normalised = normalised_graph(model, dict(plan.dimensions))
+    with _fits("the model was rewritten"):
         graph = rewritten_graph(normalised, plan)
         crossings = graph.crossings([chunk.nodes for chunk in plan.chunks])
-    except (OSError, LimitExceededError):
-        raise
-    except MemoryError:
-        raise out_of_memory("the model was normalised") from None
-    except Exception as error:
-        # Whatever onnx or onnx-ir say of the model under a stranger's arguments.
-        raise TrustRootError(
-            f"the plan does not fit the model: {type(error).__name__}: {str(error)[:500]}",
-            code="model-circuits",
-        ) from None
     _check_boundaries(plan, crossings)
     if (graph.inputs, graph.outputs) != (plan.model_inputs, plan.model_outputs):
         raise _differs("inputs or outputs of the model", plan)
@@ -117,7 +104,23 @@ def check_structure(model: LoadedModel, plan: Plan) -> Structure:
         if (chunk.inputs, chunk.outputs, chunk.operators) != (incoming, outgoing, operators):
             raise _differs(chunk.id, plan)
         _check_rows(chunk, sum(sizes[name] for name in chunk.touched()))
-    return Structure(normalised=normalised, graph=graph)
+    return graph
+
+
+@contextmanager
+def _fits(doing: str) -> Iterator[None]:
+    """Refuse whatever onnx or onnx-ir say of the model under a stranger's arguments."""
+    try:
+        yield
+    except (OSError, LimitExceededError):
+        raise
+    except MemoryError:
+        raise out_of_memory(doing) from None
+    except Exception as error:
+        raise TrustRootError(
+            f"the plan does not fit the model: {type(error).__name__}: {str(error)[:500]}",
+            code="model-circuits",
+        ) from None
 
 
 def _check_tensors(model: LoadedModel, plan: Plan) -> None:

@@ -158,8 +158,7 @@ def verify_manifest(
         sealed = reader.sealed_plan(manifest.plan_sha256)
         plan = sealed.plan
         check_named(trust, sealed, manifest.plan_sha256)
-        if trust.model is not None:
-            check_extent(trust.model, plan)
+        normalised = None if trust.model is None else check_extent(trust.model, plan)
         clock.step(f"trust root: the {trust.name} is the trusted one")
         # 2. The plan uses only arguments known to be sound, and none coarser than the verifier's
         #    floors; its graph is complete, and it pins one key per chunk and one SRS per size.
@@ -170,9 +169,9 @@ def verify_manifest(
         check_pins(sealed)
         # With the model as trust root a stranger chose the plan: its graph is compared with the
         # model's before anything is made of it.
-        structure = None if trust.model is None else check_structure(trust.model, plan)
-        if structure is not None and policy is not None:
-            check_weights(plan, structure.normalised, policy)
+        graph = None if normalised is None else check_structure(normalised, plan)
+        if normalised is not None and policy is not None:
+            check_weights(plan, normalised, policy)
         clock.step("every argument, chunk, edge and pin of the plan is accounted for")
         # 3. The manifest says nothing else than the plan, where the plan says it.
         _check_manifest(manifest, sealed)
@@ -182,9 +181,9 @@ def verify_manifest(
         #    trust root, all that the plan pins is made again and compared.
         _check_srs_trust(sealed, allow_insecure_srs=allow_insecure_srs)
         made_keys: dict[str, bytes] = {}
-        if trust.model is not None and structure is not None:
+        if trust.model is not None and graph is not None:
             whole = {pin.logrows: reader.whole_srs(pin) for pin in sealed.srs}
-            circuits, made_keys = check_rebuilt(trust.model, structure.graph, sealed, whole)
+            circuits, made_keys = check_rebuilt(trust.model, graph, sealed, whole)
             clock.step("chunks, settings and verifying keys re-built from the model agree")
             if measure is not None:
                 measured = measure(trust.model, circuits)
