@@ -72,7 +72,7 @@ def candidates(model: LoadedModel, equal: bool) -> Iterator[tuple[str, int, int,
         yield "hinted", scale, circuits.plan.chunks[0].arguments.logrows, circuits
     pairs = [(s, s) for s in SCALES]
     if not equal:
-        pairs += [(10, b) for b in SCALES] + [(s, 10) for s in SCALES]
+        pairs = [(10, b) for b in SCALES] + pairs
     for scale, weight_bits in dict.fromkeys(pairs):
         try:
             circuits = native(model, scale, weight_bits)

@@ -117,7 +117,8 @@ def check_weights(plan: Plan, normalised: ModelGraph, policy: VerifierPolicy) ->
 
     bits = _bits_of_nodes(plan)
     for node in normalised.nodes.values():
-        # What is in no chunk and no rewrite of weights was taken up by a form that keeps 15 bits.
+        # Weights of other nodes keep more: those of forms such as attention 15 bits, those of
+        # native circuits at the inputs' scale or finer all but 2^-8 of themselves (ADR 0021).
         if node.op_type not in _WEIGHTED or node.name not in bits:
             continue
         for name in node.input:
@@ -164,11 +165,13 @@ def _check_chunk(chunk: ChunkPlan, policy: VerifierPolicy) -> None:
 
 
 def _bits_of_nodes(plan: Plan) -> dict[str, int]:
-    """Bits that weights keep, by node of the model before its rewrites."""
+    """Bits that weights keep, by node of the model before its rewrites, where those are all."""
     found: dict[str, int] = {}
     for chunk in plan.chunks:
         arguments = chunk.arguments
         bits = arguments.logrows if arguments.kind == "hinted" else arguments.param_scale
+        if arguments.kind == "native" and bits >= arguments.input_scale:
+            continue
         for name in chunk.nodes:
             # A part of a split is named after the whole: its name, a slash, which part.
             ends = [at for at, sign in enumerate(name) if sign == "/"]
