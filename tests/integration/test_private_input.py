@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from zkml_ray import PlanOptions, prove_distributed, verify
+from tests.soundness.here import prove_here
+from zkml_ray import PlanOptions, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.errors import ConfigError
 from zkml_ray.verifying.verdict import LEAKY_NATIVE
@@ -52,13 +53,12 @@ def test_native_circuits_of_revealed_inputs_are_nobodys_leak(models: Path, tmp_p
         advance(name, "plan", store=tmp_path)
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("circuits", ["hinted", "native"])
 def test_verdict_of_a_hidden_input_says_whether_it_leaks(
-    ray_cluster: None, models: Path, tmp_path: Path, circuits: str
+    models: Path, tmp_path: Path, circuits: str
 ) -> None:
     native = circuits == "native"
-    run = prove_distributed(
+    run = prove_here(
         models / "residual.onnx",
         store=tmp_path,
         run_id="hidden",

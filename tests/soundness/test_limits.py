@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.integration.command import Outcome, run_here
+from tests.layers import BY_LAYER
 from zkml_ray import SampleInputs, VerifierPolicy, verify
-from zkml_ray.api import Run
 from zkml_ray.errors import (
     ConfigError,
     LimitExceededError,
@@ -24,6 +25,15 @@ from zkml_ray.verifying import limited
 from zkml_ray.verifying.verdict import Verdict
 
 from .attacker import MemoryStore
+from .here import prove_here
+
+
+@pytest.fixture(scope="module")
+def run_store(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds the perceptron's run."""
+    store: Path = tmp_path_factory.mktemp("store")
+    prove_here(models / "mlp.onnx", store=store, run_id="mlp", options=BY_LAYER)
+    return store
 
 
 def said(verdict: Verdict) -> dict[str, Any]:
@@ -33,13 +43,9 @@ def said(verdict: Verdict) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.ray
-def test_verdict_within_limits_is_the_verdict_without(
-    mlp_run: Run, models: Path, shared_store: Path
-) -> None:
+def test_verdict_within_limits_is_the_verdict_without(models: Path, run_store: Path) -> None:
     where: dict[str, Any] = {
-        "store": shared_store,
-        "project": "shared",
+        "store": run_store,
         "model": models / "mlp.onnx",
         "allow_insecure_srs": True,
         "policy": VerifierPolicy(min_scale=8),
@@ -50,10 +56,7 @@ def test_verdict_within_limits_is_the_verdict_without(
     assert Verdict.of_json(json.loads(json.dumps(free.as_json()))) == free
 
 
-@pytest.mark.ray
-def test_refusals_within_limits_are_the_refusals_without(
-    mlp_run: Run, models: Path, shared_store: Path
-) -> None:
+def test_refusals_within_limits_are_the_refusals_without(models: Path, run_store: Path) -> None:
     """A policy that refuses, another model, an insecure SRS: class, code and message are kept."""
     cases: list[dict[str, Any]] = [
         {"model": models / "mlp.onnx", "policy": VerifierPolicy(min_scale=9)},
@@ -62,7 +65,7 @@ def test_refusals_within_limits_are_the_refusals_without(
         {"plan_digest": "0" * 64},
     ]
     for case in cases:
-        call = {"store": shared_store, "project": "shared", "allow_insecure_srs": True, **case}
+        call = {"store": run_store, "allow_insecure_srs": True, **case}
         caught = []
         for limits in ({}, {"max_seconds": 120.0}):
             with pytest.raises(VerificationError) as refused:
@@ -73,16 +76,12 @@ def test_refusals_within_limits_are_the_refusals_without(
     assert isinstance(caught[0], TrustRootError)
 
 
-@pytest.mark.ray
-def test_verification_beyond_the_limit_of_seconds_is_ended(
-    mlp_run: Run, models: Path, shared_store: Path
-) -> None:
+def test_verification_beyond_the_limit_of_seconds_is_ended(models: Path, run_store: Path) -> None:
     started = time.monotonic()
     with pytest.raises(LimitExceededError, match="--max-seconds") as refused:
         verify(
             "mlp",
-            store=shared_store,
-            project="shared",
+            store=run_store,
             model=models / "mlp.onnx",
             allow_insecure_srs=True,
             max_seconds=0.3,
@@ -92,9 +91,8 @@ def test_verification_beyond_the_limit_of_seconds_is_ended(
     assert not children()
 
 
-@pytest.mark.ray
 def test_verification_beyond_the_limit_of_memory_is_refused_by_the_kernel(
-    mlp_run: Run, models: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, run_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of so little memory Python itself runs out, or ezkl, or the threads of either."""
     monkeypatch.setattr(limited, "MIN_MEMORY_BYTES", 1 << 20)
@@ -102,8 +100,7 @@ def test_verification_beyond_the_limit_of_memory_is_refused_by_the_kernel(
         with pytest.raises(LimitExceededError) as refused:
             verify(
                 "mlp",
-                store=shared_store,
-                project="shared",
+                store=run_store,
                 model=models / "mlp.onnx",
                 allow_insecure_srs=True,
                 max_memory_bytes=max_memory_bytes,
@@ -154,14 +151,11 @@ def test_sample_inputs_can_be_named_to_another_process(tmp_path: Path) -> None:
     assert SampleInputs([str(file)]).arguments() == [f"--sample-inputs={file}"]
 
 
-@pytest.mark.ray
 def test_command_takes_the_demands_and_says_them(
-    mlp_run: Run, models: Path, shared_store: Path, tmp_path: Path
+    models: Path, run_store: Path, tmp_path: Path
 ) -> None:
-    import numpy as np
-
     np.save(tmp_path / "x.npy", np.full((3, 1, 8), 0.25, dtype=np.float32))
-    call = ["verify", "mlp", "--store", str(shared_store), "--project", "shared"]
+    call = ["verify", "mlp", "--store", str(run_store)]
     call += ["--model", str(models / "mlp.onnx"), "--allow-insecure-srs"]
 
     def run(*more: str) -> Outcome:
