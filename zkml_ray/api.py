@@ -82,6 +82,7 @@ def prove_distributed(
     options: PlanOptions | None = None,
     reveal: Sequence[str] | None = None,
     private_input: bool = False,
+    allow_leaky_native: bool = False,
     salt_seed: bytes | None = None,
     keep_checkpoints: bool = True,
     seed: int = DEFAULT_SEED,
@@ -105,7 +106,9 @@ def prove_distributed(
         store_keys: Which keys to leave in the store.
         options: Choices about the plan; default: cuts for this many workers.
         reveal: Boundaries whose values the statement shows; default: inputs and outputs.
-        private_input: Prove without revealing the inputs.
+        private_input: Prove without revealing the inputs. Native circuits are then refused.
+        allow_leaky_native: Hide inputs behind native circuits all the same, although their proofs
+            let a guess of the input be tested (docs/security.md).
         salt_seed: Make salts reproducible (whoever knows the seed can test guesses).
         keep_checkpoints: Keep boundary values in the store, so that they can be opened later.
         seed: Seed of the random input.
@@ -137,6 +140,7 @@ def prove_distributed(
         options=options or PlanOptions(workers=workers),
         reveal=reveal,
         private_input=private_input,
+        allow_leaky_native=allow_leaky_native,
         seeded_salts=salt_seed is not None,
         keep_checkpoints=keep_checkpoints,
         seed=seed,
@@ -156,6 +160,7 @@ def prepare(
     options: PlanOptions | None = None,
     reveal: Sequence[str] | None = None,
     private_input: bool = False,
+    allow_leaky_native: bool = False,
     keep_checkpoints: bool = True,
     seed: int = DEFAULT_SEED,
     max_error: MaxError | None = None,
@@ -171,7 +176,9 @@ def prepare(
         run_id: Id of the run.
         options: Choices about the plan.
         reveal: Boundaries to reveal.
-        private_input: Prove without revealing the inputs.
+        private_input: Prove without revealing the inputs. Native circuits are then refused.
+        allow_leaky_native: Hide inputs behind native circuits all the same, although their proofs
+            let a guess of the input be tested (docs/security.md).
         keep_checkpoints: Keep boundary values when the run is complete.
         seed: Seed of the random input.
         max_error: Largest accepted difference of an output from onnxruntime's.
@@ -194,6 +201,7 @@ def prepare(
         options=options,
         reveal=reveal,
         private_input=private_input,
+        allow_leaky_native=allow_leaky_native,
         seeded_salts=False,
         keep_checkpoints=keep_checkpoints,
         seed=seed,

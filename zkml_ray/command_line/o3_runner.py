@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zkml_ray.command_line.demands import Demands
 from zkml_ray.command_line.groups import add_commands
 from zkml_ray.command_line.options import (
+    AllowLeakyNative,
     CircuitOptions,
     Crew,
     Input,
@@ -78,6 +80,7 @@ class Request:
     scale: Scale = 10
     circuits: CircuitOptions
     private_input: PrivateInput = False
+    allow_leaky_native: AllowLeakyNative = False
 
     def options(self) -> PlanOptions:
         """Choices about the plan.
@@ -121,6 +124,7 @@ def prepare(
         options=request.options(),
         private_input=request.private_input,
         max_error=max_error_option(max_error),
+        allow_leaky_native=request.allow_leaky_native,
         command=["zkml-o3-runner", *sys.argv[1:]],
     )
     _show("prepare", _state(stored.run_id, place), place, json_)
@@ -148,7 +152,9 @@ def prove(run: Run, *, proving: StageProving, json_: Json = False) -> None:
     _advance("prove", run, proving, json_)
 
 
-def verify(run: Run, *, trust: Trust, proving: StageProving, json_: Json = False) -> None:
+def verify(
+    run: Run, *, trust: Trust, demands: Demands, proving: StageProving, json_: Json = False
+) -> None:
     """Link and verify the proofs and write the manifest; with a trust root, verify as an outsider.
 
     A complete run is verified with a trust root alone, as zkml-ray verify does.
@@ -158,7 +164,7 @@ def verify(run: Run, *, trust: Trust, proving: StageProving, json_: Json = False
         go_on(run, proving, json_ and not trusted)
         if not trusted:
             return
-    verify_run(run, place=proving.place, trust=trust, json_=json_)
+    verify_run(run, place=proving.place, trust=trust, demands=demands, json_=json_)
 
 
 def run_(*, request: Request, proving: StageProving, json_: Json = False) -> None:
@@ -174,6 +180,7 @@ def run_(*, request: Request, proving: StageProving, json_: Json = False) -> Non
             run_id=request.run,
             options=request.options(),
             private_input=request.private_input,
+            allow_leaky_native=request.allow_leaky_native,
             command=["zkml-o3-runner", *sys.argv[1:]],
             listener=progress,
         )

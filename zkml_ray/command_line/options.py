@@ -39,6 +39,13 @@ Input = Annotated[
 PrivateInput = Annotated[
     bool, typer.Option("--private-input", help="Prove without revealing the input.")
 ]
+AllowLeakyNative = Annotated[
+    bool,
+    typer.Option(
+        "--allow-leaky-native",
+        help="Hide inputs behind native circuits all the same: their proofs let guesses be tested.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 StoreOption = Annotated[
     Optional[str],  # noqa: UP045

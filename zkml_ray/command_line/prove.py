@@ -11,6 +11,7 @@ import typer
 
 from zkml_ray.command_line.options import (
     Address,
+    AllowLeakyNative,
     CircuitOptions,
     Crew,
     Input,
@@ -59,6 +60,7 @@ def prove(
         typer.Option("--reveal", help="Boundary to reveal; may be repeated [inputs, outputs]."),
     ] = None,
     private_input: PrivateInput = False,
+    allow_leaky_native: AllowLeakyNative = False,
     keep_checkpoints: Annotated[
         str, typer.Option("--keep-checkpoints", help="yes or no: boundary values, for `open`.")
     ] = "yes",
@@ -92,6 +94,7 @@ def prove(
             ),
             reveal=reveal,
             private_input=private_input,
+            allow_leaky_native=allow_leaky_native,
             salt_seed=None if salt_seed is None else salt_seed.encode(),
             keep_checkpoints=keep_checkpoints == "yes",
             **proving.arguments(),

@@ -45,7 +45,7 @@ from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import StageError, ZkmlRayError
 from zkml_ray.events import ChunkMoved, Listener, PlanReady, StageStarted, Warned
 from zkml_ray.run.activations import Activations
-from zkml_ray.run.assemble import assemble, revealed_names
+from zkml_ray.run.assemble import assemble, check_leaks
 from zkml_ray.run.journal import Journal
 from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.manifest import ChunkRecord, Comparison, Manifest, Span, StageRecord
@@ -340,7 +340,9 @@ class Coordinator:
             if self._request.input_source.kind == "random":
                 seed = self._request.input_source.seed
                 self._warn(f"no input was given: the input is random, from seed {seed}")
-            revealed_names(circuits.plan, self._request)
+            leak = check_leaks(circuits.plan, self._request)
+            if leak is not None:
+                self._warn(leak)
         forecast = CostModel(profile=load_profile(), threads=self._threads).forecast(circuits)
         self._journal.keep_forecast(forecast)
         self._forecast = forecast
