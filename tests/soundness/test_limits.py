@@ -146,7 +146,7 @@ def test_sample_inputs_can_be_named_to_another_process(tmp_path: Path) -> None:
     assert SampleInputs([file], min_agreement=0.1, max_error=1e-3).arguments() == [
         f"--sample-inputs={file}",
         "--min-agreement=0.1",
-        "--max-error=0.001",
+        "--max-sample-error=0.001",
     ]
     assert SampleInputs([str(file)]).arguments() == [f"--sample-inputs={file}"]
 
@@ -172,7 +172,7 @@ def test_command_takes_the_demands_and_says_them(
     for more, code in (
         (["--min-scale", "9"], "plan-precision"),
         (["--min-weight-bits", "20"], "plan-precision"),
-        (["--sample-inputs", str(tmp_path / "x.npy"), "--max-error", "1e-9"], "accuracy"),
+        (["--sample-inputs", str(tmp_path / "x.npy"), "--max-sample-error", "1e-9"], "accuracy"),
         (["--max-seconds", "0.2"], "limit-seconds"),
     ):
         refused = run(*more, "--json")

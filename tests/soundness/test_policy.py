@@ -369,7 +369,7 @@ def test_wrong_sample_inputs_are_wrong_calls(digits: Path, tmp_path: Path) -> No
         (lambda: SampleInputs([tmp_path / "none.npy"]), "no such file"),
         (lambda: SampleInputs([file], min_agreement=0), "min-agreement"),
         (lambda: SampleInputs([file], min_agreement=1.1), "min-agreement"),
-        (lambda: SampleInputs([file], max_error=0), "max-error"),
+        (lambda: SampleInputs([file], max_error=0), "max-sample-error"),
     ):
         with pytest.raises(ConfigError, match=what):
             make()

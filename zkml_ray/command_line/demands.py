@@ -70,10 +70,11 @@ class Demands:
             "model's, such as 0.99.",
         ),
     ] = None
-    max_error: Annotated[
+    max_sample_error: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            "--max-error", help="Largest error of an output on the sample inputs that is accepted."
+            "--max-sample-error",
+            help="Largest error of an output on the sample inputs that is accepted.",
         ),
     ] = None
 
@@ -128,14 +129,14 @@ class Demands:
             ConfigError: No inputs are named for it, or they cannot be used.
         """
         if not self.sample_inputs:
-            if self.min_agreement is not None or self.max_error is not None:
+            if self.min_agreement is not None or self.max_sample_error is not None:
                 raise ConfigError(
-                    "--min-agreement and --max-error are measured: name inputs (--sample-inputs)"
+                    "--min-agreement and --max-sample-error are measured: name inputs (--sample-inputs)"
                 )
             return None
         # Of the extra "prove", and from a higher room: only this option needs it.
         from zkml_ray.stages.samples import SampleInputs
 
         return SampleInputs(
-            self.sample_inputs, min_agreement=self.min_agreement, max_error=self.max_error
+            self.sample_inputs, min_agreement=self.min_agreement, max_error=self.max_sample_error
         )

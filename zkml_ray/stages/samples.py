@@ -80,7 +80,7 @@ class SampleInputs:
                 f"--min-agreement is a share above 0 and up to 1, not {min_agreement:g}"
             )
         if max_error is not None and not max_error > 0:
-            raise ConfigError(f"--max-error must be above 0, not {max_error:g}")
+            raise ConfigError(f"--max-sample-error must be above 0, not {max_error:g}")
 
     def __call__(self, model: LoadedModel, circuits: DerivedCircuits) -> Measured:
         """Measure a plan.
@@ -103,7 +103,7 @@ class SampleInputs:
         if self.min_agreement is not None:
             given.append(f"--min-agreement={self.min_agreement!r}")
         if self.max_error is not None:
-            given.append(f"--max-error={self.max_error!r}")
+            given.append(f"--max-sample-error={self.max_error!r}")
         return given
 
     def _measured(self, model: LoadedModel, circuits: DerivedCircuits) -> Measured:
@@ -170,7 +170,7 @@ class SampleInputs:
             got = "nothing" if found.max_abs_error is None else f"{found.max_abs_error:.3g}"
             raise _inaccurate(
                 f"an output is off by {got} on the sample inputs; at most {self.max_error:g} is "
-                "accepted (--max-error)",
+                "accepted (--max-sample-error)",
                 f"at most {self.max_error:g}",
                 got,
             )
