@@ -131,7 +131,8 @@ class Demands:
         if not self.sample_inputs:
             if self.min_agreement is not None or self.max_sample_error is not None:
                 raise ConfigError(
-                    "--min-agreement and --max-sample-error are measured: name inputs (--sample-inputs)"
+                    "--min-agreement and --max-sample-error are measured: name inputs "
+                    "(--sample-inputs)"
                 )
             return None
         # Of the extra "prove", and from a higher room: only this option needs it.
