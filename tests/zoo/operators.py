@@ -560,6 +560,7 @@ DRAWN: Final[Mapping[str, Callable[[Drawer], Use]]] = {
     "Identity": _pointwise("Identity", -4.0, 4.0),
     "LayerNormalization": _norm,
     "LeakyRelu": _leaky,
+    "Log": _pointwise("Log", 0.5, 7.5),
     "MatMul": _matmul,
     "Max": _neighbours,
     "MaxPool": _pool("MaxPool"),
