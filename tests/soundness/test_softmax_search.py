@@ -202,11 +202,11 @@ def test_row_stands_nowhere_else_in_the_table(k: int, n: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("k", "n"), COUNTS)
 def test_row_of_any_counts_stands_nowhere_else_in_the_table(k: int, n: int) -> None:
-    """With every reciprocal that might suit it as well."""
+    """With every reciprocal that might suit it as well, for rows that are not too long for that."""
     for gap in gaps(k, n):
         row = Row(k, n, gap)
         for move in row.moves():
-            for step in (-1, 0, 1):
+            for step in (-1, 0, 1) if n < 1024 else (0,):
                 assert row.tried(Freedom(move=move, step=step)) is None, (gap, move, step)
 
 

@@ -19,6 +19,7 @@ from zkml_ray.chunking.hinted.forms import Form, Local, NotHintedError
 from zkml_ray.chunking.hinted.grid import Wire
 from zkml_ray.chunking.hinted.layer_norm import RootBounds
 from zkml_ray.chunking.hinted.numbers import PACKED_BITS, Arithmetic
+from zkml_ray.chunking.hinted.pins import GROUP, PRODUCT_BITS, _groups
 from zkml_ray.chunking.hinted.rounding import Divisor, Quantised
 from zkml_ray.chunking.hinted.softmax import FEW_KEYS, SumBounds
 from zkml_ray.errors import ChunkingError
@@ -197,6 +198,24 @@ def test_fine_digits_reach_little_more_than_they_have_to() -> None:
 def test_number_that_no_digits_reach_is_refused() -> None:
     with pytest.raises(NotHintedError, match="too large"):
         FineDigits.reaching(Arithmetic(scale=5, logrows=8, range_bits=2), 1 << 70)
+
+
+# Rows' tops.
+
+
+@pytest.mark.parametrize("logrows", [8, 13, 16, 20, 26])
+def test_every_element_of_a_row_is_in_a_group_of_its_row_and_no_product_wraps(logrows: int) -> None:
+    for length in (*range(1, 70), 197, 1024, 4096):
+        limit = PRODUCT_BITS // logrows - 1
+        members = _groups(3, length, limit)
+        groups, rows, size = members.shape
+        assert size <= min(GROUP, limit)
+        for row in range(rows):
+            assert set(members[:, row].ravel()) == {row * length + i for i in range(length)}
+        # A shorter group repeats elements of its own, so that a product is zero as it was.
+        assert sum(len(set(members[g, 0])) for g in range(groups)) == length
+        largest = ((1 << logrows) - 1) ** (size + 1) * groups * (1 << 26)
+        assert largest.bit_length() < PACKED_BITS
 
 
 # Quotients.
