@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,6 +19,18 @@ CONSTANT_BITS: Final = 62
 
 SUM_BITS: Final = 120
 """At least two sums of any proof are to fit a field element side by side."""
+
+_MORE_BITS: Final = (0, 6, 12, 18)
+"""How much finer weights may be made where they are small beside 1/q."""
+
+_TOLERATED: Final = 32
+"""A channel's weights may be off by this part of them, all together..."""
+
+_SEEN: Final = 2
+"""...or by what changes a result by so many quanta, for values at the end of their range."""
+
+_PARTS: Final = 1 << 10
+"""Errors of weights are counted in this part of a whole number."""
 
 _COARSE: Final = 4
 """Weights may be this much coarser than 1/q before another digit of the remainder is paid for."""
@@ -105,14 +117,15 @@ class Quantised:
 
 
 def _finer(pair: Pair) -> float:
+    """Whole numbers per unit of a product of activations."""
     return pair.left.resolution * pair.right.resolution
 
 
 def _resolutions(form: Form) -> list[tuple[Floats, float]]:
-    """Per term its weights and the resolution of what they multiply."""
-    found = [(term.weights, term.wire.resolution) for term in form.dense]
-    found += [(term.weights, term.wire.resolution) for term in form.local]
-    found += [(np.asarray([pair.factor]), _finer(pair)) for pair in form.pairs]
+    """Per term its weights and the resolution of what they multiply, signs left out."""
+    found = [(term.weights, abs(term.wire.resolution)) for term in form.dense]
+    found += [(term.weights, abs(term.wire.resolution)) for term in form.local]
+    found += [(np.asarray([pair.factor]), abs(_finer(pair))) for pair in form.pairs]
     return found
 
 
@@ -125,12 +138,74 @@ def _divisor(form: Form, numbers: Arithmetic, resolution: float) -> Divisor:
         return Divisor(value=exact)
     finest = max(own for _, own in terms)
     excess = math.log2(finest / resolution)
+    coarsest: Divisor | None = None
+    for more in _MORE_BITS:
+        divisor = _finer_divisor(numbers, resolution / finest, excess + more)
+        if divisor is None:
+            break
+        if not _fits_constants(terms, divisor.value * resolution):
+            if coarsest is None:
+                raise NotHintedError("weights are too large for their scale")
+            break
+        coarsest = coarsest or divisor
+        if not _blurred(form, divisor.value, resolution):
+            return divisor
+    if coarsest is None:
+        raise NotHintedError("values are too fine to be rounded at once")
+    return coarsest
+
+
+def _finer_divisor(numbers: Arithmetic, ratio: float, excess: float) -> Divisor | None:
+    """The divisor of fewest digits that leaves weights about as many bits as a table has.
+
+    Args:
+        numbers: Of the circuit.
+        ratio: Resolution of the result by that of the finest summed values.
+        excess: Bits by which weights are to be finer than 1/q of the result.
+    """
     for digits in range(1, MAX_REMAINDER_DIGITS + 1):
         step = 0 if digits == 1 else math.ceil(max(excess, 1) / (digits - 1))
         value = numbers.divisor << (step * (digits - 1))
-        if step < numbers.logrows and value * resolution / finest * _COARSE >= numbers.divisor:
+        if step >= numbers.logrows or value * ratio * _COARSE < numbers.divisor:
+            continue
+        if value.bit_length() + 2 >= numbers.logrows + excess:
             return Divisor(value=value, digits=digits, step=step)
-    raise NotHintedError("values are too fine to be rounded at once")
+    return None
+
+
+def _fits_constants(terms: list[tuple[Floats, float]], scale: float) -> bool:
+    """Whether weights at a scale are whole numbers that a file's float32 holds."""
+    largest = max(float(np.abs(w).max(initial=0)) * scale / own for w, own in terms)
+    return largest < (1 << FLOAT_BITS) - 1
+
+
+def _blurred(form: Form, divisor: int, resolution: float) -> bool:
+    """Whether rounded weights make some channel another one: zero, say, where they are small.
+
+    The errors of its weights exceed a share of the weights, and could be seen in the result. In
+    whole numbers, because a plan may not depend on a processor's order of summation.
+    """
+    scale = divisor * resolution
+    wrong: Any = np.zeros(form.channels, dtype=object)
+    right: Any = np.zeros(form.channels, dtype=object)
+
+    def count(weights: Floats, own: float, reach: int, axis: int, times: int = 1) -> None:
+        scaled = weights * (scale / own)
+        error = np.rint(np.abs(np.rint(scaled) - scaled) * _PARTS).astype(np.int64).sum(axis=axis)
+        size = np.rint(np.abs(scaled) * _PARTS).astype(np.int64).sum(axis=axis)
+        wrong[:] += error.astype(object) * (reach * times)
+        right[:] += size.astype(object) * (reach * times)
+
+    for dense in form.dense:
+        count(dense.weights, dense.wire.resolution, dense.wire.magnitude, 0)
+    for local in form.local:
+        count(local.weights, local.wire.resolution, local.wire.magnitude, 1)
+    for pair in form.pairs:
+        reach = pair.left.magnitude * pair.right.magnitude
+        factor = np.full((1, form.channels), pair.factor)
+        count(factor, _finer(pair), reach, 0, pair.left_index.shape[2])
+    seen = wrong > _SEEN * _PARTS * divisor
+    return bool((seen & (wrong * _TOLERATED > right)).any())
 
 
 def _unit_divisor(

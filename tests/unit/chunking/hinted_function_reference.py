@@ -72,14 +72,11 @@ class FunctionReference(Reference):
     # Operators.
 
     def _matmul(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
-        if node.input[1] in self._graph.initializers:
+        if self._graph.initializers.keys() & set(node.input):
             return super()._matmul(node, given)
         (left, fine), (right, finer) = (self._rounded_shares(name) for name in node.input)
-        found = np.zeros((*left.shape[:-1], right.shape[-1]), dtype=np.int64)
-        for place in np.ndindex(*found.shape):
-            *batch, row, column = place
-            for a, b in zip(left[(*batch, row)], right[(*batch, slice(None), column)], strict=True):
-                found[place] += int(a) * int(b)
+        exact = np.matmul(left.astype(object), right.astype(object))
+        found: Whole = np.asarray(exact, dtype=np.int64)
         fineness = fine * finer / self._one
         term = Term(np.array([1 / fineness]), lambda w: _exactly(found, w[0]), fineness)
         return Sum(terms=(term,), bias=np.zeros(found.shape), order="last")
@@ -100,7 +97,7 @@ class FunctionReference(Reference):
 
     def _mul(self, node: onnx.NodeProto, given: dict[str, Any]) -> Any:
         for name, other in (node.input, tuple(node.input)[::-1]):
-            if other in self._graph.initializers:
+            if other in self._graph.initializers and self._constant(other).size == 1:
                 source, multiple = self._multiple(name)
                 factor = self._constant(other).item()
                 self._multiples[node.output[0]] = source, multiple * factor
@@ -115,8 +112,9 @@ class FunctionReference(Reference):
 
     def _div(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         source, multiple = self._multiple(node.input[0])
-        divisor = self._constant(node.input[1]).item()
-        self._multiples[node.output[0]] = source, multiple / divisor
+        divisor = self._constant(node.input[1])
+        if divisor.size == 1:
+            self._multiples[node.output[0]] = source, multiple / divisor.item()
         return super()._div(node, given)
 
     def _softmax(self, node: onnx.NodeProto, _: dict[str, Any]) -> Fine:
