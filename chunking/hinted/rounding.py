@@ -29,6 +29,10 @@ _TOLERATED: Final = 32
 _SEEN: Final = 2
 """...or by what changes a result by so many quanta, for values at the end of their range."""
 
+_SEEN_OF_FINE: Final = 10
+"""The same where what is summed is finer than the result: one weight, half of a whole number off,
+changes it by less for values of the circuit's range (a normalisation's are far smaller)."""
+
 _PARTS: Final = 1 << 10
 """Errors of weights are counted in this part of a whole number."""
 
@@ -148,7 +152,7 @@ def _divisor(form: Form, numbers: Arithmetic, resolution: float) -> Divisor:
                 raise NotHintedError("weights are too large for their scale")
             break
         coarsest = coarsest or divisor
-        if not _blurred(form, divisor.value, resolution):
+        if not _blurred(form, numbers, divisor.value, resolution, finest):
             return divisor
     if coarsest is None:
         raise NotHintedError("values are too fine to be rounded at once")
@@ -179,17 +183,21 @@ def _fits_constants(terms: list[tuple[Floats, float]], scale: float) -> bool:
     return largest < (1 << FLOAT_BITS) - 1
 
 
-def _blurred(form: Form, divisor: int, resolution: float) -> bool:
+def _blurred(
+    form: Form, numbers: Arithmetic, divisor: int, resolution: float, finest: float
+) -> bool:
     """Whether rounded weights make some channel another one: zero, say, where they are small.
 
     The errors of its weights exceed a share of the weights, and could be seen in the result. In
     whole numbers, because a plan may not depend on a processor's order of summation.
     """
     scale = divisor * resolution
+    seen_from = _SEEN if finest <= 2 * resolution else _SEEN_OF_FINE
     wrong: Any = np.zeros(form.channels, dtype=object)
     right: Any = np.zeros(form.channels, dtype=object)
 
-    def count(weights: Floats, own: float, reach: int, axis: int, times: int = 1) -> None:
+    def count(weights: Floats, own: float, bound: int, axis: int, times: int = 1) -> None:
+        reach = min(bound, math.ceil(abs(own) * 2.0**numbers.range_bits))
         scaled = weights * (scale / own)
         error = np.rint(np.abs(np.rint(scaled) - scaled) * _PARTS).astype(np.int64).sum(axis=axis)
         size = np.rint(np.abs(scaled) * _PARTS).astype(np.int64).sum(axis=axis)
@@ -204,7 +212,7 @@ def _blurred(form: Form, divisor: int, resolution: float) -> bool:
         reach = pair.left.magnitude * pair.right.magnitude
         factor = np.full((1, form.channels), pair.factor)
         count(factor, _finer(pair), reach, 0, pair.left_index.shape[2])
-    seen = wrong > _SEEN * _PARTS * divisor
+    seen = wrong > seen_from * _PARTS * divisor
     return bool((seen & (wrong * _TOLERATED > right)).any())
 
 
