@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow lint format bench bench-run vectors clean
+.PHONY: install demo test test-slow test-onnx lint format bench bench-run vectors clean
 
 install: $(STAMP)
 
@@ -23,6 +23,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# ONNX's own node tests, counted by operator: minutes.
+test-onnx: $(STAMP)
+	$(BIN)/python -m pytest -m onnx
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
