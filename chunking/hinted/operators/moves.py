@@ -31,8 +31,11 @@ _PADDINGS = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
 def reshaped(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Reshape, Flatten and their like: the same elements in another shape."""
+    value, shape = lowering.value(node.input[0]), lowering.shape(node.output[0])
+    if isinstance(value, np.ndarray):
+        return value.reshape(shape)
     view = lowering.view(node.input[0])
-    return replace(view, index=view.index.reshape(lowering.shape(node.output[0])))
+    return replace(view, index=view.index.reshape(shape))
 
 
 def handed_on(lowering: Lowering, node: onnx.NodeProto) -> Value:
@@ -42,13 +45,20 @@ def handed_on(lowering: Lowering, node: onnx.NodeProto) -> Value:
 
 def transposed(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Transpose."""
+    value = lowering.value(node.input[0])
+    order = attribute(node, "perm", None)
+    if isinstance(value, np.ndarray):
+        turned: Floats = value.transpose(order)
+        return turned
     view = lowering.view(node.input[0])
-    order = attribute(node, "perm", list(range(len(view.shape)))[::-1])
     return replace(view, index=view.index.transpose(order))
 
 
 def expanded(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Expand: elements repeated."""
+    value = lowering.value(node.input[0])
+    if isinstance(value, np.ndarray):
+        return np.array(np.broadcast_to(value, lowering.shape(node.output[0])))
     view = lowering.view(node.input[0])
     return replace(view, index=broadcast(view.index, lowering.shape(node.output[0])))
 

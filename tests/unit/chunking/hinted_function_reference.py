@@ -72,7 +72,7 @@ class FunctionReference(Reference):
     # Operators.
 
     def _matmul(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
-        if self._graph.initializers.keys() & set(node.input):
+        if any(self._fixed(name) for name in node.input):
             return super()._matmul(node, given)
         (left, fine), (right, finer) = (self._rounded_shares(name) for name in node.input)
         exact = np.matmul(left.astype(object), right.astype(object))
@@ -97,7 +97,7 @@ class FunctionReference(Reference):
 
     def _mul(self, node: onnx.NodeProto, given: dict[str, Any]) -> Any:
         for name, other in (node.input, tuple(node.input)[::-1]):
-            if other in self._graph.initializers and self._constant(other).size == 1:
+            if self._fixed(other) and self._constant(other).size == 1:
                 source, multiple = self._multiple(name)
                 factor = self._constant(other).item()
                 self._multiples[node.output[0]] = source, multiple * factor

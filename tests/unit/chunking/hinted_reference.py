@@ -105,6 +105,11 @@ class Reference:
         assert value.dtype == np.int64
         return value
 
+    def _fixed(self, name: str) -> bool:
+        """Whether a tensor is a constant."""
+        value = self._values[name]
+        return isinstance(value, np.ndarray) and value.dtype == np.float64
+
     def _rounded(self, value: Sum, resolution: float = 0.0, *, signed: bool = True) -> Whole:
         numbers = self._numbers
         resolution = resolution or 2.0**numbers.scale
@@ -204,7 +209,7 @@ class Reference:
 
     def _matmul(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
         left, right = node.input
-        if right in self._graph.initializers or left in self._graph.initializers:
+        if self._fixed(right) or self._fixed(left):
             return self._weighted(left, right, self._graph.tensor(node.output[0]).shape)
         # Both have a denominator of 2^s, and the result has one.
         product = np.matmul(self._whole(left), self._whole(right))
@@ -213,7 +218,7 @@ class Reference:
 
     def _weighted(self, left: str, right: str, shape: Sequence[int]) -> Sum:
         """A product of whole numbers and constants, either on the left, of any ranks."""
-        if right in self._graph.initializers:
+        if self._fixed(right):
             x, weight = self._whole(left), self._constant(right)
             term = Term(weight, lambda weights: _matrices(x, weights))
         else:
@@ -243,9 +248,9 @@ class Reference:
         waits = {
             n: isinstance(self._values[n], Sum) and self._graph.tensor(n).shape == shape
             for n in node.input
-            if n not in self._graph.initializers
+            if not self._fixed(n)
         }
-        constant = {n: n in self._graph.initializers for n in node.input}
+        constant = {n: self._fixed(n) for n in node.input}
         base, other = first, second
         if constant[first] or (not constant[second] and waits[second] and not waits[first]):
             base, other = second, first
@@ -265,7 +270,7 @@ class Reference:
 
     def _spread_to(self, name: str, shape: Sequence[int]) -> Sum:
         """A tensor, repeated by the rules of broadcasting; rounded then."""
-        if name in self._graph.initializers or self._graph.tensor(name).shape == tuple(shape):
+        if self._fixed(name) or self._graph.tensor(name).shape == tuple(shape):
             return self._plain(name)
         whole = np.broadcast_to(self._whole(name), tuple(shape))
         term = Term(np.ones(1), lambda weights: whole * weights[0])
@@ -276,9 +281,9 @@ class Reference:
 
     def _mul(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
         first, second = node.input
-        if first in self._graph.initializers:
+        if self._fixed(first):
             first, second = second, first
-        if second in self._graph.initializers:
+        if self._fixed(second):
             return self._times(first, self._constant(second), node)
         whole = self._whole(first) * self._whole(second)
         return _exact(whole, 2.0**self._numbers.scale)
@@ -309,7 +314,7 @@ class Reference:
         shape = self._graph.tensor(node.output[0]).shape
         total = self._plain(node.input[0])
         for name in node.input[1:]:
-            if name in self._graph.initializers:
+            if self._fixed(name):
                 bias = np.broadcast_to(self._constant(name), shape)
                 total = replace(total, bias=total.bias + bias)
                 continue
@@ -356,10 +361,10 @@ class Reference:
 
     def _max(self, node: onnx.NodeProto, _: dict[str, Any], sign: int = 1) -> Sum:
         shape = self._graph.tensor(node.output[0]).shape
-        names = sorted(node.input, key=lambda name: name in self._graph.initializers)
+        names = sorted(node.input, key=lambda name: self._fixed(name))
         found = np.broadcast_to(self._whole(names[0]), shape)
         for name in names[1:]:
-            constant = name in self._graph.initializers
+            constant = self._fixed(name)
             other = np.broadcast_to(self._constant(name) if constant else self._whole(name), shape)
             bias, part = (other, 0) if constant else (np.zeros(shape), other)
             excess = _exact((found - part) * sign, 1.0)
@@ -475,7 +480,7 @@ class Reference:
         where = np.broadcast_to(self._constant(node.input[0]) != 0, shape)
         whole, bias = np.zeros(shape, dtype=np.int64), np.zeros(shape)
         for name, taken in ((node.input[1], where), (node.input[2], ~where)):
-            if name in self._graph.initializers:
+            if self._fixed(name):
                 bias = np.where(taken, self._constant(name), bias)
             else:
                 whole = np.where(taken, self._whole(name), whole)
@@ -484,18 +489,20 @@ class Reference:
     def _identity(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
         return self._whole(node.input[0])
 
-    def _reshape(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+    def _reshape(self, node: onnx.NodeProto, _: dict[str, Any]) -> Value:
         shape = self._graph.tensor(node.output[0]).shape
+        if self._fixed(node.input[0]):
+            return self._constant(node.input[0]).reshape(shape)
         return self._whole(node.input[0]).reshape(shape)
 
     def _concat(self, node: onnx.NodeProto, given: dict[str, Any]) -> Value:
         whole, bias = [], []
         for name in node.input:
-            constant = name in self._graph.initializers
+            constant = self._fixed(name)
             bias.append(self._constant(name) if constant else np.zeros(self._whole(name).shape))
             whole.append(np.zeros(bias[-1].shape, np.int64) if constant else self._whole(name))
         joined = np.concatenate(whole, axis=given["axis"])
-        if not self._graph.initializers.keys() & set(node.input):
+        if not any(self._fixed(name) for name in node.input):
             return joined
         return replace(_exact(joined, 1.0), bias=np.concatenate(bias, axis=given["axis"]))
 
