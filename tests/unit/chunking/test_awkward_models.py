@@ -21,7 +21,7 @@ from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.cost.profiles import shipped_profile
-from zkml_ray.errors import ChunkingError, RangeExceededError
+from zkml_ray.errors import ChunkingError, ModelFormatError, RangeExceededError
 from zkml_ray.stages.plan import CircuitKind, PlanOptions, plan
 
 FINE = Arithmetic(scale=10, logrows=13, range_bits=5)
@@ -88,7 +88,10 @@ def planned(made: Made, kind: CircuitKind, folder: Path) -> str:
         )
     except ChunkingError as error:
         nodes = made.proto.graph.node
-        assert any(node.name in error.message for node in nodes), error.message
+        named = [node.name for node in nodes]
+        if isinstance(error, ModelFormatError):  # of a constant that is not finite
+            named = [tensor.name for tensor in made.proto.graph.initializer]
+        assert any(name in error.message for name in named), error.message
         assert any(node.op_type in error.message for node in nodes), error.message
         assert "bug" not in error.message, error.message
         return "refused"
