@@ -28,9 +28,12 @@ from tests.unit.chunking.hinted_circuit import (
     hinted_chunk,
     saved,
 )
+from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.forms import NotHintedError
+from zkml_ray.chunking.hinted.lower import Lowering
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.operators import OPERATORS
+from zkml_ray.chunking.normalize import normalise
 from zkml_ray.circuits import backend
 from zkml_ray.errors import ChunkingError, RangeExceededError
 
@@ -934,7 +937,15 @@ def test_chunk_of_the_same_arguments_has_the_same_bytes(salted: bool) -> None:
     assert made != {hinted_chunk(proto, FINE, salted=salted).data}
 
 
-@pytest.mark.parametrize("name", ["conv, relu, max pool", "block with a shortcut"])
+OF_EZKLS_WITNESS = [
+    *("conv, relu, max pool", "block with a shortcut", "conv of three dimensions, dilated"),
+    *("clipped to six", "clipped from above", "two tensors multiplied", "magnitude", "leaky"),
+    *("max pool, overlapping", "product with minus one beside the tensor", "smallest of three"),
+    *("masked by a number", "padded", "split"),
+]
+
+
+@pytest.mark.parametrize("name", OF_EZKLS_WITNESS)
 @pytest.mark.parametrize("salted", [True, False])
 def test_ezkls_own_witness_is_what_the_evaluated_circuit_gives(
     name: str, salted: bool, tmp_path: Path
@@ -952,6 +963,39 @@ def test_ezkls_own_witness_is_what_the_evaluated_circuit_gives(
     assert found.outputs == evaluated(chunk, vector)
     low, high = found.lookup_inputs
     assert 0 <= low <= high < NUMBERS.divisor
+
+
+# Bounds: a stride that is too small lets errors pass from one packed element to the next.
+
+BOUND = NUMBERS.value_bound
+LARGEST = max(NUMBERS.offset, BOUND - NUMBERS.offset)
+HALF = 1 << (NUMBERS.scale - 1)
+
+
+def bounded(operator: onnx.NodeProto, *constants: onnx.TensorProto) -> tuple[int, int]:
+    """Between what an operator's result lies in any proof; it reads x and r, its ReLU."""
+    proto = build(
+        [node("Relu", "x", to="r"), operator], {"x": [1, 4]}, {"y": [1, 4]}, list(constants)
+    )
+    graph = ModelGraph(normalise(proto, {}))
+    names = {name: (1, 4) for name in ("x", "r", "y")}
+    shapes = {**names, **{name: tuple(t.dims) for name, t in graph.initializers.items()}}
+    lowering = Lowering(NUMBERS, graph.initializers, shapes, 1)
+    lowering.receive("x", "given")
+    lowering.run(list(graph.nodes.values()), OPERATORS)
+    wire = lowering.view("y").wire
+    return wire.low, wire.high
+
+
+def test_bounds_hold_whatever_digits_a_proof_has() -> None:
+    half, minus = number("h", 0.5), number("l", -0.5)
+    assert bounded(node("Relu", "x")) == (0, BOUND)
+    assert bounded(node("Mul", "x", "r")) == (-LARGEST * BOUND, LARGEST * BOUND)
+    assert bounded(node("Mul", "x", "x")) == (0, LARGEST**2)
+    assert bounded(node("Abs", "x")) == (0, BOUND)
+    assert bounded(node("Clip", "x", "l"), minus) == (-HALF, BOUND - HALF)
+    assert bounded(node("Clip", "x", "", "h"), half) == (HALF - BOUND, HALF)
+    assert bounded(node("Clip", "x", "l", "h"), minus, half) == (HALF - BOUND, HALF)
 
 
 # Random shapes.
