@@ -88,10 +88,11 @@ def planned(made: Made, kind: CircuitKind, folder: Path) -> str:
         )
     except ChunkingError as error:
         nodes = made.proto.graph.node
-        named = [node.name for node in nodes]
-        if isinstance(error, ModelFormatError):  # of a constant that is not finite
-            named = [tensor.name for tensor in made.proto.graph.initializer]
-        assert any(name in error.message for name in named), error.message
+        if isinstance(error, ModelFormatError):  # a constant is not finite
+            constants = made.proto.graph.initializer
+            assert any(repr(tensor.name) in error.message for tensor in constants), error.message
+            return "refused"
+        assert any(node.name in error.message for node in nodes), error.message
         assert any(node.op_type in error.message for node in nodes), error.message
         assert "bug" not in error.message, error.message
         return "refused"

@@ -978,7 +978,7 @@ def bounded(operator: onnx.NodeProto, *constants: onnx.TensorProto) -> tuple[int
         [node("Relu", "x", to="r"), operator], {"x": [1, 4]}, {"y": [1, 4]}, list(constants)
     )
     graph = ModelGraph(normalise(proto, {}))
-    names = {name: (1, 4) for name in ("x", "r", "y")}
+    names = dict.fromkeys(("x", "r", "y"), (1, 4))
     shapes = {**names, **{name: tuple(t.dims) for name, t in graph.initializers.items()}}
     lowering = Lowering(NUMBERS, graph.initializers, shapes, 1)
     lowering.receive("x", "given")
