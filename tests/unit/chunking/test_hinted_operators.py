@@ -998,6 +998,46 @@ def test_bounds_hold_whatever_digits_a_proof_has() -> None:
     assert bounded(node("Clip", "x", "l", "h"), minus, half) == (HALF - BOUND, HALF)
 
 
+# Precision: what is small beside the steps of weights, or of values, is not lost.
+
+SMALL = {
+    "mean over more than the table has rows": Case(
+        nodes=[node("ReduceMean", "x")], x=[3, 3001], y=[1, 1]
+    ),
+    "layer of small weights": Case(
+        nodes=[node("MatMul", "x", "w")],
+        x=[1, 256],
+        y=[1, 3],
+        constants=[
+            numpy_helper.from_array(
+                np.linspace(-1, 3, 768, dtype=np.float32).reshape(256, 3) * 1e-4, "w"
+            )
+        ],
+    ),
+    "small multiple that is rounded before the tensor": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="h"),
+            node("Mul", "h", "k", to="n"),
+            node("Concat", "n", "h", axis=1),
+        ],
+        x=[2, 4],
+        y=[2, 6],
+        constants=[dense(4, 3), number("k", 1e-4)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_what_is_small_is_not_lost(name: str) -> None:
+    case, quantum = SMALL[name], 2.0**-FINE.scale
+    arrays = {"x": np.abs(inputs(case, FINE)["x"]) + np.float32(8)}
+    chunk = hinted_chunk(case.proto(), FINE)
+    found = chunk.outputs(evaluated(chunk, chunk.advice(chunk.quantised(arrays))))["y"]
+    exact = run_float(case.proto(), arrays)["y"]
+    np.testing.assert_allclose(found * quantum, exact, rtol=0, atol=1.5 * quantum)
+    assert np.abs(exact).max() > 0.05
+
+
 # Random shapes.
 
 
