@@ -24,7 +24,7 @@ from zkml_ray.chunking.hinted.grid import Ints, View, Wire
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.chunking.hinted.settle import Rounding, Settled, settle
-from zkml_ray.chunking.hinted.values import ErrorFunction, Value
+from zkml_ray.chunking.hinted.values import ErrorFunction, Shares, Value
 
 Lowered: TypeAlias = "Value | tuple[Value, ...]"
 """What a node's output is, or its outputs are."""
@@ -164,6 +164,9 @@ class Lowering:
         if isinstance(value, Pending):
             value = self.settled(value, name)
             self._values[name] = value
+        if isinstance(value, Shares):
+            value = value.rounded(name)
+            self._values[name] = value
         if not isinstance(value, View):
             raise NotHintedError(f"{name} stands where a tensor of values is expected")
         return value
@@ -272,4 +275,6 @@ def _shape_of(value: Value) -> tuple[int, ...]:
         return tuple(value.sites.shape)
     if isinstance(value, ErrorFunction):
         return value.positive.shape
+    if isinstance(value, Shares):
+        return value.weights.shape
     return tuple(value.shape)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zkml_ray.chunking.hinted.functions import error_function, layer_norm, softmax
+from zkml_ray.chunking.hinted.gelu import error_function
+from zkml_ray.chunking.hinted.layer_norm import layer_norm
 from zkml_ray.chunking.hinted.operators import (
     linear,
     moves,
@@ -25,6 +26,7 @@ from zkml_ray.chunking.hinted.operators import (
     reductions,
     windows,
 )
+from zkml_ray.chunking.hinted.softmax import softmax
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Operators

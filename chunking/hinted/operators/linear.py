@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pending, identity
-from zkml_ray.chunking.hinted.functions import gated
+from zkml_ray.chunking.hinted.gelu import gated
 from zkml_ray.chunking.hinted.grid import View
 from zkml_ray.chunking.hinted.operators.reading import broadcast
 from zkml_ray.chunking.hinted.values import ErrorFunction, Value

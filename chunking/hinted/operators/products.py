@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from zkml_ray.chunking.hinted.forms import Dense, Floats, Form, Local, NotHintedError, Pair, Pending
+from zkml_ray.chunking.hinted.forms import (
+    Dense,
+    Floats,
+    Form,
+    Local,
+    NotHintedError,
+    Pair,
+    Pending,
+    RowFactor,
+)
 from zkml_ray.chunking.hinted.grid import Ints, View
 from zkml_ray.chunking.hinted.operators.reading import attribute, broadcast, number, optional
-from zkml_ray.chunking.hinted.values import Value
+from zkml_ray.chunking.hinted.values import Shares, Value
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
@@ -24,8 +33,16 @@ MAX_BATCHED = 1 << 24
 
 def matmul(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """MatMul: vectors, matrices and batches of them, with broadcasting."""
+    shape = lowering.shape(node.output[0])
+    shares = lowering.value(node.input[0])
+    if isinstance(shares, Shares) and node.input[0] != node.input[1]:
+        right = _operand(lowering, node.input[1])
+        if isinstance(right, View) and right.shape[:-2] == shares.weights.shape[:-2]:
+            # A softmax times values: its rows are divided by their sums behind the product.
+            made = _pair(shares.weights, right, shares.reciprocals)
+            return replace(made, sites=made.sites.reshape(shape))
     left, right = (_operand(lowering, name) for name in node.input)
-    return _product(left, right, lowering.shape(node.output[0]))
+    return _product(left, right, shape)
 
 
 def gemm(lowering: Lowering, node: onnx.NodeProto) -> Value:
@@ -138,8 +155,8 @@ def _batched(view: View, weight: Floats) -> Pending:
     return Pending(form=form, sites=sites.transpose(1, 0, 2).reshape(*batch, rows, columns))
 
 
-def _pair(left: View, right: View) -> Pending:
-    """A product of two activations, batch by batch."""
+def _pair(left: View, right: View, factors: RowFactor | None = None) -> Pending:
+    """A product of two activations, batch by batch; rows may have factors of their own."""
     batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     (rows, depth), channels = left.shape[-2:], right.shape[-1]
     count = math.prod(batch)
@@ -154,6 +171,7 @@ def _pair(left: View, right: View) -> Pending:
                 left_index=left_index.reshape(count, rows, depth),
                 right=right.wire,
                 right_index=right_index.reshape(count, depth, channels),
+                rows=factors,
             ),
         ),
         bias=np.zeros((1, channels)),
