@@ -79,12 +79,37 @@ class Declared(FunctionReference):
         super().__init__(chunk.graph, chunk.numbers)
         self._choices = choices
         self._top = (1 << chunk.numbers.logrows) - 1 - TABLE_END
+        second = 1 << chunk.numbers.overlap_bits if chunk.numbers.digits > 1 else 0
+        self._held = self._top * (1 + second)
         self._reach = {value: self._top * places for value, places in _divisors(chunk)}
 
     def _rounded(self, value: Sum, resolution: float = 0.0, *, signed: bool = True) -> Whole:
-        numbers = self._numbers
-        resolution = resolution or 2.0**numbers.scale
-        coarser = resolution / 2.0**numbers.scale
+        offset = 0 if value.relu or not signed else self._numbers.offset
+        found = self._quotients(value, resolution, offset)
+        if not signed and not value.relu:
+            return self._parted(found, self._top)
+        lowest = found.min(initial=0)
+        if value.window is not None:
+            found = _largest(found, *value.window)
+        if value.relu:
+            found = np.maximum(found, 0)
+        if found.min(initial=0) < 0 or max(found.max(initial=0), -lowest) > self._held:
+            raise ImpossibleError
+        return found - offset
+
+    def _split(self, name: str) -> Whole:
+        """Each part has all digits of a value."""
+        return self._parted(self._quotients(self._plain(name), 0.0, 0), self._held)
+
+    def _parted(self, found: Whole, most: int) -> Whole:
+        """Numbers whose positive and negative parts reach so far."""
+        if np.abs(found).max(initial=0) > most:
+            raise ImpossibleError
+        return found
+
+    def _quotients(self, value: Sum, resolution: float, offset: int) -> Whole:
+        resolution = resolution or 2.0**self._numbers.scale
+        coarser = resolution / 2.0**self._numbers.scale
         value = replace(
             value,
             terms=tuple(
@@ -94,7 +119,6 @@ class Declared(FunctionReference):
         )
         q = self._divisor(value)
         total: Any = sum(t.sums(np.rint(t.weights * q).astype(np.int64)) for t in value.terms)
-        offset = 0 if value.relu or not signed else numbers.offset
         constant = np.rint(value.bias * (q * resolution) + (q // 2 + q * offset))
         held = np.frompyfunc(int, 1, 1)(constant.astype(np.float32).astype(np.float64))
         whole = np.asarray(total).astype(object) + held
@@ -102,26 +126,7 @@ class Declared(FunctionReference):
         for place in np.ndindex(*found.shape):
             if int(whole[place] % q) + q <= self._reach[q]:
                 found[place] -= self._choices.among(2)
-        return self._in_range(value, found, offset, signed=signed)
-
-    def _in_range(self, value: Sum, found: Whole, offset: int, *, signed: bool) -> Whole:
-        most = self._top * (
-            1 + (1 << self._numbers.overlap_bits if self._numbers.digits > 1 else 0)
-        )
-        lowest = found.min(initial=0)
-        if value.window is not None:
-            found = _largest(found, *value.window)
-        if value.relu:
-            found = np.maximum(found, 0)
-        elif not signed:
-            most = self._top
-            lowest = 0
-            if np.abs(found).max(initial=0) > most:
-                raise ImpossibleError
-            return found
-        if found.min(initial=0) < 0 or found.max(initial=0) > most or -lowest > most:
-            raise ImpossibleError
-        return found - offset
+        return found
 
     def _root(self, target: int, spread: int) -> int:
         """The root, or a neighbour of it."""

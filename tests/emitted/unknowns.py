@@ -7,6 +7,7 @@ shows (`tests/emitted/analyser.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -74,9 +75,9 @@ class Unknowns:
         for cell in cells:
             terms = {names: f for (_, names), f in terms_of(cell).items()}
             shift = terms.pop((), 0)
-            names = self._name(terms)
-            wanted.append(names)
-            shifts.append(shift)
+            least = self._least(terms)
+            wanted.append(self._name({**terms, (): -least} if least else terms))
+            shifts.append(shift + least)
         self._look_up(wanted)
         self._joined()
         solver = Solver(problem, [n for n in wanted if n >= 0])
@@ -138,14 +139,18 @@ class Unknowns:
         if pair is not None:
             self._named_pairs.add(pair)
             return self._pair(pair)
-        high = sum(
-            f * int(np.prod([self._problem.high[n] for n in names], dtype=object))
-            for names, f in terms.items()
-            if f > 0
-        )
+        high = sum(self._most(names) * f for names, f in terms.items() if f > 0)
         name = self._problem.unknown(0, high)
         self._problem.hold({**terms, (name,): -1}, 0, 0)
         return name
+
+    def _least(self, terms: Mapping[tuple[int, ...], int]) -> int:
+        """What a sum cannot be less than."""
+        return sum(self._most(names) * f for names, f in terms.items() if f < 0)
+
+    def _most(self, names: tuple[int, ...]) -> int:
+        """What a product cannot be more than."""
+        return math.prod(self._problem.high[n] for n in names)
 
     def _pair(self, pair: tuple[int, int, int]) -> int:
         """The unknown a + w b."""

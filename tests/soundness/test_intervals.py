@@ -42,7 +42,6 @@ from zkml_ray.chunking.hinted import (
 from zkml_ray.chunking.hinted import (
     gelu as gated_numbers,
 )
-from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.errors import ChunkingError
@@ -130,9 +129,6 @@ def planned_findings(data: bytes, name: str, scale: int) -> Iterator[tuple[str, 
 SLOW = {"deep_mlp", "lenet5", "transformer"}
 """Models that take seconds to plan."""
 
-NATIVE = {"inception", "mobilenet", "norm_pool", "unet"}
-"""Models of the zoo with an operator that has no hinted form."""
-
 
 @pytest.mark.parametrize(
     ("name", "scale"),
@@ -144,10 +140,6 @@ NATIVE = {"inception", "mobilenet", "norm_pool", "unet"}
 )
 def test_packed_equations_of_the_zoo_are_their_elements(name: str, scale: int) -> None:
     data = zoo.MODELS[name]().SerializeToString()
-    if name in NATIVE:
-        with pytest.raises(NotHintedError):
-            list(planned_findings(data, name, scale))
-        return
     for chunk, found in planned_findings(data, name, scale):
         assert not found.findings, chunk
         assert found.packed + found.single > 0

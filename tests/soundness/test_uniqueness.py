@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from tests.emitted.analyser import analyse
 from tests.emitted.faults import planted
@@ -27,7 +27,7 @@ from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
 from tests.unit.chunking.test_hinted_operators import Case, conv, node, number, pool
 from zkml_ray.chunking.hinted import blinding, layer_norm, settle, softmax
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.operators import OPERATORS
+from zkml_ray.chunking.hinted.operators import OPERATORS, pointwise
 
 Whole = NDArray[np.int64]
 
@@ -59,7 +59,27 @@ def case(
     return Case(nodes=nodes, x=x, y=y, constants=constants or [])
 
 
+def halves(operator: str) -> tuple[onnx.NodeProto, onnx.NodeProto]:
+    """An operator of the two elements of x."""
+    parts = helper.make_node("Split", ["x", "sizes"], ["a", "b"], "n_split", axis=1)
+    return parts, node(operator, "a", "b")
+
+
+def mask(*values: bool) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values, dtype=bool), "mask")
+
+
 ENTRIES: dict[str, list[Case]] = {
+    "Abs": [
+        case(node("Abs", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Abs", "m"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("w", [[0.3, 1], [0.4, -1]])],
+        ),
+    ],
     "Add": [
         case(node("Add", "x", "k"), x=[1, 3], y=[1, 3], constants=[array("k", [0.3, -1, 2])]),
         case(node("Relu", "x", to="r"), node("Add", "x", "r"), x=[1, 2], y=[1, 2]),
@@ -67,6 +87,24 @@ ENTRIES: dict[str, list[Case]] = {
     "AveragePool": [
         case(pool("AveragePool", "x", 2, 2), x=[1, 1, 2, 2], y=[1, 1, 1, 1]),
         case(pool("AveragePool", "x", 1, 3), x=[1, 1, 1, 3], y=[1, 1, 1, 1]),
+    ],
+    "Clip": [
+        # Bounds that inputs stand on, and beside.
+        case(
+            node("Clip", "x", "low", "high"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[number("low", -1 / 16), number("high", 1)],
+        ),
+        case(node("Clip", "x", "low"), x=[1, 2], y=[1, 2], constants=[number("low", 0.3)]),
+        case(node("Clip", "x", "", "high"), x=[1, 2], y=[1, 2], constants=[number("high", -0.3)]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Clip", "m", "low", "high"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[0.3], [0.4]]), number("low", -0.3), number("high", 0.7)],
+        ),
     ],
     "Concat": [
         case(node("Relu", "x", to="r"), node("Concat", "x", "r", axis=1), x=[1, 2], y=[1, 4])
@@ -80,6 +118,14 @@ ENTRIES: dict[str, list[Case]] = {
                 array("wy", [[[[0.3, -0.7], [0.5, 0.1]]], [[[1, 1], [0, -1]]]]),
                 array("by", [0.1, -2]),
             ],
+        )
+    ],
+    "ConvTranspose": [
+        case(
+            node("ConvTranspose", "x", "wy", "by", strides=[2]),
+            x=[1, 1, 2],
+            y=[1, 1, 5],
+            constants=[array("wy", [[[0.3, -0.7, 1]]]), array("by", [0.1])],
         )
     ],
     "Div": [case(node("Div", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", 3)])],
@@ -102,7 +148,16 @@ ENTRIES: dict[str, list[Case]] = {
             constants=[number("k", 0.7)],
         ),
     ],
+    "Expand": [case(node("Expand", "x", "s"), x=[2, 1], y=[2, 2], constants=[integers("s", 2, 2)])],
     "Flatten": [case(node("Flatten", "x"), x=[1, 1, 3], y=[1, 3])],
+    "Gather": [
+        case(
+            node("Gather", "x", "i", axis=1),
+            x=[1, 3],
+            y=[1, 3],
+            constants=[integers("i", 2, 0, -1)],
+        )
+    ],
     "Gemm": [
         case(
             node("Gemm", "x", "w", "b"),
@@ -114,6 +169,7 @@ ENTRIES: dict[str, list[Case]] = {
     "GlobalAveragePool": [
         case(node("GlobalAveragePool", "x"), x=[1, 2, 1, 2], y=[1, 2, 1, 1]),
     ],
+    "Identity": [case(node("Identity", "x"), x=[1, 3], y=[1, 3])],
     "LayerNormalization": [
         case(
             node("LayerNormalization", "x", "g", "b", axis=-1),
@@ -126,6 +182,16 @@ ENTRIES: dict[str, list[Case]] = {
             x=[1, 3],
             y=[1, 3],
             constants=[array("g", [1, 1, 1]), array("b", [0, 0, 0])],
+        ),
+    ],
+    "LeakyRelu": [
+        case(node("LeakyRelu", "x", alpha=0.2), x=[1, 2], y=[1, 2]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("LeakyRelu", "m", alpha=0.3),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[0.3], [0.4]])],
         ),
     ],
     "MatMul": [
@@ -148,11 +214,46 @@ ENTRIES: dict[str, list[Case]] = {
             y=[1, 1],
         ),
     ],
+    "Max": [
+        case(*halves("Max"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
+        case(node("Max", "x", "k"), x=[1, 2], y=[1, 2], constants=[array("k", [0.3, -1])]),
+    ],
     "MaxPool": [
         case(pool("MaxPool", "x", 1, 2), x=[1, 1, 1, 2], y=[1, 1, 1, 1]),
         case(pool("MaxPool", "x", 1, 2, to="m"), node("Relu", "m"), x=[1, 1, 1, 2], y=[1, 1, 1, 1]),
     ],
+    "Min": [
+        case(*halves("Min"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
+        case(node("Min", "x", "k"), x=[1, 2], y=[1, 2], constants=[array("k", [0.3, -1])]),
+    ],
     "Mul": [case(node("Mul", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", -0.4)])],
+    "Neg": [case(node("Neg", "x"), x=[1, 3], y=[1, 3])],
+    "Pad": [
+        case(
+            node("Pad", "x", "p", "k"),
+            x=[1, 2],
+            y=[1, 4],
+            constants=[integers("p", 0, 1, 0, 1), number("k", -1.5)],
+        ),
+        case(
+            node("Pad", "x", "p", mode="reflect"),
+            x=[1, 2],
+            y=[1, 4],
+            constants=[integers("p", 0, 1, 0, 1)],
+        ),
+    ],
+    "Pow": [
+        case(node("Pow", "x", "k"), x=[1, 2], y=[1, 2], constants=[number("k", 2)]),
+        case(node("Pow", "x", "k"), x=[1, 1], y=[1, 1], constants=[number("k", 3)]),
+    ],
+    "ReduceMax": [case(node("ReduceMax", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
+    "ReduceMean": [case(node("ReduceMean", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
+    "ReduceMin": [case(node("ReduceMin", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
+    "ReduceSum": [
+        case(
+            node("ReduceSum", "x", "a", keepdims=0), x=[1, 3], y=[1], constants=[integers("a", 1)]
+        ),
+    ],
     "Relu": [
         case(node("Relu", "x"), x=[1, 3], y=[1, 3]),
         case(
@@ -166,6 +267,19 @@ ENTRIES: dict[str, list[Case]] = {
     "Reshape": [
         case(node("Reshape", "x", "s"), x=[1, 3], y=[3, 1], constants=[integers("s", 3, 1)])
     ],
+    "Slice": [
+        case(
+            node("Slice", "x", "a", "b", "c", "d"),
+            x=[1, 3],
+            y=[1, 2],
+            constants=[
+                integers("a", -1),
+                integers("b", -9),
+                integers("c", 1),
+                integers("d", -2),
+            ],
+        )
+    ],
     "Softmax": [
         case(node("Softmax", "x", axis=-1), x=[1, 2], y=[1, 2]),
         case(
@@ -177,10 +291,37 @@ ENTRIES: dict[str, list[Case]] = {
         ),
         case(node("Softmax", "x", axis=-1), x=[1, 3], y=[1, 3]),
     ],
+    "Split": [
+        case(*halves("Sub"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
+    ],
     "Squeeze": [case(node("Squeeze", "x", "a"), x=[1, 3], y=[3], constants=[integers("a", 0)])],
     "Sub": [case(node("Sub", "k", "x"), x=[1, 3], y=[1, 3], constants=[array("k", [0.3, -1, 2])])],
+    "Sum": [
+        case(
+            node("Relu", "x", to="r"),
+            node("Sum", "x", "k", "r"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("k", [0.3, -1])],
+        )
+    ],
     "Transpose": [case(node("Transpose", "x", perm=[1, 0]), x=[1, 3], y=[3, 1])],
     "Unsqueeze": [case(node("Unsqueeze", "x", "a"), x=[3], y=[1, 3], constants=[integers("a", 0)])],
+    "Where": [
+        case(
+            node("Where", "mask", "x", "k"),
+            x=[1, 3],
+            y=[1, 3],
+            constants=[mask(True, False, True), number("k", -1.5)],
+        ),
+        case(
+            node("Relu", "x", to="r"),
+            node("Where", "mask", "r", "x"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[mask(True, False)],
+        ),
+    ],
 }
 """Per operator, circuits whose only freedom it is."""
 
@@ -282,6 +423,36 @@ def test_widths_in_the_documentation_are_those_found() -> None:
 
 
 HOLES = {
+    "a positive part beside a negative one": (
+        settle,
+        ("circuit.check_zero(", "(lambda *_: None)("),
+        "Abs",
+        0,
+    ),
+    "a value above what it is clipped to": (
+        settle,
+        ("circuit.check_zero(", "(lambda *_: None)("),
+        "Clip",
+        0,
+    ),
+    "a maximum of two tensors above both": (
+        settle,
+        ("circuit.check_zero(", "(lambda *_: None)("),
+        "Max",
+        0,
+    ),
+    "a clipped value that is put elsewhere": (
+        pointwise,
+        ("circuit.subtract(circuit.whole([offset]), tensor, size)", "tensor"),
+        "Clip",
+        0,
+    ),
+    "a magnitude without its negative part": (
+        pointwise,
+        ("circuit.add(tensor, plus.wire.name, size)", "tensor"),
+        "Abs",
+        0,
+    ),
     "a maximum above all": (settle, ("circuit.check_zero(", "(lambda *_: None)("), "MaxPool", 0),
     "a ReLU above its argument": (
         settle,
