@@ -101,6 +101,13 @@ class Declared(FunctionReference):
         """Each part has all digits of a value."""
         return self._parted(self._quotients(self._plain(name), 0.0, 0), self._held)
 
+    def _reducemin(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
+        """Settled is the largest opposite, which must be a value too."""
+        found = super()._reducemin(node, given)
+        if found.size and self._numbers.offset - found.min() > self._held:
+            raise ImpossibleError
+        return found
+
     def _parted(self, found: Whole, most: int) -> Whole:
         """Numbers whose positive and negative parts reach so far."""
         if np.abs(found).max(initial=0) > most:

@@ -215,7 +215,7 @@ def hold(case: Case, numbers_: Arithmetic) -> None:
     assert not analysed(chunk).findings
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(nets())
 def test_packed_equations_of_random_nets_are_their_elements(
     net: tuple[Case, Arithmetic],

@@ -22,6 +22,7 @@ from tests.emitted.analyser import analyse
 from tests.emitted.faults import planted
 from tests.emitted.relations import outputs_declared
 from tests.emitted.unknowns import TABLE_END, outputs_allowed
+from tests.unit.chunking import hinted_circuit
 from tests.unit.chunking.builders import integers
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
 from tests.unit.chunking.test_hinted_operators import Case, conv, node, number, pool
@@ -380,7 +381,10 @@ def test_every_operator_with_a_hinted_form_has_an_entry() -> None:
 def test_hints_allow_what_the_operator_is_declared_to_give(
     operator: str, index: int, kind: str
 ) -> None:
-    chunk = built(operator, index, kind)
+    hold_to_declaration(built(operator, index, kind))
+
+
+def hold_to_declaration(chunk: HintedChunk) -> None:
     model = onnx.ModelProto.FromString(chunk.data)
     found = analyse(model, logrows=chunk.numbers.logrows, scale=chunk.numbers.scale)
     assert not found.findings
@@ -392,6 +396,33 @@ def test_hints_allow_what_the_operator_is_declared_to_give(
         assert allowed == outputs_declared(chunk, inputs), values
         satisfied += bool(allowed)
     assert satisfied
+
+
+REWRITTEN = ("ConvTranspose", "Pad", "ReduceMin", "Sum")
+"""Operators that normalisation writes with others: lowered here as they are."""
+
+
+@pytest.mark.parametrize("kind", sorted(NUMBERS))
+@pytest.mark.parametrize("operator", REWRITTEN)
+def test_hints_allow_the_same_of_operators_that_normalisation_rewrites(
+    operator: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_it_is(proto: onnx.ModelProto, _: object) -> onnx.ModelProto:
+        return onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+
+    monkeypatch.setattr(hinted_circuit, "normalise", as_it_is)
+    for each in ENTRIES[operator]:
+        chunk = hinted_chunk(each.proto(), NUMBERS[kind])
+        assert operator in {chunk.graph.nodes[name].op_type for name in chunk.nodes}
+        hold_to_declaration(chunk)
+
+
+def test_other_operators_are_lowered_as_they_are() -> None:
+    for operator, cases in ENTRIES.items():
+        for index in range(len(cases)):
+            chunk = built(operator, index, "one digit")
+            kept = operator in {chunk.graph.nodes[name].op_type for name in chunk.nodes}
+            assert kept or operator in REWRITTEN
 
 
 def width(operator: str) -> tuple[int, int, int]:
