@@ -242,9 +242,14 @@ class Circuit:
         """The same numbers at a higher nominal scale; free.
 
         Never of a constant: tract would compute the product, and the number would be another.
+
+        Raises:
+            ChunkingError: The scale is lower: the numbers would be multiplied.
         """
         if nominal == target:
             return tensor
+        if nominal > target:
+            raise ChunkingError(f"numbers of scale {nominal} cannot be read at scale {target}")
         return self.node(
             "Mul", [tensor, self._constant(np.asarray([2.0 ** (nominal - target)], np.float32))]
         )

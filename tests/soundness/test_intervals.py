@@ -43,6 +43,7 @@ from zkml_ray.chunking.hinted import (
     gelu as gated_numbers,
 )
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.operators import products as products_
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.errors import ChunkingError
 from zkml_ray.stages.plan import PlanOptions, plan
@@ -372,6 +373,16 @@ def test_one_term_of_reach_may_be_left_out(name: str, kind: str) -> None:
     with planted(settle, edit):
         for case in ("softmax", "softmax of a layer", "max pool alone", "relu alone", "gemm"):
             assert not analysed(made(case, kind)).findings
+
+
+def test_numbers_of_twice_a_functions_scale_are_refused_and_would_be_found() -> None:
+    """A remainder times 2^s in the field is a digit for remainders that are none."""
+    unrounded = ("return [as_factor(lowering, name) for name in (first, second)]", "pass")
+    with planted(products_, unrounded):
+        with pytest.raises(ChunkingError, match="scale 14 cannot be read at scale 7"):
+            made("product of two GELUs", "scale 7")
+        with planted(circuit, ("if nominal > target:", "if False:")):
+            assert analysed(made("product of two GELUs", "scale 7")).findings
 
 
 def made(case: str, kind: str) -> HintedChunk:

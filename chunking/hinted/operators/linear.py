@@ -88,7 +88,7 @@ def powered(lowering: Lowering, node: onnx.NodeProto) -> Value:
     power = float(exponent.ravel()[0]) if exponent.size == 1 else math.nan
     if not (power.is_integer() and 1 <= power <= MAX_POWER):
         raise NotHintedError(f"its exponent is not one whole number in 1..{MAX_POWER}")
-    view = _factor(lowering, base)
+    view = as_factor(lowering, base)
     found = replace(view, index=broadcast(view.index, shape))
     for step in range(1, int(power)):
         if step > 1:
@@ -183,12 +183,12 @@ def _times(lowering: Lowering, name: str, factor: Floats, shape: tuple[int, ...]
 def _product(lowering: Lowering, first: str, second: str, shape: tuple[int, ...]) -> View:
     sides = []
     for name in (first, second):
-        view = _factor(lowering, name)
+        view = as_factor(lowering, name)
         sides.append(replace(view, index=broadcast(view.index, shape)))
     return _multiplied(lowering, *sides)
 
 
-def _factor(lowering: Lowering, name: str) -> View:
+def as_factor(lowering: Lowering, name: str) -> View:
     """A tensor as a factor: its numbers are neither too fine nor of a function's scale."""
     view = lowering.view(name)
     if view.wire.nominal or view.wire.magnitude.bit_length() > MAX_FACTOR_BITS:

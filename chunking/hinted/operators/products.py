@@ -21,6 +21,7 @@ from zkml_ray.chunking.hinted.forms import (
     RowFactor,
 )
 from zkml_ray.chunking.hinted.grid import Ints, View
+from zkml_ray.chunking.hinted.operators.linear import as_factor
 from zkml_ray.chunking.hinted.operators.reading import attribute, broadcast, number, optional
 from zkml_ray.chunking.hinted.values import Shares, Value
 
@@ -41,13 +42,13 @@ def matmul(lowering: Lowering, node: onnx.NodeProto) -> Value:
             # A softmax times values: its rows are divided by their sums behind the product.
             made = _pair(shares.weights, right, shares.reciprocals)
             return replace(made, sites=made.sites.reshape(shape))
-    left, right = (_operand(lowering, name) for name in node.input)
+    left, right = _operands(lowering, *node.input)
     return _product(left, right, shape)
 
 
 def gemm(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Gemm."""
-    left, right = (_operand(lowering, name) for name in node.input[:2])
+    left, right = _operands(lowering, *node.input[:2])
     shape = lowering.shape(node.output[0])
     if attribute(node, "transA", 0):
         left = _turned(left)
@@ -65,6 +66,14 @@ def gemm(lowering: Lowering, node: onnx.NodeProto) -> Value:
         view = lowering.view(bias)
         part = made.read(replace(view, index=broadcast(view.index, shape)), beta)
     return replace(made, form=made.form.plus(part))
+
+
+def _operands(lowering: Lowering, first: str, second: str) -> list[View | Floats]:
+    """Both factors; of two tensors neither is finer than a product of both can be rounded from."""
+    found = [_operand(lowering, name) for name in (first, second)]
+    if all(isinstance(operand, View) for operand in found):
+        return [as_factor(lowering, name) for name in (first, second)]
+    return found
 
 
 def _operand(lowering: Lowering, name: str) -> View | Floats:

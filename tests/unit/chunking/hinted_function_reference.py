@@ -85,7 +85,7 @@ class FunctionReference(Reference):
     def _rounded_shares(self, name: str) -> tuple[Whole, float]:
         """Whole numbers and their resolution, which is a softmax's own where it is read at once."""
         value: Any = self._shared(name)
-        if isinstance(value, Fine) and value.resolution < self._numbers.divisor:
+        if isinstance(value, Fine) and value.resolution == self._numbers.divisor - 64.0:
             return value.whole, value.resolution
         return self._whole(name), float(self._one)
 

@@ -101,7 +101,27 @@ def gelu(kind: str) -> Case:
 
 FORMS = ("x (1 + erf) half", "x half (1 + erf)", "half (x (1 + erf))")
 
+
+def product_of_gelus() -> Case:
+    """GELU times its transpose, scaled: each factor has the scale of the function."""
+    first = gelu("Div x, x half (1 + erf)")
+    *head, last = first.nodes
+    return Case(
+        nodes=[
+            *head,
+            node("Mul", *last.input, to="z"),
+            node("Transpose", "z", to="t", perm=[1, 0]),
+            node("MatMul", "z", "t", to="m"),
+            node("Mul", "m", "quarter"),
+        ],
+        x=first.x,
+        y=[3, 3],
+        constants=[*first.constants, number("quarter", 0.25)],
+    )
+
+
 CASES = {
+    "product of two GELUs": product_of_gelus(),
     "product of activations": Case(
         nodes=[node("Transpose", "x", to="t", perm=[1, 0]), node("MatMul", "x", "t")],
         x=[3, 4],
