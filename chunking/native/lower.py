@@ -9,6 +9,7 @@ S = 10. So constants that multiply are written as whole numbers and powers of tw
 - ReduceMean and GlobalAveragePool, which become sums times 1/n (AveragePool divides exactly);
 - Div by a tensor, whose reciprocal keeps spare bits and is corrected once;
 - LayerNormalization that no pass rewrote, which becomes what ONNX defines it as;
+- Floor, whose rebase leaves a choice that its remainder settles; Sign, which comes to the scale S;
 - Conv, Gemm, MatMul and Einsum whose weights are small, and Gemm's alpha and beta.
 
 What ezkl refuses, or can only do in a smaller range, is written with what it can: a convolution
@@ -124,6 +125,15 @@ class _Chunk:
                     return
         elif node.op_type in _MOVES and node.input[0] in self._raised:
             self._raised.update(dict.fromkeys(node.output))
+
+    def raised(self, name: str) -> int | None:
+        """How far a tensor's scale lies above the circuit's; None: that is not known."""
+        origin = self._raised.get(name, (name, 0))
+        while origin is not None and origin[0] != name:
+            name = origin[0]
+            before = self._raised.get(name, (name, 0))
+            origin = None if before is None else (before[0], before[1] + origin[1])
+        return None if origin is None else origin[1]
 
     def values(self, name: str) -> Reals | None:
         """A float constant's numbers, or None."""
@@ -346,6 +356,36 @@ def _layer_norm(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     return True
 
 
+def _sign(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
+    """Ezkl's sign has scale 0: -1, 0 or 1 is brought to the circuit's, which lowering relies on."""
+    write.node("Identity", [write.sign(node.input[0])], to=node.output[0])
+    return True
+
+
+def _floor(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
+    """A rebase by 2^S, and what is left of x.
+
+    A rebase leaves its prover a choice between the two whole numbers beside x
+    (docs/security.md). So x less the one chosen decides which it was: the result is unique.
+    """
+    data, bits = node.input[0], chunk.scale + 1
+    if bits + 1 > write.max_bits:
+        raise ChunkingError(
+            f"node {node.name}: Floor at scale {chunk.scale} cannot be proved; use a smaller "
+            "--scale"
+        )
+    if chunk.raised(data) != 0:
+        data = write.halved(write.shifted(data, 1))
+    if chunk.scale == 0:
+        write.node("Identity", [data], to=node.output[0])
+        return True
+    near = write.halved(write.shifted(data, bits))
+    whole = write.node("Mul", [near, write.constant(2.0**chunk.scale)])
+    beyond = write.sign(write.node("Sub", [whole, data]))
+    write.node("Sub", [whole, write.node("Relu", [beyond])], to=node.output[0])
+    return True
+
+
 MAX_POWER: Final = 64
 """Larger whole powers are left to ezkl: they leave every range."""
 
@@ -356,6 +396,7 @@ _LOWERED: Final[Mapping[str, _Rule]] = {
     "Div": _div,
     "Einsum": lambda chunk, write, node: lower_product(write, node, chunk.float_constants(node)),
     "Gemm": lambda chunk, write, node: lower_gemm(write, node, chunk.float_constants(node)),
+    "Floor": _floor,
     "GlobalAveragePool": _mean,
     "LayerNormalization": _layer_norm,
     "LeakyRelu": _leaky,
@@ -365,6 +406,7 @@ _LOWERED: Final[Mapping[str, _Rule]] = {
     "Min": _extreme,
     "Pow": _power,
     "ReduceMean": _mean,
+    "Sign": _sign,
 }
 
 
