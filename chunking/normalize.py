@@ -6,6 +6,7 @@ Postconditions of `normalise`, each made by a named step:
 - all operators are those of one version, `OPSET` (`normal_form.opset`);
 - constants are initializers, and initializers are no graph inputs; what follows from constants
   alone is one (`normal_form.constants`); large equal ones are one;
+- no truth values and no integers but constants: they are floats (`normal_form.logic`);
 - all constants are finite (`finite`): infinite bounds of Clip are dropped, others refused;
 - no Dropout, no BatchNormalization, no Gelu, no unused node or initializer, no Identity but where
   an output would otherwise be an input, a constant or another output;
@@ -127,15 +128,12 @@ def _common(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _without_logic(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model in floats alone, or the same one."""
     opset = opset_of(proto)
-    floats = {onnx.TensorProto.FLOAT}
     if not any(node.op_type in LOGIC for node in proto.graph.node) and all(
-        value.type.tensor_type.elem_type in floats for value in proto.graph.input
+        value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in proto.graph.input
     ):
         return proto
     model = ir.from_proto(_inferred(ir.to_proto(_folded(ir.from_proto(proto), opset))))
-    if not _apply(model, AsFloats(opset)):
-        return proto
-    _apply(model, passes.RemoveUnusedNodesPass())
+    _apply(model, AsFloats(opset), passes.RemoveUnusedNodesPass())
     return _inferred(ir.to_proto(model))
 
 
