@@ -76,7 +76,6 @@ SUPPORTED: Final = (
             "Sqrt",
             "Sub",
             "Sum",
-            "Tan",
             "Tanh",
             "Where",
         }

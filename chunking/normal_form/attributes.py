@@ -49,7 +49,7 @@ READ: Final[Mapping[str, _Read]] = {
             *("Abs", "Erf", "Exp", "Floor", "GlobalAveragePool", "Identity", "Log", "Neg", "Relu"),
             *("Sigmoid", "Sign", "Sqrt", "Tanh"),
             *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh"),
-            *("Cos", "Cosh", "Sin", "Sinh", "Tan"),
+            *("Cos", "Cosh", "Sin", "Sinh"),
         ),
         _read(),
     ),

@@ -140,9 +140,9 @@ class _Walk:
         elif op_type in ("Div", "Mod") and known[0] is not None:
             self._divide(write, known[0])
         elif op_type == "OneHot" and computed:
-            natural = known[0] in ("truth", "natural")
+            natural, kind = known[0] != "whole", self._kind_of(node, 2)
             made = decisions.one_hot(write, self._float(write, 0), natural=natural)
-            self._put(write, [made], "whole")
+            self._put(write, [made], kind)
         elif op_type in ("Gather", "GatherElements") and places is not None:
             rule = decisions.gather if op_type == "Gather" else decisions.gather_elements
             natural = places != "whole"

@@ -542,7 +542,7 @@ def _neighbours(draw: Drawer) -> Use:
 DRAWN: Final[Mapping[str, Callable[[Drawer], Use]]] = {
     "Abs": _pointwise("Abs", -1000.0, 1000.0),
     "Acos": _pointwise("Acos", -1.0, 1.0),
-    "Acosh": _pointwise("Acosh", 1.0, 7.5),
+    "Acosh": _pointwise("Acosh", 4.0, 7.5),
     "Add": _with_constant("Add", 3.0),
     "Asin": _pointwise("Asin", -1.0, 1.0),
     "Asinh": _pointwise("Asinh", -7.5, 7.5),
@@ -594,7 +594,6 @@ DRAWN: Final[Mapping[str, Callable[[Drawer], Use]]] = {
     "Squeeze": _squeeze,
     "Sub": _with_constant("Sub", 3.0),
     "Sum": _sum,
-    "Tan": _pointwise("Tan", -1.3, 1.3),
     "Tanh": _pointwise("Tanh", -7.5, 7.5),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
