@@ -169,7 +169,7 @@ def evaluated(chunk: HintedChunk, vector: Sequence[int]) -> list[list[int]]:
     assert [d.dim_value for d in source.type.tensor_type.shape.dim] == [len(vector)]
     known[source.name] = np.array(list(vector), dtype=object)
     for node in proto.graph.node:
-        found = _computed(node, [known[name] for name in node.input], chunk.numbers)
+        found = computed(node, [known[name] for name in node.input], chunk.numbers)
         # Two packed values and the salts' share of a leaf stay below the field's half.
         assert all(abs(v) < 1 << (PACKED_BITS + 1) for v in found.ravel()), node.op_type
         known[node.output[0]] = found
@@ -203,10 +203,22 @@ def saved(chunk: HintedChunk, folder: Path) -> Path:
     return path
 
 
-def _computed(node: onnx.NodeProto, given: Sequence[Objects], numbers: Arithmetic) -> Objects:
+def computed(
+    node: onnx.NodeProto,
+    given: Sequence[Objects],
+    numbers: Arithmetic,
+    *,
+    any_digits: bool = False,
+) -> Objects:
+    """What a node gives over Python's integers.
+
+    Raises:
+        AssertionError: A lookup's input is outside the table; with `any_digits`, that is allowed.
+    """
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type in _TABLES:
-        assert all(0 <= v < numbers.divisor for v in given[0].ravel()), "outside the table"
+        held = any_digits or all(0 <= v < numbers.divisor for v in given[0].ravel())
+        assert held, "outside the table"
         found = [_TABLES[node.op_type](v, 1 << numbers.scale) for v in given[0].ravel()]
         return np.array(found, dtype=object).reshape(given[0].shape)
     if node.op_type == "Gather":

@@ -1,0 +1,195 @@
+"""Bounds of hinted circuits, computed a second time: what packing and later bounds rest on.
+
+A packed equation holds only if each of its equations does, as long as none can reach its stride,
+whatever the digits are. Nothing that an honest witness shows tells a stride that is too small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.unit.chunking import hinted_circuit as circuits
+from tests.unit.chunking import test_hinted_functions as functions
+from tests.unit.chunking import test_hinted_operators as operators
+from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
+from zkml_ray.chunking.hinted import lower, settle
+from zkml_ray.chunking.hinted.circuit import HINTS, Circuit
+from zkml_ray.chunking.hinted.forms import Pending
+from zkml_ray.chunking.hinted.grid import Wire
+from zkml_ray.chunking.hinted.layout import Layout
+from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.rounding import Quantised
+
+FIELD_BITS = 252
+CASES = {
+    **{f"{name}, {kind}": (case.proto(), numbers)
+       for name, case in operators.CASES.items()
+       for kind, numbers in operators.ALL_NUMBERS.items()},
+    **{f"{name}, {kind}": (case.proto(), numbers)
+       for name, case in functions.CASES.items()
+       for kind, numbers in functions.ALL_NUMBERS.items()},
+}  # fmt: skip
+
+
+@dataclass
+class Seen:
+    """What lowering a model went through."""
+
+    settled: list[tuple[Arithmetic, Pending, settle.Rounding, Quantised, Layout]]
+    wires: list[Wire]
+    products: list[tuple[Circuit, str, int]]
+
+
+@contextmanager
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
+    """Record every settled form with its layout, every wire, and every sum of products."""
+    seen, layouts = Seen([], [], []), []
+    choose, settled, check_zero = Layout.choose, lower.settle, Circuit.check_zero
+
+    def choosing(form: Quantised, *args: Any, **options: Any) -> Layout:
+        layouts.append((form, choose(form, *args, **options)))
+        return layouts[-1][1]
+
+    def settling(
+        circuit: Circuit, numbers: Arithmetic, pending: Pending, rounding: Any, name: str
+    ) -> Any:
+        found = settled(circuit, numbers, pending, rounding, name)
+        seen.settled.append((numbers, pending, rounding, *layouts[-1]))
+        seen.wires.append(found[0].wire)
+        return found
+
+    def wiring(self: lower.Lowering, *args: Any, **options: Any) -> Wire:
+        seen.wires.append(wire(self, *args, **options))
+        return seen.wires[-1]
+
+    def checking(self: Circuit, total: str, bound: int) -> None:
+        seen.products.append((self, total, bound))
+        check_zero(self, total, bound)
+
+    wire = lower.Lowering.wire
+    with monkeypatch.context() as patch:
+        patch.setattr(settle.Layout, "choose", choosing)
+        patch.setattr(lower, "settle", settling)
+        patch.setattr(lower.Lowering, "wire", wiring)
+        patch.setattr(Circuit, "check_zero", checking)
+        yield seen
+
+
+def lowered(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[HintedChunk, Seen]:
+    proto, numbers = CASES[name]
+    with watched(monkeypatch) as seen:
+        chunk = hinted_chunk(proto, numbers)
+    return chunk, seen
+
+
+def of_digits(numbers: Arithmetic, digits: int) -> int:
+    """The largest value of digits of which no lookup tells more than that it is in the rows."""
+    most = 2**numbers.logrows - 1
+    weight = 2 ** max(0, numbers.scale + numbers.range_bits + 1 - numbers.logrows)
+    return sum(most * weight**place for place in range(digits))
+
+
+def most_of(form: Quantised) -> int:
+    """The largest sum of a form, constant included, element by element."""
+    channels = form.form.channels
+    found = [0] * channels
+    for dense, weights in form.dense:
+        for column in range(channels):
+            found[column] += sum(abs(int(w)) for w in weights[:, column]) * dense.wire.magnitude
+    for local, weights in form.local:
+        for row in range(channels):
+            found[row] += sum(abs(int(w)) for w in weights[row]) * local.wire.magnitude
+    for pair, factor in form.pairs:
+        depth = pair.left_index.shape[-1]
+        for row in range(channels):
+            found[row] += depth * abs(factor) * pair.left.magnitude * pair.right.magnitude
+    return max(found) + max(abs(int(c)) for c in form.constant.ravel())
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_no_equation_reaches_its_stride_and_no_packed_sum_wraps(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, seen = lowered(name, monkeypatch)
+    for numbers, _, rounding, form, layout in seen.settled:
+        most, d = 2**numbers.logrows - 1, form.divisor
+        remainder = sum(most << (d.step * place) for place in range(d.digits))
+        moved = of_digits(numbers, numbers.digits) if rounding.row_top is not None else 0
+        digits = of_digits(numbers, rounding.result_digits)
+        digits += of_digits(numbers, rounding.below_digits)
+        reach = most_of(form) + remainder + d.value * (digits + moved)
+        assert reach < 1 << layout.bits, "an equation could make up for its neighbour"
+        assert reach * sum(1 << (layout.bits * i) for i in range(layout.width)) < 1 << FIELD_BITS
+
+
+class Extremes:
+    """A chunk's tensors where digits are as large or as small as the rows allow, or random."""
+
+    def __init__(self, chunk: HintedChunk, given: list[Wire], draw: np.random.Generator) -> None:
+        proto = onnx.ModelProto.FromString(chunk.data)
+        self._numbers = chunk.numbers
+        self._nodes = {node.output[0]: node for node in proto.graph.node}
+        self._known = {
+            tensor.name: whole(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer
+        }
+        read = [n.input[1] for n in proto.graph.node if n.input[0] == HINTS]
+        count = 1 + max(int(self._known[name].max()) for name in read)
+        share = draw.choice([0.0, 0.5, 1.0])
+        hints = np.where(draw.random(count) < share, 2**chunk.numbers.logrows - 1, 0)
+        hints[0] = 0
+        self._known[HINTS] = whole(hints)
+        for wire in given:
+            ends = np.where(draw.random(wire.size) < draw.choice([0.0, 0.5, 1.0]), 1, 0)
+            self._known[wire.name] = np.where(ends, wire.high, wire.low).astype(object)
+
+    def of(self, name: str) -> Any:
+        """A tensor's numbers; those it is computed from are kept."""
+        waiting = [name]
+        while waiting:
+            last = waiting[-1]
+            missing = (
+                [n for n in self._nodes[last].input if n not in self._known]
+                if (last not in self._known)
+                else []
+            )
+            if missing:
+                waiting += missing
+                continue
+            waiting.pop()
+            if last not in self._known:
+                node = self._nodes[last]
+                read = [self._known[n] for n in node.input]
+                self._known[last] = circuits.computed(node, read, self._numbers, any_digits=True)
+        return self._known[name]
+
+
+def whole(array: Any) -> Any:
+    """An array of Python's integers, and floats where a number is none."""
+    numbers = [int(v) if v == int(v) else float(v) for v in array.ravel()]
+    return np.array(numbers, dtype=object).reshape(array.shape)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_no_digits_take_a_wire_or_a_sum_of_products_out_of_its_bounds(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk, seen = lowered(name, monkeypatch)
+    given = seen.wires[: len(chunk.incoming)]
+    for seed in range(8):
+        tensors = Extremes(chunk, given, np.random.default_rng(seed))
+        for wire in seen.wires:
+            found = tensors.of(wire.name)
+            assert found.size == wire.size
+            assert wire.low <= found.min(), "a wire is lower than what follows is reckoned with"
+            assert found.max() <= wire.high, "a wire is higher than what follows is reckoned with"
+        sums = [(int(tensors.of(total).sum()), bound) for _, total, bound in seen.products]
+        assert all(0 <= total <= bound for total, bound in sums)
+        assert sum(bound for _, bound in sums) < 1 << FIELD_BITS
