@@ -48,7 +48,7 @@ MUTANTS: Final = (
         "packing",
         "return (1 << (self.stride_bits - 1)) - 1",
         "return 1 << self.stride_bits",
-        f"{_PACKING}::test_spec_keeps_elements_apart_and_sums_small",
+        f"{_PACKING}::test_injective_bound_is_where_two_elements_first_add_up_to_others",
     ),
     _at(
         "packing",
@@ -79,7 +79,7 @@ MUTANTS: Final = (
         "merkle",
         "if abs(to_signed(element)) >= 1 << PACKED_BITS:",
         "if abs(to_signed(element)) >= 0:",
-        f"{_MERKLE}::test_tag_is_the_first_large_digest_of_its_public_string",
+        f"{_MERKLE}::test_tag_of_any_string_is_beyond_what_leaves_hold",
     ),
     _at(
         "merkle",

@@ -7,12 +7,13 @@ another reason kills nothing. `python -m tests.mutants` runs the whole list.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -74,27 +75,33 @@ class Copy:
                 shutil.copytree(source, target, symlinks=True, ignore=ignored)
             else:
                 shutil.copy2(source, target)
+        # Hypothesis tries the same examples every time.
+        environment = {**os.environ, "PYTHONPATH": str(folder), "CI": "1"}
+        for name in ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTHONDONTWRITEBYTECODE"):
+            environment.pop(name, None)
+        self._runner = subprocess.Popen(
+            [sys.executable, str(folder / "tests" / "mutants" / "zygote.py")],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        """End the process that runs the tests."""
+        self._runner.kill()
+        self._runner.communicate()
 
     def run(self, tests: Iterable[str], limit_s: float = LIMIT_S) -> tuple[int | None, str]:
         """Exit code of pytest, None past the limit; and the end of what it wrote."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-        # The tests of one run are the same as the next one's: Hypothesis tries the same examples.
-        environment = {**os.environ, "PYTHONPATH": str(self._folder), "CI": "1"}
-        environment.pop("PYTEST_ADDOPTS", None)
-        environment.pop("PYTEST_CURRENT_TEST", None)
-        try:
-            done = subprocess.run(
-                command,
-                cwd=self._folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=limit_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return None, ""
-        return done.returncode, (done.stdout + done.stderr)[-4000:]
+        log = self._folder / "tests.log"
+        request = {"tests": list(tests), "limit_s": limit_s, "log": str(log)}
+        assert self._runner.stdin is not None
+        assert self._runner.stdout is not None
+        self._runner.stdin.write(json.dumps(request) + "\n")
+        self._runner.stdin.flush()
+        return json.loads(self._runner.stdout.readline()), log.read_text(errors="replace")[-4000:]
 
     def plant(self, mutant: Mutant) -> Result:
         """Run a mutant's tests with it in place, and put the file back."""
@@ -126,7 +133,7 @@ def unapplied(mutants: Sequence[Mutant]) -> list[str]:
     return [m.title for m in mutants if known[m.file].count(m.text) != 1 or m.text == m.instead]
 
 
-def tried(mutants: Sequence[Mutant], folder: Path) -> Iterable[Result]:
+def tried(mutants: Sequence[Mutant], folder: Path) -> Iterator[Result]:
     """Plant one mutant after the other in a copy of the checkout.
 
     Args:
@@ -137,11 +144,14 @@ def tried(mutants: Sequence[Mutant], folder: Path) -> Iterable[Result]:
         AssertionError: The tests do not pass where nothing is planted.
     """
     copy = Copy(folder)
-    tests = sorted({test for mutant in mutants for test in mutant.tests})
-    code, output = copy.run(tests, limit_s=LIMIT_S * max(1, len(tests) // 4))
-    assert code == 0, f"the tests fail without a mutant:\n{output}"
-    for mutant in mutants:
-        yield copy.plant(mutant)
+    try:
+        tests = sorted({test for mutant in mutants for test in mutant.tests})
+        code, output = copy.run(tests, limit_s=LIMIT_S * max(1, len(tests) // 4))
+        assert code == 0, f"the tests fail without a mutant:\n{output}"
+        for mutant in mutants:
+            yield copy.plant(mutant)
+    finally:
+        copy.close()
 
 
 def _line(text: str) -> str:

@@ -241,7 +241,7 @@ CHECKS: Final = (
         "functions",
         "if most.bit_length() > _NO_MORE_BITS:",
         "if most.bit_length() > 3 * _NO_MORE_BITS:",
-        f"{_UNIT}/test_hinted_bounds.py::test_no_difference_wraps_whatever_its_digits",
+        f"{_UNIT}/test_hinted_bounds.py::test_differences_of_too_many_digits_are_refused",
     ),
     _at(
         "functions",

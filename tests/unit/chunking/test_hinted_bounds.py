@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,15 @@ from tests.unit.chunking import hinted_circuit as circuits
 from tests.unit.chunking import test_hinted_functions as functions
 from tests.unit.chunking import test_hinted_operators as operators
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
+from zkml_ray.chunking.hinted import functions as hinted_functions
 from zkml_ray.chunking.hinted import lower, settle
 from zkml_ray.chunking.hinted.circuit import HINTS, Circuit
-from zkml_ray.chunking.hinted.forms import Pending
+from zkml_ray.chunking.hinted.forms import NotHintedError, Pending
 from zkml_ray.chunking.hinted.grid import Wire
 from zkml_ray.chunking.hinted.layout import Layout
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.rounding import Quantised
+from zkml_ray.errors import ChunkingError
 
 FIELD_BITS = 252
 CASES = {
@@ -193,3 +196,63 @@ def test_no_digits_take_a_wire_or_a_sum_of_products_out_of_its_bounds(
         sums = [(int(tensors.of(total).sum()), bound) for _, total, bound in seen.products]
         assert all(0 <= total <= bound for total, bound in sums)
         assert sum(bound for _, bound in sums) < 1 << FIELD_BITS
+
+
+@pytest.mark.parametrize("kind", sorted(operators.ALL_NUMBERS))
+def test_what_is_received_is_bounded_by_its_digits(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that holds an incoming value is that it is digits minus the offset."""
+    numbers = operators.ALL_NUMBERS[kind]
+    _, seen = lowered(f"relu alone, {kind}", monkeypatch)
+    received, offset = seen.wires[0], 1 << (numbers.scale + numbers.range_bits)
+    assert received.low <= -offset
+    assert received.high >= of_digits(numbers, numbers.digits) - offset
+
+
+def test_sums_of_products_that_could_wrap_are_refused() -> None:
+    """Together they are one sum: it is zero only if each is, as long as it cannot wrap."""
+    circuit = Circuit(logrows=10, columns=1)
+    circuit.check_zero("a", (1 << FIELD_BITS) - 2)
+    circuit.check_zero("b", 1)
+    with pytest.raises(ChunkingError, match="too many elements"):
+        circuit.check_zero("c", 1)
+    with pytest.raises(ChunkingError, match="too many elements"):
+        Circuit(logrows=10, columns=1).check_zero("a", 1 << FIELD_BITS)
+
+
+NORMALISED = [name for name in CASES if "softmax" in name or "layer norm" in name]
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_no_difference_wraps_whatever_its_digits(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held at zero or above: no digits make it wrap, and digits reach every honest one."""
+    checked: list[tuple[lower.Lowering, str, int]] = []
+    check = hinted_functions._check_not_negative
+
+    def checking(lowering: Any, tensor: str, count: int, most: int, nominal: int = 0) -> None:
+        checked.append((lowering, tensor, most))
+        check(lowering, tensor, count, most, nominal)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hinted_functions, "_check_not_negative", checking)
+        chunk, seen = lowered(name, monkeypatch)
+    assert len(checked) >= 2
+    for seed in range(8):
+        tensors = Extremes(chunk, seen.wires[: len(chunk.incoming)], np.random.default_rng(seed))
+        for lowering, tensor, most in checked:
+            assert max(abs(int(v)) for v in tensors.of(tensor).ravel()) <= most
+            places = hinted_functions._places(lowering, most)
+            step = chunk.numbers.logrows - 1
+            reach = sum((2 ** (step + 1) - 1) << (step * place) for place in range(1, places))
+            assert reach + most < 1 << FIELD_BITS
+            assert sum((chunk.numbers.divisor - 1) << (step * p) for p in range(places)) >= most
+
+
+def test_differences_of_too_many_digits_are_refused() -> None:
+    lowering = SimpleNamespace(numbers=circuits.NUMBERS)
+    hinted_functions._places(lowering, 1 << 129)  # type: ignore[arg-type]
+    with pytest.raises(NotHintedError, match="too large"):
+        hinted_functions._places(lowering, 1 << 130)  # type: ignore[arg-type]
