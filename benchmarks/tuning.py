@@ -29,6 +29,7 @@ import onnxruntime
 
 from benchmarks.models.registry import BenchmarkModel, FloatArray
 from benchmarks.stock import calibration_inputs, flat, input_json
+from zkml_ray.circuits.backend import BLINDING_ROWS
 from zkml_ray.commitments.field import decode, to_signed
 from zkml_ray.cost.load import Load
 from zkml_ray.cost.model import CostModel
@@ -38,7 +39,6 @@ SCALES: Final = ((7, 7), (8, 10), (10, 10), (11, 11), (12, 12), (13, 13))
 MULTIPLIERS: Final = (1, 2)
 DECOMPOSITIONS: Final = ((1 << 14, 2), (1 << 12, 2), (1 << 10, 3), (1 << 9, 3), (1 << 7, 4))
 COLUMNS: Final = (1, 2, 3, 4, 5, 6, 7)
-BLINDING_ROWS: Final = 8
 MAX_LOGROWS: Final = 20
 
 OVERESTIMATE: Final = 1.3

@@ -1,22 +1,29 @@
-"""Reading a user's ONNX file: every problem becomes one clear line."""
+"""Reading a user's ONNX file: every problem becomes one clear line.
+
+All that defines the model is read here, whatever part of the file it stands in: weights from other
+files are put into it (`external`), sparse tensors written out, functions put in place of their
+calls. What is not read is refused by name. The model's digest is that of the file's bytes, or,
+where it has weights in other files, of the file with them in it: so it stands for every number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
-from zkml_ray.chunking.operators import EXPANDED, FOLDABLE, SUPPORTED
+from zkml_ray.chunking.dimensions import free_inputs
+from zkml_ray.chunking.external import MAX_MODEL_BYTES, embed, is_external
+from zkml_ray.chunking.finite import check_attributes, check_tensors
+from zkml_ray.chunking.functions import inline_functions
+from zkml_ray.chunking.places import nodes, tensors
+from zkml_ray.chunking.sparse import write_out_sparse
 from zkml_ray.errors import (
+    ChunkingError,
     ConfigError,
-    DynamicShapeError,
     ModelFormatError,
-    UnsupportedOperatorError,
 )
-
-MAX_DIMENSION = 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +33,7 @@ class LoadedModel:
     Attributes:
         name: The file's name.
         data: Its bytes; where weights lie in other files, those of one file with everything.
-        proto: The parsed model, external data read in.
+        proto: The parsed model: nothing in other files, no sparse tensor, no function.
     """
 
     name: str
@@ -38,7 +45,8 @@ def load_model(path: Path) -> LoadedModel:
     """Read and check an ONNX file.
 
     Args:
-        path: The file.
+        path: The file; weights in other files are looked for in its folder, links followed no
+            further than `zkml_ray.chunking.external` says.
 
     Raises:
         ConfigError: There is no such file.
@@ -47,16 +55,18 @@ def load_model(path: Path) -> LoadedModel:
     """
     if not path.is_file():
         raise ConfigError(f"no such model file: {path}")
-    return parse_model(path.read_bytes(), path.name, path.parent)
+    if path.stat().st_size > MAX_MODEL_BYTES:
+        raise ModelFormatError(f"{path.name} has more than {MAX_MODEL_BYTES} bytes")
+    return parse_model(path.read_bytes(), path.name, path)
 
 
-def parse_model(data: bytes, name: str, folder: Path | None = None) -> LoadedModel:
+def parse_model(data: bytes, name: str, path: Path | None = None) -> LoadedModel:
     """Check an ONNX model's bytes.
 
     Args:
         data: The file's bytes.
         name: Its name, for messages.
-        folder: Where weights in other files are looked for; None: there must be none.
+        path: The file, where weights may lie in other files beside it; None: there must be none.
 
     Raises:
         ModelFormatError: It is not a valid ONNX model, or has no input or output.
@@ -64,86 +74,43 @@ def parse_model(data: bytes, name: str, folder: Path | None = None) -> LoadedMod
     """
     try:
         proto = onnx.load_model_from_string(data)
-        if folder is not None and _uses_other_files(proto):
-            onnx.load_external_data_for_model(proto, str(folder))
-            data = proto.SerializeToString(deterministic=True)
+    except Exception as error:
+        raise ModelFormatError(f"{name} is not a valid ONNX model: {_line(error)}") from None
+    try:
+        data = _complete(proto, data, path)
+        check_tensors(tensors(proto))
+        check_attributes(nodes(proto))
+    except ChunkingError as error:
+        raise type(error)(f"{name}: {error.message}") from None
+    try:
         onnx.checker.check_model(proto)
     except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelFormatError(f"{name} is not a valid ONNX model: {line}") from None
+        raise ModelFormatError(f"{name} is not a valid ONNX model: {_line(error)}") from None
     if not proto.graph.node:
         raise ModelFormatError(f"{name} is not an ONNX model, or its graph is empty")
-    _check_operators(proto, name)
-    if not proto.graph.output or not _free_inputs(proto):
+    try:
+        write_out_sparse(proto)
+        proto = inline_functions(proto)
+    except ChunkingError as error:
+        raise type(error)(f"{name}: {error.message}") from None
+    if not proto.graph.output or not free_inputs(proto):
         raise ModelFormatError(f"{name} needs at least one input and one output tensor")
     return LoadedModel(name=name, data=data, proto=proto)
 
 
-def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.ModelProto:
-    """Give every symbolic input dimension its value.
-
-    Args:
-        proto: The model (not changed).
-        dimensions: Value of each symbolic dimension, by name.
-
-    Returns:
-        A copy whose input shapes are all numbers.
-
-    Raises:
-        DynamicShapeError: A dimension has neither a number nor a value in `dimensions`.
-        ConfigError: A value is not in 1..MAX_DIMENSION, or is for a dimension that no input has.
-    """
-    symbols = {
-        dim.dim_param
-        for value_info in _free_inputs(proto)
-        for dim in value_info.type.tensor_type.shape.dim
-    } - {""}
-    for name, value in dimensions.items():
-        if not 1 <= value <= MAX_DIMENSION:
-            raise ConfigError(f"dimension {name} must lie in 1..{MAX_DIMENSION}, not {value}")
-        if name not in symbols:
-            shown = ", ".join(sorted(symbols)) or "none"
-            raise ConfigError(f"no input has a dimension {name!r}; symbolic dimensions: {shown}")
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(proto)
-    for value_info in _free_inputs(fixed):
-        tensor = value_info.type.tensor_type
-        if not tensor.HasField("shape"):
-            raise DynamicShapeError(f"input {value_info.name} has no shape; export it with one")
-        for axis, dim in enumerate(tensor.shape.dim):
-            if dim.HasField("dim_value") and dim.dim_value > 0:
-                continue
-            name = dim.dim_param
-            if name not in dimensions:
-                how = f"give it with --dim {name}=1, or " if name else ""
-                raise DynamicShapeError(
-                    f"input {value_info.name} has a dynamic dimension {name or 'without a name'} "
-                    f"(axis {axis}); a circuit has one fixed shape: {how}export the model with "
-                    "fixed shapes"
-                )
-            dim.dim_value = dimensions[name]
-    return fixed
-
-
-def _uses_other_files(proto: onnx.ModelProto) -> bool:
-    return any(
-        tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer
-    )
-
-
-def _free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    initialised = {tensor.name for tensor in proto.graph.initializer}
-    return [value for value in proto.graph.input if value.name not in initialised]
-
-
-def _check_operators(proto: onnx.ModelProto, file_name: str) -> None:
-    for position, node in enumerate(proto.graph.node):
-        known = node.domain in ("", "ai.onnx") and (
-            node.op_type in SUPPORTED | FOLDABLE | EXPANDED | {"Constant", "Dropout"}
+def _complete(proto: onnx.ModelProto, data: bytes, path: Path | None) -> bytes:
+    """Put all that defines the model into its message; the bytes that its digest is of."""
+    if proto.training_info:
+        raise ModelFormatError(
+            "it holds training_info, which is not proved; export the model for inference"
         )
-        if not known:
-            shown = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            raise UnsupportedOperatorError(
-                f"{file_name}: operator {shown} (node {node.name or f'number {position}'!r}) "
-                f"cannot be proved; supported operators: {', '.join(sorted(SUPPORTED))}"
-            )
+    elsewhere = [place for place in tensors(proto) if is_external(place.tensor)]
+    if not elsewhere:
+        return data
+    embed(elsewhere, path, MAX_MODEL_BYTES - len(data))
+    with_all: bytes = proto.SerializeToString(deterministic=True)
+    return with_all
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -6,6 +6,7 @@ Postconditions of `normalise`, each made by a named step:
 - all operators are those of one version, `OPSET` (`normal_form.opset`);
 - constants are initializers, and initializers are no graph inputs; what follows from constants
   alone is one (`normal_form.constants`); large equal ones are one;
+- all constants are finite (`finite`): infinite bounds of Clip are dropped, others refused;
 - no Dropout, no BatchNormalization, no Gelu, no unused node or initializer, no Identity but where
   an output would otherwise be an input, a constant or another output;
 - Conv and pooling nodes carry kernel_shape, strides, dilations, pads (and group) explicitly and
@@ -26,16 +27,31 @@ import onnx_ir as ir
 from onnx_ir.passes import InvariantError, PassBase
 from onnx_ir.passes import common as passes
 
-from zkml_ray.chunking.load import fix_dimensions
-from zkml_ray.chunking.normal_form.activations import ExpandGelu
+from zkml_ray.chunking.dimensions import fix_dimensions
+from zkml_ray.chunking.finite import check_constants
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
+from zkml_ray.chunking.normal_form.branches import TakeBranches
+from zkml_ray.chunking.normal_form.clip import DropInfiniteBounds
 from zkml_ray.chunking.normal_form.constants import FoldConstants
+from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
+from zkml_ray.chunking.normal_form.floats import as_float32
 from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, ExactPadding, refuse_powers
-from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset
+from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of
+from zkml_ray.chunking.normal_form.pruned import pruned
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
+from zkml_ray.chunking.normal_form.tails import without_tails
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
-from zkml_ray.chunking.operators import EXPANDED, FOLDABLE, SUPPORTED
+from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
+from zkml_ray.chunking.places import node_label
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
+
+_REDUCIBLE = (FOLDABLE | {"If"}) - SUPPORTED
+"""Operators that go once what they read is known."""
+
+_KNOWN = SUPPORTED | FOLDABLE | WRITTEN | {"Constant", "Dropout", "If"}
+
+_SHOWN = 10
+"""Obstacles that a message names; the rest are counted."""
 
 _FOLDING_ROUNDS = 16
 """A chain of shape arithmetic is folded as far as shapes are known; each round knows more."""
@@ -51,13 +67,16 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     Raises:
         DynamicShapeError: A dimension has no value.
         UnsupportedOperatorError: An operator that only folding could remove is left.
+        ModelFormatError: A constant is not finite.
         ChunkingError: A step found something it cannot bring into this form.
     """
-    fixed = _inferred(fix_dimensions(proto, dimensions))
-    expanded = _expanded(fixed)
-    converted = convert_opset(expanded)
-    model = ir.from_proto(fixed if converted is fixed else _inferred(converted))
-    model = _folded(model)
+    fixed = pruned(without_tails(as_float32(fix_dimensions(proto, dimensions))))
+    _refuse_unknown(fixed)
+    model = ir.from_proto(_common(_inferred(fixed)))
+    model = _folded(model, OPSET)
+    _apply(model, DropInfiniteBounds(), DropIdentity(), passes.RemoveUnusedNodesPass())
+    original = _constant_names(proto)
+    check_constants(model, original)
     _apply(
         model,
         FoldBatchNorm(),
@@ -72,6 +91,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),
     )
+    check_constants(model, original)  # what BatchNormalization was taken into, too
     refuse_powers(model)
     _refuse_unsupported(model)
     model.producer_name = None
@@ -79,16 +99,27 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     return _inferred(ir.to_proto(model))
 
 
-def _expanded(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without operators that the common version lacks, or the same one."""
-    if not any(node.op_type in EXPANDED for node in proto.graph.node):
+def _common(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in operators of the common version, without those that are written with others.
+
+    Those that came later are written while the model still has its own version.
+    """
+    if opset_of(proto) > OPSET:
+        return _inferred(convert_opset(_written(proto, WRITTEN)))
+    return _written(_inferred(convert_opset(_written(proto, CHANGED))), WRITTEN)
+
+
+def _written(proto: onnx.ModelProto, operators: frozenset[str]) -> onnx.ModelProto:
+    """The model without some operators that are written with others, or the same one."""
+    opset = opset_of(proto)
+    if not any(node.op_type in operators for node in proto.graph.node):
         return proto
-    model = ir.from_proto(proto)
-    _apply(model, ExpandGelu())
-    return ir.to_proto(model)
+    model = _folded(ir.from_proto(proto), opset)
+    _apply(model, WriteDefinitions(opset, operators))
+    return _inferred(ir.to_proto(model))
 
 
-def _folded(model: ir.Model) -> ir.Model:
+def _folded(model: ir.Model, opset: int) -> ir.Model:
     """The model with constants lifted and folded until nothing changes."""
     _apply(
         model,
@@ -99,11 +130,26 @@ def _folded(model: ir.Model) -> ir.Model:
         DropIdentity(),
     )
     for _ in range(_FOLDING_ROUNDS):
-        folded = _apply(model, FoldConstants(OPSET), DropIdentity(), passes.RemoveUnusedNodesPass())
-        if not folded or not any(node.op_type in FOLDABLE - SUPPORTED for node in model.graph):
+        folded = _apply(
+            model,
+            FoldConstants(opset),
+            TakeBranches(),
+            DropIdentity(),
+            passes.RemoveUnusedNodesPass(),
+        )
+        if not folded or not any(node.op_type in _REDUCIBLE for node in model.graph):
             break
         model = ir.from_proto(_inferred(ir.to_proto(model)))
     return model
+
+
+def _constant_names(proto: onnx.ModelProto) -> frozenset[str]:
+    """Names of the constants that a file has, whatever it calls them."""
+    named = {tensor.name for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            named.update(node.output)
+    return frozenset(named)
 
 
 def _apply(model: ir.Model, *in_order: PassBase) -> bool:
@@ -132,11 +178,34 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
         ) from None
 
 
+def _refuse_unknown(proto: onnx.ModelProto) -> None:
+    """Refuse operators that can stand nowhere, all at once."""
+    found = [
+        f"{node.domain}.{node.op_type}".lstrip(".") + f" of {node_label(node)}"
+        for node in proto.graph.node
+        if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN
+    ]
+    if found:
+        raise UnsupportedOperatorError(
+            f"operators that cannot be proved: {_listed(found)}; supported operators: "
+            f"{', '.join(sorted(SUPPORTED | WRITTEN))}"
+        )
+
+
 def _refuse_unsupported(model: ir.Model) -> None:
+    """Refuse what is left of operators that can stand on constants alone, all at once."""
+    found = []
     for node in model.graph:
         if node.op_type not in SUPPORTED:
             reads = ", ".join(v.name or "" for v in node.inputs if v is not None)
-            raise UnsupportedOperatorError(
-                f"operator {node.op_type} (node {node.name!r}) can be used only on constants and "
-                f"shapes, where it is computed in advance; here it reads {reads}"
-            )
+            found.append(f"{node.op_type} (node {node.name!r}), which reads {reads}")
+    if found:
+        raise UnsupportedOperatorError(
+            "these operators can be used only on constants and shapes, where they are computed in "
+            f"advance: {_listed(found)}"
+        )
+
+
+def _listed(found: list[str]) -> str:
+    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more

@@ -49,6 +49,7 @@ SUPPORTED: Final = (
             "GlobalAveragePool",
             "LayerNormalization",
             "LeakyRelu",
+            "Log",
             "Max",
             "Min",
             "Mul",
@@ -75,11 +76,10 @@ FOLDABLE: Final = frozenset(
         *("Transpose", "Unsqueeze", "Where", "Identity", "Tile", "ConstantOfShape", "Cast"),
         *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Min", "Max", "Mod", "Sqrt"),
         *("Floor", "Ceil", "Range", "ReduceProd", "Shape", "Size"),
-        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor"),
+        *("NonZero", "OneHot", "ArgMax", "ArgMin", "GatherND", "GatherElements", "ScatterND"),
+        *("ScatterElements", "Trilu", "CumSum", "Sign", "Round", "EyeLike", "BitShift"),
     }
 )
 """Operators that are computed in advance where all they depend on is constant
 (`normal_form.constants`). Those that are not in `SUPPORTED` may stand nowhere else."""
-
-EXPANDED: Final = frozenset({"Gelu"})
-"""Operators that normalisation writes with others (`normal_form.activations`)."""

@@ -18,13 +18,13 @@ import onnx_ir as ir
 from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
-from zkml_ray.chunking.passes.attention import Attention
+from zkml_ray.chunking.passes.attention import ATTENTION
 from zkml_ray.chunking.passes.average import AverageDeferred
 from zkml_ray.chunking.passes.base import Exactness, Rewrite, RewritePass, node_named
 from zkml_ray.chunking.passes.dense import DenseInteger
-from zkml_ray.chunking.passes.gelu_ffn import GeluFfn
+from zkml_ray.chunking.passes.gelu_ffn import GELU_FFN
 from zkml_ray.chunking.passes.im2col import ConvIm2col
-from zkml_ray.chunking.passes.layer_norm import LayerNorm
+from zkml_ray.chunking.passes.layer_norm import LAYER_NORM
 from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
 from zkml_ray.chunking.passes.relu import ReluAbs
 from zkml_ray.chunking.passes.split_output import SplitOutput
@@ -42,9 +42,9 @@ __all__ = [
 ]
 
 _ALL: Final[tuple[RewritePass, ...]] = (
-    Attention(),
-    GeluFfn(),
-    LayerNorm(),
+    ATTENTION,
+    GELU_FFN,
+    LAYER_NORM,
     ConvIm2col(),
     DenseInteger(),
     MaxPoolPairwise(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,10 @@ from zkml_ray.run.execution import (
     worker_pool,
 )
 from zkml_ray.run.journal import Journal
-from zkml_ray.schema.manifest import Manifest
+from zkml_ray.schema.manifest import Comparison, Manifest
 from zkml_ray.schema.plan import Plan
 from zkml_ray.schema.request import RunRequest
+from zkml_ray.stages.comparison import MaxError
 from zkml_ray.stages.inputs import DEFAULT_SEED, Inputs
 from zkml_ray.stages.plan import PlanOptions
 from zkml_ray.stages.setup import StoreKeys
@@ -42,7 +44,9 @@ class Run:
         store: URL of the store that holds it.
         outputs: Per output name, the proved output: quantised integers / 2^scale, in the model's
             shape.
-        float_outputs: Per output name, the float model's output on the same input (not proved).
+        float_outputs: Per output name, the float model's output on the same input (not proved);
+            none where onnxruntime does not run the model.
+        comparison: Per output, how far it is from that, and how far it may be (not proved).
         verified: Whether all proofs verify, all boundaries link and the statement holds.
         plan_digest: Digest of the sealed plan; a trust root for those who re-built it.
         plan: The plan.
@@ -55,7 +59,8 @@ class Run:
     project: str
     store: str
     outputs: Mapping[str, npt.NDArray[np.float64]]
-    float_outputs: Mapping[str, npt.NDArray[np.float32]]
+    float_outputs: Mapping[str, npt.NDArray[Any]]
+    comparison: Comparison
     verified: bool
     plan_digest: str
     plan: Plan
@@ -80,6 +85,7 @@ def prove_distributed(
     salt_seed: bytes | None = None,
     keep_checkpoints: bool = True,
     seed: int = DEFAULT_SEED,
+    max_error: MaxError | None = None,
     address: str | None = None,
     command: Sequence[str] = (),
     listener: Listener = ignore,
@@ -103,6 +109,9 @@ def prove_distributed(
         salt_seed: Make salts reproducible (whoever knows the seed can test guesses).
         keep_checkpoints: Keep boundary values in the store, so that they can be opened later.
         seed: Seed of the random input.
+        max_error: Largest accepted absolute difference of an output from onnxruntime's on the same
+            input: a number, "none", or "default" (docs/adr/0022), which None stands for. It is
+            looked at once the witnesses are made, before the run is proved.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         command: Recorded in the manifest.
         listener: Called with every event of the run.
@@ -113,6 +122,8 @@ def prove_distributed(
     Raises:
         ConfigError: An argument or the input is wrong, or the run id is taken.
         ChunkingError: The model cannot be proved.
+        AccuracyError: An output is further from onnxruntime's; the run can be resumed with
+            another `max_error`.
         StageError: A stage failed.
         StoreError: The store failed.
     """
@@ -129,9 +140,10 @@ def prove_distributed(
         seeded_salts=salt_seed is not None,
         keep_checkpoints=keep_checkpoints,
         seed=seed,
+        max_error=max_error,
         command=command,
     )
-    return _execute(begun, salt_seed, workers, threads, store_keys, address, listener)
+    return _execute(begun, salt_seed, workers, threads, store_keys, None, address, listener)
 
 
 def prepare(
@@ -146,6 +158,7 @@ def prepare(
     private_input: bool = False,
     keep_checkpoints: bool = True,
     seed: int = DEFAULT_SEED,
+    max_error: MaxError | None = None,
     command: Sequence[str] = (),
 ) -> RunRequest:
     """Store what a run is asked to do, and nothing more; `advance` and `resume` go on.
@@ -161,6 +174,7 @@ def prepare(
         private_input: Prove without revealing the inputs.
         keep_checkpoints: Keep boundary values when the run is complete.
         seed: Seed of the random input.
+        max_error: Largest accepted difference of an output from onnxruntime's.
         command: Recorded in the manifest.
 
     Returns:
@@ -183,6 +197,7 @@ def prepare(
         seeded_salts=False,
         keep_checkpoints=keep_checkpoints,
         seed=seed,
+        max_error=max_error,
         command=command,
     ).request
 
@@ -196,6 +211,7 @@ def advance(
     workers: int = 1,
     threads: int | None = None,
     store_keys: StoreKeys = StoreKeys.VERIFYING,
+    max_error: MaxError | None = None,
     address: str | None = None,
     listener: Listener = ignore,
 ) -> None:
@@ -210,6 +226,7 @@ def advance(
         threads: Prover threads of each worker, and CPUs that it reserves; default: its share of
             the machine's cores, and what others leave on a private cluster.
         store_keys: Which keys to leave in the store.
+        max_error: Another tolerance than the run was begun with, for this call alone.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
 
@@ -221,13 +238,17 @@ def advance(
     share = checked_threads(workers, threads)
     begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)))
     if until in ("plan", "witness"):
-        coordinator = coordinating(begun, None, None, workers, share, store_keys, listener)
+        coordinator = coordinating(
+            begun, None, None, workers, share, store_keys, max_error, listener
+        )
         coordinator.advance(until)
         return
     with worker_pool(
         begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
     ) as pool:
-        coordinator = coordinating(begun, None, pool, workers, share, store_keys, listener)
+        coordinator = coordinating(
+            begun, None, pool, workers, share, store_keys, max_error, listener
+        )
         coordinator.advance(until)
 
 
@@ -239,6 +260,7 @@ def resume(
     workers: int = 2,
     threads: int | None = None,
     store_keys: StoreKeys = StoreKeys.VERIFYING,
+    max_error: MaxError | None = None,
     address: str | None = None,
     listener: Listener = ignore,
 ) -> Run:
@@ -254,6 +276,7 @@ def resume(
         threads: Prover threads of each worker, and CPUs that it reserves; default: its share of
             the machine's cores, and what others leave on a private cluster.
         store_keys: Which keys to leave in the store.
+        max_error: Another tolerance than the run was begun with, for this call alone.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
 
@@ -264,7 +287,9 @@ def resume(
     """
     checked_threads(workers, threads)
     journal = Journal(opened_store(store), RunLayout(project, run_id))
-    return _execute(take_up(journal), None, workers, threads, store_keys, address, listener)
+    return _execute(
+        take_up(journal), None, workers, threads, store_keys, max_error, address, listener
+    )
 
 
 def _execute(
@@ -273,6 +298,7 @@ def _execute(
     workers: int,
     threads: int | None,
     store_keys: StoreKeys,
+    max_error: MaxError | None,
     address: str | None,
     listener: Listener,
 ) -> Run:
@@ -280,13 +306,16 @@ def _execute(
     with worker_pool(
         begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
     ) as pool:
-        outcome = coordinating(begun, salt_seed, pool, workers, share, store_keys, listener).run()
+        outcome = coordinating(
+            begun, salt_seed, pool, workers, share, store_keys, max_error, listener
+        ).run()
     return Run(
         run_id=begun.request.run_id,
         project=begun.request.project,
         store=begun.journal.store.url,
         outputs=outcome.outputs,
         float_outputs=outcome.float_outputs,
+        comparison=outcome.comparison,
         verified=outcome.verdict.ok,
         plan_digest=outcome.manifest.plan_sha256,
         plan=outcome.plan,

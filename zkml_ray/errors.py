@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     BAD_INPUT = 2
     INFRASTRUCTURE = 3
     UNSUPPORTED_MODEL = 4
+    INACCURATE = 5
 
 
 def _rebuild(cls: type[ZkmlRayError], message: str, state: dict[str, Any]) -> ZkmlRayError:
@@ -85,6 +86,31 @@ class DynamicShapeError(ChunkingError):
 
 class UnsupportedOperatorError(ChunkingError):
     """The model uses an operator that the proving backend cannot express."""
+
+
+class AccuracyError(ZkmlRayError):
+    """The quantised model's outputs are further from the float model's than is accepted.
+
+    Attributes:
+        output: The first such output.
+        max_abs_error: Its largest difference; None where it cannot be told as a number.
+        tolerance: The largest difference that was accepted.
+    """
+
+    exit_code = ExitCode.INACCURATE
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        output: str = "",
+        max_abs_error: float | None = None,
+        tolerance: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.output = output
+        self.max_abs_error = max_abs_error
+        self.tolerance = tolerance
 
 
 class StageError(ZkmlRayError):

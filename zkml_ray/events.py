@@ -52,9 +52,15 @@ class ChunkMoved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
-    """Something that a reader of the result should know."""
+    """Something that a reader of the result should know.
+
+    Attributes:
+        message: What.
+        severe: Whether the result is not to be relied on without it.
+    """
 
     message: str
+    severe: bool = False
 
 
 Event: TypeAlias = "StageStarted | PlanReady | ChunkMoved | Warned"

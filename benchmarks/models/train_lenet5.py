@@ -10,21 +10,18 @@ accuracy on both parts of the data.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-import sklearn
 import torch
 from torch import nn
 from torch.nn import functional
 
 from benchmarks.models.lenet import PARAMETERS, build_lenet5, digits_test_split, upscale
 from examples.digits.train import load_split
+from examples.training import OneCycle, begin, finish
 
 RECIPE = {
     "seed": 0,
@@ -62,12 +59,12 @@ def train(images: torch.Tensor, labels: torch.Tensor) -> LeNet5:
     torch.manual_seed(int(RECIPE["seed"]))
     network = LeNet5()
     size = int(RECIPE["batch_size"])
-    steps = -(-len(images) // size) * int(RECIPE["epochs"])
-    rate = float(RECIPE["peak_learning_rate"])
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=rate, weight_decay=float(RECIPE["weight_decay"])
+    optimizer = OneCycle(
+        network,
+        peak=float(RECIPE["peak_learning_rate"]),
+        weight_decay=float(RECIPE["weight_decay"]),
+        total_steps=-(-len(images) // size) * int(RECIPE["epochs"]),
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     reach = int(RECIPE["largest_shift_pixels"])
     for _ in range(int(RECIPE["epochs"])):
         for batch in torch.randperm(len(images), generator=generator).split(size):
@@ -76,19 +73,12 @@ def train(images: torch.Tensor, labels: torch.Tensor) -> LeNet5:
             loss = functional.cross_entropy(
                 network(shifted), labels[batch], label_smoothing=float(RECIPE["label_smoothing"])
             )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+            optimizer.step(loss)
     return network.eval()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
-    out: Path = parser.parse_args().out
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    out = begin(__doc__.partition("\n")[0], Path(__file__).resolve().parent)
     split = load_split()
     held_out, held_out_labels = digits_test_split()
     if not np.array_equal(held_out, split.test_images):
@@ -115,18 +105,8 @@ def main() -> None:
         "parameters": sum(value.size for value in parameters.values()),
         "recipe": RECIPE,
         "bytes": path.stat().st_size,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__.split("+")[0],
-            "sklearn": sklearn.__version__,
-            "numpy": np.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
     }
-    text = json.dumps(record, indent=2) + "\n"
-    (out / "lenet5.json").write_text(text)
-    print(text, end="")
+    finish(out / "lenet5.json", record)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,8 @@ def _constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
 def _new_constant(model: ir.Model, name: str, array: Doubles) -> ir.Value:
     while name in model.graph.initializers:
         name += "_"
-    tensor = ir.tensor(array.astype(np.float32), name=name)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+        tensor = ir.tensor(array.astype(np.float32), name=name)
     value = ir.Value(
         name=name,
         shape=ir.Shape(array.shape),

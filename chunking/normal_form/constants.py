@@ -28,7 +28,10 @@ MAX_FOLDED_ELEMENTS: Final = 1 << 20
 few bytes must not become a model of gigabytes."""
 
 _OF_SHAPE: Final = frozenset({"Shape", "Size"})
-_INTEGERS_ONLY: Final = frozenset({"Range", "ReduceProd", "Mod"})
+_OF_VALUES: Final = frozenset({"NonZero"})
+"""Operators whose result's shape follows from values: at most one row an element, of its places."""
+
+_INTEGERS_ONLY: Final = frozenset({"Range", "ReduceProd", "Mod", "CumSum"})
 
 
 class FoldConstants(InPlacePass):
@@ -124,6 +127,8 @@ def _is_foldable(node: ir.Node) -> bool:
     read = sum(_size(value) or 0 for value in inputs)
     for output in node.outputs:
         made = _size(output)
+        if made is None and node.op_type in _OF_VALUES:
+            made = read * len(inputs[0].shape or ())
         if output.uses() and (made is None or made > max(MAX_FOLDED_ELEMENTS, read)):
             return False
     return True

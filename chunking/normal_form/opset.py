@@ -11,15 +11,34 @@ from __future__ import annotations
 from typing import Final
 
 import onnx
-from onnx import version_converter
+from onnx import helper, version_converter
 
 from zkml_ray.errors import ChunkingError
 
 OPSET: Final = 18
 
+NEWEST: Final = onnx.defs.onnx_opset_version()
+"""The newest version that the installed onnx knows."""
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The version of a model's operators.
+
+    Raises:
+        ChunkingError: It says none.
+    """
+    for entry in proto.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            return int(entry.version)
+    raise ChunkingError("the model does not say which opset it uses; export it again")
+
 
 def convert_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Convert a model's operators to `OPSET`. Exact.
+
+    A later version is lowered by name: of the operators that can be proved, later ones than
+    version 18 admit more types and have more attributes, but compute the same (tried against every
+    schema of onnx 1.23, opset 28). What version 18 could not say is refused.
 
     Args:
         proto: A model (not changed).
@@ -30,14 +49,56 @@ def convert_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ChunkingError: An operator has no form in that version.
     """
-    versions = [int(e.version) for e in proto.opset_import if e.domain in ("", "ai.onnx")]
-    if versions == [OPSET]:
+    version = opset_of(proto)
+    if version == OPSET:
         return proto
+    if version > NEWEST:
+        raise ChunkingError(
+            f"the model's operators are of opset {version}, and the newest one that is known is "
+            f"{NEWEST}; export the model with opset {OPSET}"
+        )
+    if version > OPSET:
+        return _lowered(proto, version)
     try:
         return version_converter.convert_version(proto, OPSET)
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ChunkingError(
-            f"the model's operators (opset {versions[0] if versions else 'missing'}) cannot be "
-            f"converted to opset {OPSET}: {line}; export the model with opset {OPSET}"
+            f"the model's operators (opset {version}) cannot be converted to opset {OPSET}: "
+            f"{line}; export the model with opset {OPSET}"
         ) from None
+
+
+def _lowered(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    lowered = onnx.ModelProto()
+    lowered.CopyFrom(proto)
+    for node in lowered.graph.node:
+        _lower(node, version)
+    for entry in lowered.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = OPSET
+    return lowered
+
+
+def _lower(node: onnx.NodeProto, version: int) -> None:
+    try:
+        own = onnx.defs.get_schema(node.op_type, version, node.domain)
+        common = onnx.defs.get_schema(node.op_type, OPSET, node.domain)
+    except onnx.defs.SchemaError:
+        raise ChunkingError(
+            f"node {node.name}: operator {node.op_type} (opset {version}) is not known in opset "
+            f"{OPSET}; export the model with opset {OPSET}"
+        ) from None
+    kept = []
+    for attribute in node.attribute:
+        if attribute.name in common.attributes:
+            kept.append(attribute)
+            continue
+        default = own.attributes[attribute.name].default_value
+        if helper.get_attribute_value(attribute) != helper.get_attribute_value(default):
+            raise ChunkingError(
+                f"node {node.name}: {node.op_type} with {attribute.name} (opset {version}) cannot "
+                f"be proved; export the model with opset {OPSET}"
+            )
+    del node.attribute[:]
+    node.attribute.extend(kept)

@@ -31,36 +31,29 @@ for its maximum, 40 cells a score.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from zkml_ray.chunking.passes.base import (
-    ANY_PARTS,
-    Builder,
-    Exactness,
-    Rewrite,
-    node_named,
-    only_user,
-)
+from zkml_ray.chunking.passes.base import ANY_PARTS, Builder, only_user
 from zkml_ray.chunking.passes.forms import (
     Array,
-    bias_user,
+    Dense,
     constant,
     dense,
+    dense_after,
+    dense_before,
     lowered,
-    numbers_of,
     reshaped,
     shape_of,
     total_of,
     unscaled,
     whole,
-    with_bias,
 )
-from zkml_ray.errors import ChunkingError
+from zkml_ray.chunking.passes.pattern import PatternPass
 
 WEIGHT_BITS: Final = 18
 """Bits after the point of the query's and output's weights; a rebase takes back no more."""
@@ -88,39 +81,36 @@ class _Projection:
     """A dense layer and where its outputs go.
 
     Attributes:
-        data: What it reads, shape [..., tokens, width].
-        weight: Shape [width, units].
-        bias: Shape [units], or None.
+        layer: The layer, of [..., tokens, width] and [width, units].
         factor: Its outputs are multiplied by this.
         order: For every element of the moved tensor, its position in [tokens, units], row-major;
             leading axes of size 1 dropped, 3 axes left.
     """
 
-    data: ir.Value
-    weight: Array
-    bias: Array | None
+    layer: Dense
     factor: float
     order: Indices
 
     def columns(self, heads: Indices) -> tuple[Array, Array]:
         """Weight [width, units] and bias [units] of some heads, one head after the other."""
         units = self._units()[heads].reshape(-1)
-        bias = np.zeros(self.weight.shape[1]) if self.bias is None else self.bias
-        return self.weight[:, units] * self.factor, bias[units] * self.factor
+        return self.layer.weight[:, units] * self.factor, self._bias()[units] * self.factor
 
     def bias_heads(self) -> Array:
         """The bias by head, [heads, head width]."""
-        bias = np.zeros(self.weight.shape[1]) if self.bias is None else self.bias
-        return np.asarray(bias[self._units()] * self.factor, dtype=np.float64)
+        return np.asarray(self._bias()[self._units()] * self.factor, dtype=np.float64)
 
     def is_by_head(self) -> bool:
         """Whether the order is [heads, tokens, head width] of some assignment of units to heads."""
-        tokens = np.arange(self.order.shape[1]) * self.weight.shape[1]
+        tokens = np.arange(self.order.shape[1]) * self.layer.weight.shape[1]
         expected = self._units()[:, None, :] + tokens[None, :, None]
         return bool(np.array_equal(self.order, expected))
 
     def _units(self) -> Indices:
         return self.order[:, 0, :]
+
+    def _bias(self) -> Array:
+        return np.zeros(self.layer.weight.shape[1]) if self.layer.bias is None else self.layer.bias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,38 +124,8 @@ class _Found:
     output: ir.Value
 
 
-class Attention:
-    """See the module."""
-
-    name = "attention"
-    exactness: Exactness = "bounded"
-    parameters = ANY_PARTS
-
-    def places(self, model: ir.Model) -> list[Rewrite]:
-        """Where the precondition holds."""
-        return [
-            Rewrite(name=self.name, node=str(node.name), parameter=1)
-            for node in model.graph
-            if node.op_type == "Softmax" and _match(node) is not None
-        ]
-
-    def apply(self, model: ir.Model, rewrite: Rewrite) -> None:
-        """Rewrite one attention."""
-        node = node_named(model, rewrite.node)
-        attention = _match(node) if node.op_type == "Softmax" else None
-        anchor = None if attention is None else attention.output.producer()
-        if attention is None or anchor is None:
-            raise ChunkingError(f"node {rewrite.node} is no softmax of a self-attention")
-        if not 1 <= rewrite.parameter <= len(attention.mix):
-            raise ChunkingError(
-                f"node {rewrite.node}: {len(attention.mix)} heads cannot be dealt out to "
-                f"{rewrite.parameter} parts"
-            )
-        _emit(Builder(model, anchor, f"{rewrite.node}/attention"), attention, rewrite.parameter)
-
-
-def _emit(build: Builder, found: _Found, count: int) -> None:
-    data = found.query.data
+def _write(build: Builder, found: _Found, count: int) -> None:
+    data = found.query.layer.data
     rows = reshaped(build, data, shape_of(data)[-2:])
     bias = np.einsum("he,hen->n", found.value.bias_heads(), found.mix)
     if found.bias is not None:
@@ -182,7 +142,7 @@ def _emit(build: Builder, found: _Found, count: int) -> None:
 
 def _context(build: Builder, found: _Found, rows: ir.Value, heads: Indices) -> ir.Value:
     """2^SHARE_BITS times what some heads make of the values, [tokens, heads * head width]."""
-    tokens = shape_of(found.query.data)[-2]
+    tokens = shape_of(found.query.layer.data)[-2]
     split = (tokens, len(heads), found.query.order.shape[2])
     total = build.node("ReduceSum", [rows, build.indices([0], "axis")], {"keepdims": 1})
     share = constant(build, np.rint(2.0**MEAN_BITS / tokens), "share")
@@ -212,6 +172,8 @@ def _deferred(build: Builder, rows: ir.Value, weight: Array, split: tuple[int, .
 
 
 def _match(softmax: ir.Node) -> _Found | None:
+    if softmax.op_type != "Softmax":
+        return None
     scores, scale = unscaled(softmax.inputs[0])
     product = None if scores is None else scores.producer()
     if product is None or product.op_type != "MatMul":
@@ -223,10 +185,10 @@ def _match(softmax: ir.Node) -> _Found | None:
     if mixing.inputs[0] is not softmax.outputs[0] or not _over_last_axis(softmax):
         return None
     value = _projection(mixing.inputs[1])
-    if value is None or not query.data is key.data is value.data:
+    if value is None or not query.layer.data is key.layer.data is value.layer.data:
         return None
     key = _transposed(key)
-    if math.prod(shape_of(query.data)[:-2]) != 1:
+    if math.prod(shape_of(query.layer.data)[:-2]) != 1:
         return None
     if not all(projection.is_by_head() for projection in (query, key, value)):
         return None
@@ -249,36 +211,20 @@ def _projection(value: ir.Value | None) -> _Projection | None:
             break
         moves.append(node)
         value = node.inputs[0]
-    source, bias = with_bias(value)
-    dense = None if source is None else source.producer()
-    if dense is None or dense.op_type != "MatMul" or dense.inputs[0] is None or value is None:
+    layer = dense_before(value)
+    if layer is None:
         return None
-    weight = numbers_of(dense.inputs[1])
-    shape = shape_of(value)
-    if weight is None or weight.ndim != 2 or len(shape) < 2 or math.prod(shape[:-2]) != 1:
-        return None
-    if bias is not None and bias.size != weight.shape[1]:
+    shape = shape_of(layer.output)
+    if len(shape) < 2 or math.prod(shape[:-2]) != 1:
         return None
     order = _moved(np.arange(math.prod(shape)).reshape(shape), moves[::-1])
     if order.ndim < 3 or math.prod(order.shape[:-3]) != 1:
         return None
-    return _Projection(
-        data=dense.inputs[0],
-        weight=weight,
-        bias=None if bias is None else bias.reshape(-1),
-        factor=factor,
-        order=order.reshape(order.shape[-3:]),
-    )
+    return _Projection(layer=layer, factor=factor, order=order.reshape(order.shape[-3:]))
 
 
 def _transposed(projection: _Projection) -> _Projection:
-    return _Projection(
-        data=projection.data,
-        weight=projection.weight,
-        bias=projection.bias,
-        factor=projection.factor,
-        order=projection.order.swapaxes(1, 2),
-    )
+    return replace(projection, order=projection.order.swapaxes(1, 2))
 
 
 def _moved(indices: Indices, moves: list[ir.Node]) -> Indices:
@@ -299,10 +245,8 @@ def _output(context: ir.Value, value: _Projection) -> tuple[Array, Array | None,
         moves.append(node)
         current = node.outputs[0]
         node = only_user(current)
-    if node is None or node.op_type != "MatMul" or node.inputs[0] is not current:
-        return None
-    weight = numbers_of(node.inputs[1])
-    if weight is None or weight.ndim != 2:
+    layer = dense_after(current)
+    if layer is None:
         return None
     heads, tokens, head_width = value.order.shape
     shape = shape_of(context)
@@ -311,20 +255,30 @@ def _output(context: ir.Value, value: _Projection) -> tuple[Array, Array | None,
     order = _moved(np.arange(math.prod(shape)).reshape(shape), moves).reshape(tokens, -1)
     by_head = np.arange(math.prod(shape)).reshape(heads, tokens, head_width)
     units = order[0]
-    if order.shape[1] != weight.shape[0] or not np.array_equal(
+    if order.shape[1] != layer.weight.shape[0] or not np.array_equal(
         order, units[None, :] + head_width * np.arange(tokens)[:, None]
     ):
         return None
-    mix = np.zeros((heads, head_width, weight.shape[1]))
+    mix = np.zeros((heads, head_width, layer.weight.shape[1]))
     for row, unit in enumerate(units):
         head, _, element = (int(i[0]) for i in np.nonzero(by_head == unit))
-        mix[head, element] = weight[row]
-    output, bias = bias_user(node.outputs[0])
-    if bias is not None and bias.size != weight.shape[1]:
-        return None
-    return mix, None if bias is None else bias.reshape(-1), output
+        mix[head, element] = layer.weight[row]
+    return mix, layer.bias, layer.output
 
 
 def _over_last_axis(softmax: ir.Node) -> bool:
     axis = softmax.attributes["axis"].as_int() if "axis" in softmax.attributes else -1
     return axis in (-1, len(shape_of(softmax.inputs[0])) - 1)
+
+
+ATTENTION: Final = PatternPass(
+    name="attention",
+    parameters=ANY_PARTS,
+    default=1,
+    label="attention",
+    missing="is no softmax of a self-attention",
+    match=_match,
+    write=_write,
+    parts=lambda found: (len(found.mix), "heads"),
+)
+"""See the module."""

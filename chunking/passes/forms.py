@@ -17,6 +17,7 @@ bounds S + the sum of all k that one rebase takes back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -160,3 +161,49 @@ def bias_user(value: ir.Value) -> tuple[ir.Value, Array | None]:
         if total is value and constant is not None:
             return node.outputs[0], constant
     return value, None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """A dense layer as exporters write it: data @ weight + bias.
+
+    Attributes:
+        data: What it reads, shape [..., rows, width].
+        weight: Shape [width, columns], constant.
+        bias: Shape [columns], or None.
+        output: Its result.
+    """
+
+    data: ir.Value
+    weight: Array
+    bias: Array | None
+    output: ir.Value
+
+
+def dense_before(value: ir.Value | None) -> Dense | None:
+    """The dense layer whose result a tensor is."""
+    product, bias = with_bias(value)
+    node = None if product is None else product.producer()
+    return None if node is None or value is None else _dense(node, bias, value)
+
+
+def dense_after(value: ir.Value) -> Dense | None:
+    """The dense layer that alone reads a tensor, as its data."""
+    node = only_user(value)
+    if node is None:
+        return None
+    output, bias = bias_user(node.outputs[0])
+    found = _dense(node, bias, output)
+    return found if found is not None and found.data is value else None
+
+
+def _dense(node: ir.Node, bias: Array | None, output: ir.Value) -> Dense | None:
+    if node.op_type != "MatMul":
+        return None
+    data, weight = node.inputs[0], numbers_of(node.inputs[1])
+    if data is None or weight is None or weight.ndim != 2:
+        return None
+    if bias is not None and bias.size != weight.shape[1]:
+        return None
+    row = None if bias is None else bias.reshape(-1)
+    return Dense(data=data, weight=weight, bias=row, output=output)

@@ -31,14 +31,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from zkml_ray.chunking.passes.base import (
-    ANY_BITS,
-    Builder,
-    Exactness,
-    Rewrite,
-    node_named,
-    only_user,
-)
+from zkml_ray.chunking.passes.base import ANY_BITS, Builder, only_user
 from zkml_ray.chunking.passes.forms import (
     Array,
     bias_user,
@@ -50,7 +43,7 @@ from zkml_ray.chunking.passes.forms import (
     shape_of,
     whole,
 )
-from zkml_ray.errors import ChunkingError
+from zkml_ray.chunking.passes.pattern import PatternPass
 
 WEIGHT_BITS: Final = 15
 """Bits after the point of gamma: with scale 11, the rebase takes back 27 bits, the most it can."""
@@ -68,34 +61,7 @@ class _Norm:
     output: ir.Value
 
 
-class LayerNorm:
-    """See the module."""
-
-    name = "layer-norm"
-    exactness: Exactness = "bounded"
-    parameters = ANY_BITS
-
-    def places(self, model: ir.Model) -> list[Rewrite]:
-        """Where the precondition holds."""
-        return [
-            Rewrite(name=self.name, node=str(node.name), parameter=WEIGHT_BITS)
-            for node in model.graph
-            if _match(node) is not None
-        ]
-
-    def apply(self, model: ir.Model, rewrite: Rewrite) -> None:
-        """Rewrite one normalisation."""
-        node = node_named(model, rewrite.node)
-        norm = _match(node)
-        if norm is None:
-            raise ChunkingError(f"node {rewrite.node} begins no layer normalisation")
-        anchor = norm.output.producer()
-        if anchor is None:
-            raise ChunkingError(f"node {rewrite.node}: the normalisation has no node")
-        _emit(Builder(model, anchor, f"{rewrite.node}/norm"), norm, rewrite.parameter)
-
-
-def _emit(build: Builder, norm: _Norm, bits: int) -> None:
+def _write(build: Builder, norm: _Norm, bits: int) -> None:
     shape = shape_of(norm.data)
     width = shape[-1]
     level = round(math.log2(width) / 2)
@@ -198,3 +164,15 @@ def _last_axis_kept(node: ir.Node, data: ir.Value) -> bool:
         axes = [] if constant is None else [int(a) for a in constant.reshape(-1)]
     kept = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
     return axes in ([-1], [len(shape_of(data)) - 1]) and kept == 1
+
+
+LAYER_NORM: Final = PatternPass(
+    name="layer-norm",
+    parameters=ANY_BITS,
+    default=WEIGHT_BITS,
+    label="norm",
+    missing="begins no layer normalisation",
+    match=_match,
+    write=_write,
+)
+"""See the module."""

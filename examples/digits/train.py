@@ -10,9 +10,8 @@ It writes ``digits.onnx``, ten input files (``zero.json`` to ``nine.json``),
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
+import sys
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,19 +21,29 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-import sklearn
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from examples.training import (
+    IR_VERSION,
+    OPSET,
+    OneCycle,
+    begin,
+    difference_from_torch,
+    finish,
+    model_of,
+    weights_of,
+)
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-OPSET = 17
-IR_VERSION = 9
 IMAGE_SHAPE = (1, 8, 8)
 CLASSES = 10
 PIXEL_MAX = 16.0
@@ -42,7 +51,6 @@ TEST_SIZE = 0.25
 SPLIT_SEED = 0
 MAX_MODEL_BYTES = 100_000
 MAX_ACTIVATION = 64.0
-TORCH_TOLERANCE = 1e-4
 DIGIT_NAMES = (
     "zero",
     "one",
@@ -197,12 +205,11 @@ def train_network(architecture: Architecture, recipe: Recipe, split: Split) -> n
     network = build_network(architecture)
     images = torch.from_numpy(split.train_images)
     labels = torch.from_numpy(split.train_labels)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    steps_per_epoch = -(-len(images) // recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.learning_rate, total_steps=recipe.epochs * steps_per_epoch
+    optimizer = OneCycle(
+        network,
+        peak=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        total_steps=recipe.epochs * -(-len(images) // recipe.batch_size),
     )
     network.train()
     for _ in range(recipe.epochs):
@@ -212,10 +219,7 @@ def train_network(architecture: Architecture, recipe: Recipe, split: Split) -> n
             loss = functional.cross_entropy(
                 network(shifted), labels[batch], label_smoothing=recipe.label_smoothing
             )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+            optimizer.step(loss)
     return network.eval()
 
 
@@ -270,13 +274,9 @@ def build_onnx(network: nn.Sequential) -> onnx.ModelProto:
     initializers: list[onnx.TensorProto] = []
     current = "image"
     for index, (name, layer) in enumerate(layers):
-        inputs = [current]
-        for suffix, parameter in layer.named_parameters():
-            initializer = f"{name}.{suffix}"
-            initializers.append(
-                numpy_helper.from_array(parameter.detach().numpy().copy(), initializer)
-            )
-            inputs.append(initializer)
+        weights = weights_of(layer, name)
+        initializers += weights
+        inputs = [current, *(weight.name for weight in weights)]
         current = "logits" if index == len(layers) - 1 else f"{name}_out"
         operator, attributes = _node_attributes(layer)
         nodes.append(helper.make_node(operator, inputs, [current], name=name, **attributes))
@@ -287,12 +287,7 @@ def build_onnx(network: nn.Sequential) -> onnx.ModelProto:
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, CLASSES])],
         initializers,
     )
-    model = helper.make_model(
-        graph,
-        producer_name="zkml_ray-examples",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
+    model = model_of(graph)
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -407,18 +402,8 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: The command line, without the program's name; the process's own if None.
     """
-    parser = argparse.ArgumentParser(description="Train the digits example and write its files.")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(__file__).resolve().parent,
-        help="folder to write the files to (default: this script's own)",
-    )
-    out: Path = parser.parse_args(arguments).out
-    out.mkdir(parents=True, exist_ok=True)
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    description = "Train the digits example and write its files."
+    out = begin(description, Path(__file__).resolve().parent, arguments)
     architecture, recipe, split = Architecture(), Recipe(), load_split()
     network = train_network(architecture, recipe, split)
 
@@ -430,11 +415,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     train_logits = run_logits(path, split.train_images)
     test_logits = run_logits(path, split.test_images)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(split.test_images)).numpy()
-    difference = float(np.abs(expected - test_logits).max())
-    if difference > TORCH_TOLERANCE:
-        raise RuntimeError(f"the ONNX model differs from torch by {difference:g}")
+    difference = difference_from_torch(network, split.test_images, test_logits)
 
     activations = max_activations(path, np.concatenate([split.train_images, split.test_images]))
     report = {
@@ -455,18 +436,8 @@ def main(arguments: list[str] | None = None) -> None:
         "split": {"test_size": TEST_SIZE, "random_state": SPLIT_SEED, "stratified": True},
         "seed": recipe.seed,
         "onnx": {"bytes": size, "opset": OPSET, "ir_version": IR_VERSION},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__.split("+")[0],
-            "sklearn": sklearn.__version__,
-            "numpy": np.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": ort.__version__,
-        },
     }
-    text = json.dumps(report, indent=2) + "\n"
-    (out / "training.json").write_text(text, encoding="utf-8")
-    print(text, end="")
+    finish(out / "training.json", report)
     print(f"largest difference between torch and onnxruntime: {difference:.2e}")
     if max(activations.values()) >= MAX_ACTIVATION:
         raise RuntimeError(f"an activation reaches {max(activations.values()):g}")

@@ -9,9 +9,8 @@ It writes ``regression.onnx``, ``patient.json`` (one test patient in ezkl's inpu
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,24 +18,33 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-import sklearn
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from examples.training import (
+    IR_VERSION,
+    OPSET,
+    begin,
+    descend,
+    difference_from_torch,
+    finish,
+    model_of,
+    weights_of,
+)
+
 FloatArray = npt.NDArray[np.float32]
 
-OPSET = 17
-IR_VERSION = 9
 FEATURES = 10
 TARGET_UNIT = 100.0
 TEST_SIZE = 0.25
 SPLIT_SEED = 0
-TORCH_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -107,9 +115,7 @@ def train_network(recipe: Recipe, split: Split) -> nn.Sequential:
     )
     for _ in range(recipe.epochs):
         loss = nn.functional.mse_loss(network(inputs), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        descend(optimizer, loss)
     return network.eval()
 
 
@@ -122,11 +128,9 @@ def build_onnx(network: nn.Sequential) -> onnx.ModelProto:
         last = index == len(network) - 1
         if isinstance(layer, nn.Linear):
             linear += 1
-            inputs = [current]
-            for suffix, parameter in layer.named_parameters():
-                name = f"fc{linear}.{suffix}"
-                weights.append(numpy_helper.from_array(parameter.detach().numpy().copy(), name))
-                inputs.append(name)
+            made = weights_of(layer, f"fc{linear}")
+            weights += made
+            inputs = [current, *(weight.name for weight in made)]
             current = "progression" if last else f"fc{linear}_out"
             nodes.append(helper.make_node("Gemm", inputs, [current], f"fc{linear}", transB=1))
         else:
@@ -139,12 +143,7 @@ def build_onnx(network: nn.Sequential) -> onnx.ModelProto:
         [helper.make_tensor_value_info("progression", TensorProto.FLOAT, [1, 1])],
         weights,
     )
-    model = helper.make_model(
-        graph,
-        producer_name="zkml_ray-examples",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
+    model = model_of(graph)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -162,29 +161,15 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: The command line, without the program's name; the process's own if None.
     """
-    parser = argparse.ArgumentParser(description="Train the regression example, write its files.")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(__file__).resolve().parent,
-        help="folder to write the files to (default: this script's own)",
-    )
-    out: Path = parser.parse_args(arguments).out
-    out.mkdir(parents=True, exist_ok=True)
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    description = "Train the regression example, write its files."
+    out = begin(description, Path(__file__).resolve().parent, arguments)
     recipe, split = Recipe(), load_split()
     network = train_network(recipe, split)
     path = out / "regression.onnx"
     onnx.save(build_onnx(network), path)
 
     found = predict(path, split.test_inputs)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(split.test_inputs)).numpy().ravel()
-    difference = float(np.abs(expected - found).max())
-    if difference > TORCH_TOLERANCE:
-        raise RuntimeError(f"the ONNX model differs from torch by {difference:g}")
+    difference_from_torch(network, split.test_inputs, found)
 
     # The patient of median error: neither the best case nor the worst.
     errors = np.abs(found - split.test_targets)
@@ -219,18 +204,8 @@ def main(arguments: list[str] | None = None) -> None:
         "recipe": asdict(recipe),
         "split": {"test_size": TEST_SIZE, "random_state": SPLIT_SEED},
         "onnx": {"bytes": path.stat().st_size, "opset": OPSET, "ir_version": IR_VERSION},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__.split("+")[0],
-            "sklearn": sklearn.__version__,
-            "numpy": np.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": ort.__version__,
-        },
     }
-    text = json.dumps(report, indent=2) + "\n"
-    (out / "training.json").write_text(text, encoding="utf-8")
-    print(text, end="")
+    finish(out / "training.json", report)
 
 
 if __name__ == "__main__":

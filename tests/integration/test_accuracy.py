@@ -17,15 +17,15 @@ from tests.zoo.quantised import chained
 from zkml_ray import PlanOptions
 from zkml_ray.chunking.load import LoadedModel, parse_model
 from zkml_ray.circuits.derive import DerivedCircuits, normalised_graph
-from zkml_ray.errors import ChunkingError, ConfigError, InputError, RangeExceededError
+from zkml_ray.errors import AccuracyError, ConfigError, InputError, RangeExceededError
 from zkml_ray.stages.accuracy import (
     AUTO_SCALES,
-    AccuracyReport,
     calibrated,
     measure_accuracy,
     read_samples,
     require_accuracy,
 )
+from zkml_ray.stages.accuracy_report import AccuracyReport
 from zkml_ray.stages.plan import CircuitKind, plan
 
 BY_LAYER = ["--layers-per-chunk", "1"]
@@ -117,7 +117,7 @@ def test_smallest_scale_that_meets_the_aim_is_taken(mlp: LoadedModel) -> None:
     circuits, found = calibrated(mlp, planned, (6, 8, 10), samples, max_error=errors[8])
     assert circuits.plan.input_scale == found.input_scale == 8
     assert calibrated(mlp, planned, (6, 8, 10), samples)[1].input_scale == 10
-    with pytest.raises(ChunkingError, match="at scale 10, more than --max-error"):
+    with pytest.raises(AccuracyError, match="at scale 10, more than --max-error"):
         calibrated(mlp, planned, (6, 8, 10), samples, max_error=errors[10] / 100)
 
 
@@ -153,7 +153,7 @@ def test_no_sample_is_refused(mlp: LoadedModel) -> None:
 
 def test_require_accuracy_admits_the_error_itself(report: AccuracyReport) -> None:
     require_accuracy(report, report.max_abs_error)
-    with pytest.raises(ChunkingError, match="float model") as caught:
+    with pytest.raises(AccuracyError, match="float model") as caught:
         require_accuracy(report, report.max_abs_error * 0.99)
     assert "\n" not in str(caught.value)
 
@@ -200,10 +200,55 @@ def test_plan_command_reports_refuses_and_chooses(models: Path) -> None:
     measured = [entry["name"] for entry in found["accuracy"]["boundaries"]]
     assert measured == [boundary["name"] for boundary in found["plan"]["boundaries"]]
     refused = run_here("plan", path, "--max-error", "1e-9")
-    assert refused.code == 4
+    assert refused.code == 5
     assert len(refused.errors) == 1
     assert "--max-error" in refused.errors[0]
-    assert "accuracy" not in run_here("plan", path, "--json").json
+    by_itself = run_here("plan", path, "--json").json["accuracy"]
+    assert (by_itself["samples"], by_itself["random"], by_itself["warning"]) == (1, True, None)
+    assert "accuracy" not in run_here("plan", path, "--no-measure", "--json").json
+
+
+def coarse(folder: Path) -> Path:
+    """A factor of 1/64, then one of 64: at scale 5 there is nothing in between."""
+    nodes, weights = [], []
+    for name, factor, source, target in (("a", 1 / 64, "x", "m"), ("b", 64, "m", "y")):
+        weights.append(onnx.numpy_helper.from_array(np.full((1, 1), factor, np.float32), name))
+        nodes.append(helper.make_node("MatMul", [source, name], [target], f"by_{name}"))
+    path = folder / "coarse.onnx"
+    onnx.save(build(nodes, {"x": [1, 1]}, {"y": [1, 1]}, weights), path)
+    return path
+
+
+def test_plan_command_warns_where_prove_would_stop(tmp_path: Path) -> None:
+    path = coarse(tmp_path)
+    given = [path, "--scale", "5", "--circuits", "native", "--passes", "none"]
+    found = run_here("plan", *given)
+    assert found.code == 0
+    (loud,) = [line for line in found.stdout.splitlines() if line.startswith("WARNING:")]
+    assert "output y differs from onnxruntime's by up to 1." in loud
+    assert "larger --scale than 5" in loud
+    assert "WARNING" not in run_here("plan", *given, "--max-error", "none").stdout
+    assert "WARNING" not in run_here("plan", path, "--scale", "12").stdout
+    assert run_here("plan", *given, "--max-error", "0.5").code == 5
+    assert run_here("plan", *given, "--max-error", "2").code == 0
+
+
+def test_plan_command_says_why_accuracy_is_not_measured(tmp_path: Path) -> None:
+    """The random input leaves the range that hinted circuits hold: no reason not to plan."""
+    proto = build(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "fc")],
+        {"x": [1, 4]},
+        {"y": [1, 4]},
+        [onnx.numpy_helper.from_array(np.full((4, 4), 64, dtype=np.float32), "w")],
+    )
+    path = tmp_path / "large.onnx"
+    onnx.save(proto, path)
+    found = run_here("plan", path, "--circuits", "hinted")
+    assert found.code == 0
+    (note,) = [line for line in found.stdout.splitlines() if "accuracy is not measured" in line]
+    assert "range" in note
+    notices = run_here("plan", path, "--circuits", "hinted", "--json").json["notices"]
+    assert any("accuracy is not measured" in notice for notice in notices)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +256,7 @@ def test_plan_command_reports_refuses_and_chooses(models: Path) -> None:
     [
         (["--scale", "fine"], "fine"),
         (["--max-error", "0"], "--max-error"),
+        (["--max-error", "little"], "little"),
         (["--calibrate", "missing.npy"], "missing.npy"),
     ],
 )

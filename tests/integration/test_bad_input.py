@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from tests.integration.command import Outcome, run_here, run_process
 from zkml_ray.api import Run
@@ -46,8 +47,17 @@ def bad_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, made in nodes.items():
         onnx.save(_model(made, ["x"]), folder / f"{name}.onnx")
     onnx.save(_model(nodes["good"], ["x", "unread"]), folder / "unread.onnx")
-    onnx.save(_model(nodes["good"], ["x"], shape=["batch", 4]), folder / "dynamic.onnx")
-    onnx.save(_model(nodes["good"], ["x"], shape=[None, 4]), folder / "unnamed.onnx")
+    for name, number in {"nan": np.nan, "infinite": np.inf, "elsewhere": 0.5}.items():
+        weighted = _model([helper.make_node("Mul", ["x", "w"], ["y"], "product")], ["x"])
+        weight = numpy_helper.from_array(np.full(4, number, dtype=np.float32), "w")
+        if name == "elsewhere":
+            set_external_data(weight, "weights.bin")
+            weight.ClearField("raw_data")
+        weighted.graph.initializer.append(weight)
+        (folder / f"{name}.onnx").write_bytes(weighted.SerializeToString())
+    onnx.save(_model(nodes["good"], ["x"], shape=[4, "width"]), folder / "dynamic.onnx")
+    onnx.save(_model(nodes["good"], ["x"], shape=[4, None]), folder / "unnamed.onnx")
+    onnx.save(_model(nodes["good"], ["x"], shape=["sequence", 4]), folder / "sequence.onnx")
     data = (folder / "unsupported.onnx").read_bytes()
     (folder / "truncated.onnx").write_bytes(data[: len(data) // 2])
     return folder
@@ -98,8 +108,12 @@ MODEL_CASES = {
     "custom": (4, ["com.example.Own", "mine", "supported operators"]),
     "training": (4, ["the_dropout", "training mode"]),
     "unread": (4, ["unread"]),
-    "dynamic": (2, ["batch", "--dim batch=1"]),
-    "unnamed": (2, ["dynamic dimension", "export the model with fixed shapes"]),
+    "nan": (2, ["nan.onnx", "initializer 'w'", "NaN"]),
+    "infinite": (2, ["constant 'w'", "inf (4 of 4 elements)"]),
+    "elsewhere": (2, ["elsewhere.onnx", "initializer 'w'", "'weights.bin'", "not beside"]),
+    "dynamic": (2, ["axis 1 of input x", "--dim width=NUMBER"]),
+    "unnamed": (2, ["axis 1 of input x", "--dim x:1=NUMBER"]),
+    "sequence": (2, ["axis 0 of input x", "--dim sequence=NUMBER"]),
 }
 
 
@@ -113,30 +127,31 @@ def test_bad_model_is_refused(
     check(run_here(command, bad_models / f"{name}.onnx", *more), code, *words)
 
 
-def test_bad_model_given_to_verify_is_refused(bad_models: Path, store: Path) -> None:
-    arguments = ["--store", store, "--project", "shared", "--model", bad_models / "text.onnx"]
-    check(run_here("verify", "mlp", *arguments), 2, "text.onnx")
+@pytest.mark.parametrize("name", ["text", "nan", "elsewhere"])
+def test_bad_model_given_to_verify_is_refused(name: str, bad_models: Path, store: Path) -> None:
+    arguments = ["--store", store, "--project", "shared", "--model", bad_models / f"{name}.onnx"]
+    check(run_here("verify", "mlp", *arguments), 2, f"{name}.onnx")
 
 
 def test_dynamic_dimension_with_a_value_can_be_planned(bad_models: Path) -> None:
-    found = run_here("plan", bad_models / "dynamic.onnx", "--dim", "batch=3", "--json")
+    found = run_here("plan", bad_models / "dynamic.onnx", "--dim", "width=3", "--json")
     assert found.code == 0, found.stderr
-    assert found.json["plan"]["boundaries"][0]["shape"] == [3, 4]
-    assert found.json["plan"]["dimensions"] == [["batch", 3]]
+    assert found.json["plan"]["boundaries"][0]["shape"] == [4, 3]
+    assert found.json["plan"]["dimensions"] == [["width", 3]]
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        "batch=0",
-        "batch=-1",
-        "batch",
-        "batch=x",
+        "width=0",
+        "width=-1",
+        "width",
+        "width=x",
         "=3",
         "other=3",
-        "batch=²",
-        f"batch={2**40}",
-        "batch=" + "9" * 5000,
+        "width=²",
+        f"width={2**40}",
+        "width=" + "9" * 5000,
     ],
 )
 def test_bad_value_for_a_dimension_is_refused(value: str, bad_models: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import json
 import os
 import re
 import shutil
@@ -28,6 +30,32 @@ ours = [m for name, m in sys.modules.items() if name.split(".")[0] == "zkml_ray"
 assert all(m.__file__.startswith(wheel) for m in ours), [m.__file__ for m in ours]
 assert not {"chunking", "cluster", "commitments"} & sys.modules.keys()
 print(len(ours))
+"""
+
+PUBLIC_NAMES = {
+    "PlanOptions": "type",
+    "Run": "type",
+    "__version__": "str",
+    "prove_distributed": "function",
+    "resume": "function",
+    "verify": "function",  # though zkml_ray.verifying and zkml_ray.verifier have been imported
+}
+PROGRAMS = {
+    "zkml-ray": "zkml_ray.command_line.cli:main",
+    "zkml-o3-runner": "zkml_ray.command_line.o3_runner:main",
+}
+
+PUBLIC = """
+import importlib, json, sys
+import zkml_ray
+import zkml_ray.verifying.verifier
+import zkml_ray.verifier
+kinds = {name: type(getattr(zkml_ray, name)).__name__ for name in zkml_ray.__all__}
+programs = {}
+for target in sys.argv[1:]:
+    module, _, name = target.partition(":")
+    programs[target] = callable(getattr(importlib.import_module(module), name))
+print(json.dumps([zkml_ray.__file__, kinds, programs]))
 """
 
 
@@ -81,6 +109,27 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("wheel", source, tmp_path_factory.mktemp("wheel"))
 
 
+@pytest.fixture(scope="module")
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what the wheel installs."""
+    folder = tmp_path_factory.mktemp("unpacked wheel")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def run_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python where a wheel is unpacked, which it finds before the checkout."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={"PATH": os.environ.get("PATH", "")},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT_S,
+    )
+
+
 def names_in(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -131,10 +180,9 @@ def test_wheel_made_from_the_checkout_is_the_one_made_from_the_sdist(
     assert contents[0] == contents[1]
 
 
-def test_wheel_unpacked_can_be_imported_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    unpacked = tmp_path / "unpacked"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(unpacked)
+def test_wheel_unpacked_can_be_imported_without_the_checkout(
+    unpacked: Path, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-c", IMPORTS, unpacked],
         cwd=tmp_path,
@@ -147,6 +195,28 @@ def test_wheel_unpacked_can_be_imported_without_the_checkout(wheel: Path, tmp_pa
     assert int(done.stdout) > len(PARTS)
 
 
+def test_wheel_holds_the_public_names_and_programs(unpacked: Path) -> None:
+    done = run_in(unpacked, "-c", PUBLIC, *PROGRAMS.values())
+    assert done.returncode == 0, done.stderr
+    file, kinds, programs = json.loads(done.stdout)
+    assert Path(file) == unpacked / "zkml_ray" / "__init__.py"
+    assert kinds == PUBLIC_NAMES
+    assert programs == dict.fromkeys(PROGRAMS.values(), True)
+
+
+def test_no_module_has_a_public_name_that_it_would_hide_once_imported(wheel: Path) -> None:
+    children = {name.split("/")[1].removesuffix(".py") for name in names_in(wheel) if "/" in name}
+    assert {"api", "verifier", "verifying"} <= children
+    assert not children & set(PUBLIC_NAMES)
+
+
+def test_wheel_runs_the_verifier_as_a_program(unpacked: Path) -> None:
+    done = run_in(unpacked, "-m", "zkml_ray.verifier", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: python -m zkml_ray.verifier" in done.stdout
+    assert "--plan-digest" in done.stdout
+
+
 def read_info(wheel: Path) -> dict[str, str]:
     """The wheel's metadata files, by name."""
     with zipfile.ZipFile(wheel) as archive:
@@ -157,9 +227,12 @@ def read_info(wheel: Path) -> dict[str, str]:
         }
 
 
-def test_wheel_names_the_command_and_the_pinned_backend(wheel: Path) -> None:
+def test_wheel_names_the_programs_and_the_pinned_backend(wheel: Path) -> None:
     read = read_info(wheel)
-    assert "zkml-ray = zkml_ray.command_line.cli:main" in read["entry_points.txt"]
+    entries = configparser.ConfigParser()
+    entries.optionxform = str  # type: ignore[assignment,method-assign]
+    entries.read_string(read["entry_points.txt"])
+    assert dict(entries["console_scripts"]) == PROGRAMS
     metadata = read["METADATA"].splitlines()
     assert "Requires-Dist: ezkl==23.0.5" in metadata
     assert "License-Expression: Apache-2.0" in metadata

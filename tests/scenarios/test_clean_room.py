@@ -49,7 +49,7 @@ finally:
 
 PROGRAMS = {
     "zkml-ray verify": ["zkml_ray.command_line.cli", "verify"],
-    "verifier": ["zkml_ray.verifying.verifier"],
+    "verifier": ["zkml_ray.verifier"],
 }
 
 
@@ -144,7 +144,7 @@ def test_refusals_and_wrong_calls_have_the_exit_codes_of_the_contract(
 
 def test_refusal_as_json_names_its_code(bundle: Path, mlp_run: Run, tmp_path: Path) -> None:
     given = ["--plan-digest", mlp_run.plan_digest, "--json"]
-    done = isolated(tmp_path, "zkml_ray.verifying.verifier", str(bundle), *given)
+    done = isolated(tmp_path, "zkml_ray.verifier", str(bundle), *given)
     shown = json.loads(done.stdout)
     assert (done.returncode, shown["ok"], shown["code"]) == (1, False, "srs-insecure")
 

@@ -61,12 +61,18 @@ ACCOUNT: Mapping[str, str] = {
     "input_source.seed": "as input_source.kind",
     "accuracy.max_abs_error": "the float model is not part of the statement",
     "accuracy.mean_abs_error": "the float model is not part of the statement",
+    "comparison.reference": "the float model is not part of the statement",
+    "comparison.note": "the float model is not part of the statement",
+    "comparison.outputs.[].output": "the float model is not part of the statement",
+    "comparison.outputs.[].max_abs_error": "the float model is not part of the statement",
+    "comparison.outputs.[].tolerance": "the float model is not part of the statement",
+    "comparison.outputs.[].note": "the float model is not part of the statement",
     "versions.{}": TOLD,
     "command.[]": TOLD,
     "warnings.[]": "the verifier has its own",
 }
 
-ACCOUNT_CONTAINERS = {"stages", "versions", "command", "warnings"}
+ACCOUNT_CONTAINERS = {"stages", "versions", "command", "warnings", "comparison.outputs"}
 
 MANIFEST: Mapping[str, str] = {
     "format": "manifest-schema",
@@ -296,6 +302,47 @@ def test_every_field_of_the_manifest_is_refused_or_changes_no_claim(attacker: At
             for damage in malformed(manifest, place):
                 attacker.manifest = damage.document
                 TALLY.refused_with(attacker.verify, "manifest-schema", case=damage.how)
+
+
+def test_versions_of_the_manifest_have_their_own_fields(attacker: Attacker) -> None:
+    """A manifest of the first version is read, too; neither may have the other's fields."""
+    honest = attacker.verify()
+    first = {key: value for key, value in attacker.manifest.items() if key != "comparison"}
+    assert len(first) == len(attacker.manifest) - 1
+    attacker.manifest = {**first, "format": "zkml_ray/manifest/1"}
+    assert not unlike(attacker.verify(), honest)
+    parsed = Manifest.parse_canonical(canonical_json(attacker.manifest), what="manifest")
+    assert json.loads(parsed.to_bytes()) == attacker.manifest
+    attacker.reset()
+    mixed = [
+        ("a first one with a comparison", {**attacker.manifest, "format": "zkml_ray/manifest/1"}),
+        ("a second one without", first),
+        ("an unknown one", {**attacker.manifest, "format": "zkml_ray/manifest/3"}),
+    ]
+    for case, document in mixed:
+        attacker.manifest = document
+        TALLY.refused_with(attacker.verify, "manifest-schema", case=case)
+    attacker.reset()
+
+
+def test_what_the_prover_says_of_accuracy_changes_no_claim(attacker: Attacker) -> None:
+    """He may call his outputs exact, or say nothing: a verdict does not repeat it."""
+    honest = attacker.verify()
+    for comparison in (
+        None,
+        {"reference": "", "note": "", "outputs": []},
+        {
+            "reference": "onnxruntime 99",
+            "note": "exact",
+            "outputs": [{"output": "y", "max_abs_error": 0.0, "tolerance": None, "note": "exact"}],
+        },
+    ):
+        attacker.manifest = {**attacker.manifest, "comparison": comparison, "accuracy": None}
+        verdict = attacker.verify()
+        assert not unlike(verdict, honest)
+        assert "exact" not in verdict.statement
+        assert any("float model" in claim for claim in verdict.not_claimed)
+    attacker.reset()
 
 
 def _artifact_code(name: str, field: str) -> str | None:

@@ -22,9 +22,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from zkml_ray import PlanOptions, backend, prove_distributed
+from zkml_ray import PlanOptions, prove_distributed
 from zkml_ray.chunking import extract
 from zkml_ray.chunking.load import load_model
+from zkml_ray.circuits import backend
 from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.commitments.field import canonical, to_signed
 from zkml_ray.commitments.leaves import draw_salts, hash_leaves, pack_leaves

@@ -73,6 +73,7 @@ def test_exit_codes_are_the_documented_numbers() -> None:
         "BAD_INPUT": 2,
         "INFRASTRUCTURE": 3,
         "UNSUPPORTED_MODEL": 4,
+        "INACCURATE": 5,
     }
 
 
@@ -81,6 +82,7 @@ def test_exit_codes_are_the_documented_numbers() -> None:
     [
         ("ConfigError", 2),
         ("InputError", 2),
+        ("AccuracyError", 5),
         ("ModelFormatError", 2),
         ("DynamicShapeError", 2),
         ("RangeExceededError", 2),

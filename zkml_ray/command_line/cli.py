@@ -3,8 +3,8 @@
 Its commands: demo, plan, calibrate, prove, resume, verify, bundle, export, open, verify-opening,
 runs, fetch, gc, rm, doctor.
 
-The commands lie in `plan`, `prove`, `verify` and `store` beside this module; what they share, exit
-codes among it, in `terminal`.
+The commands lie in `plan`, `prove`, `verify` and `store` beside this module, their options in
+`options`; how they tell results and failures, exit codes among it, in `terminal`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 
 from zkml_ray import __version__
 from zkml_ray.command_line import plan, prove, store, verify
+from zkml_ray.command_line.groups import add_commands
 from zkml_ray.command_line.terminal import run_app, stdout
 
 app = typer.Typer(
@@ -30,21 +31,24 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.command()(prove.demo)
-app.command()(plan.plan)
-app.command()(prove.prove)
-app.command()(plan.calibrate)
-app.command()(prove.resume)
-app.command()(verify.verify)
-app.command()(verify.bundle)
-app.command()(verify.export)
-app.command("open")(verify.open_)
-app.command("verify-opening")(verify.verify_opening)
-app.command()(store.runs)
-app.command()(store.fetch)
-app.command()(store.gc)
-app.command()(store.rm)
-app.command()(store.doctor)
+add_commands(
+    app,
+    prove.demo,
+    plan.plan,
+    prove.prove,
+    plan.calibrate,
+    prove.resume,
+    verify.verify,
+    verify.bundle,
+    verify.export,
+    verify.open_,
+    verify.verify_opening,
+    store.runs,
+    store.fetch,
+    store.gc,
+    store.rm,
+    store.doctor,
+)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,60 +9,46 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from zkml_ray.command_line.plan import plan_options
-from zkml_ray.command_line.terminal import (
+from zkml_ray.command_line.options import (
     Address,
-    Circuits,
-    Dim,
+    CircuitOptions,
+    Crew,
+    Input,
     Json,
     LayersPerChunk,
     Memory,
     Model,
-    NoPass,
-    NoSalt,
-    Passes,
-    Project,
-    RangeBits,
+    NewRun,
+    PassOptions,
+    Place,
+    PrivateInput,
+    Proving,
     RunArgument,
     Scale,
-    Store,
     StoreKeysOption,
-    Threads,
+    StoreOption,
     Workers,
-    print_json,
-    stderr,
-    stdout,
+    plan_options,
 )
+from zkml_ray.command_line.terminal import print_json, say, stderr, stdout
 from zkml_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run
-    from zkml_ray.stages.setup import StoreKeys
 
 
 def prove(
     model: Model,
-    inputs: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--input", "-i", help=".json (ezkl input_data), .npy or .npz [random]."),
-    ] = None,
-    workers: Workers = 2,
-    threads: Threads = None,
-    store: Store = None,
-    project: Project = "default",
-    run: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--run", help="Id of the run [default: a new one]."),
-    ] = None,
+    *,
+    inputs: Input = None,
+    crew: Crew,
+    place: Place,
+    run: NewRun = None,
     scale: Scale = 10,
     layers_per_chunk: LayersPerChunk = None,
     memory: Memory = None,
-    dim: Dim = None,
-    no_salt: NoSalt = False,
-    circuits: Circuits = "auto",
-    range_bits: RangeBits = 5,
-    passes: Passes = "all",
-    no_pass: NoPass = None,
+    circuits: CircuitOptions,
+    passes: PassOptions,
     salt_seed: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--salt-seed", help="Draw salts from this text (reproducible, guessable)."),
@@ -71,9 +57,7 @@ def prove(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--reveal", help="Boundary to reveal; may be repeated [inputs, outputs]."),
     ] = None,
-    private_input: Annotated[
-        bool, typer.Option("--private-input", help="Prove without revealing the input.")
-    ] = False,
+    private_input: PrivateInput = False,
     keep_checkpoints: Annotated[
         str, typer.Option("--keep-checkpoints", help="yes or no: boundary values, for `open`.")
     ] = "yes",
@@ -88,34 +72,26 @@ def prove(
 
     if keep_checkpoints not in ("yes", "no"):
         raise ConfigError(f"--keep-checkpoints is yes or no, not {keep_checkpoints}")
+    proving = Proving(crew=crew, place=place, store_keys=store_keys, address=address)
     with Progress(stderr) as progress:
         result = prove_distributed(
             model,
-            workers,
-            inputs,
-            store=store,
-            project=project,
+            inputs=inputs,
             run_id=run,
-            threads=threads,
             options=plan_options(
                 scale,
-                layers_per_chunk,
-                dim,
-                no_salt,
-                workers,
-                memory,
-                passes,
-                no_pass,
                 circuits,
-                range_bits,
+                passes,
+                layers_per_chunk=layers_per_chunk,
+                workers=crew.workers,
+                memory=memory,
             ),
             reveal=reveal,
             private_input=private_input,
             salt_seed=None if salt_seed is None else salt_seed.encode(),
             keep_checkpoints=keep_checkpoints == "yes",
-            store_keys=store_keys_option(store_keys),
+            **proving.arguments(),
             seed=seed,
-            address=address,
             command=["zkml-ray", *sys.argv[1:]],
             listener=progress,
         )
@@ -124,36 +100,32 @@ def prove(
 
 def resume(
     run: RunArgument,
-    workers: Workers = 2,
-    threads: Threads = None,
-    store: Store = None,
-    project: Project = "default",
+    *,
+    crew: Crew,
+    place: Place,
     store_keys: StoreKeysOption = "verifying",
     address: Address = None,
     json_: Json = False,
 ) -> None:
     """Continue a run that was begun, on any machine that reaches its store."""
+    proving = Proving(crew=crew, place=place, store_keys=store_keys, address=address)
+    go_on(run, proving, json_)
+
+
+def go_on(run: str, proving: Proving, json_: bool) -> None:
+    """Do what a run lacks, and print the finished run."""
     from zkml_ray.api import resume as resume_run
     from zkml_ray.command_line.tables import Progress
 
     with Progress(stderr) as progress:
-        result = resume_run(
-            run,
-            store=store,
-            project=project,
-            workers=workers,
-            threads=threads,
-            store_keys=store_keys_option(store_keys),
-            address=address,
-            listener=progress,
-        )
+        result = resume_run(run, **proving.arguments(), listener=progress)
     show_run(result, json_)
 
 
 def demo(
     workers: Workers = 2,
     digit: Annotated[str, typer.Option("--digit", help="zero, one, ... nine.")] = "seven",
-    store: Store = None,
+    store: StoreOption = None,
 ) -> None:
     """Prove a real handwritten digit on two workers, then verify it as an outsider."""
     from zkml_ray.api import prove_distributed
@@ -176,8 +148,7 @@ def demo(
     verdict = verify_run(
         result.run_id, store=result.store, project="demo", model=model, allow_insecure_srs=True
     )
-    for line in verdict_lines(verdict):
-        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+    say(*verdict_lines(verdict))
 
 
 def show_run(result: Run, json_: bool) -> None:
@@ -200,8 +171,7 @@ def show_run(result: Run, json_: bool) -> None:
         )
         return
     stdout.print(run_table(result))
-    for line in run_summary(result):
-        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+    say(*run_summary(result))
 
 
 def _draw(image: Path) -> None:
@@ -210,17 +180,3 @@ def _draw(image: Path) -> None:
     for row in range(8):
         line = pixels[8 * row : 8 * row + 8]
         stdout.print("  " + "".join(shades[min(9, int(v * 9.99))] * 2 for v in line), markup=False)
-
-
-def store_keys_option(text: str) -> StoreKeys:
-    """The value of --store-keys.
-
-    Raises:
-        ConfigError: There is no such value.
-    """
-    from zkml_ray.stages.setup import StoreKeys
-
-    try:
-        return StoreKeys(text)
-    except ValueError:
-        raise ConfigError(f"--store-keys is all, verifying or none, not {text}") from None

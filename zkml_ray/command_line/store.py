@@ -8,20 +8,20 @@ from typing import Annotated
 
 import typer
 
-from zkml_ray.command_line.terminal import Json, Project, RunArgument, Store, print_json, stdout
+from zkml_ray.command_line.options import Json, Place, RunArgument, StoreOption
+from zkml_ray.command_line.terminal import print_json, say
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError, ExitCode
 
 MIB = 1 << 20
 
 
-def runs(store: Store = None, project: Project = "default", json_: Json = False) -> None:
+def runs(*, place: Place, json_: Json = False) -> None:
     """List the runs of a project, those under way too."""
     from zkml_ray.run.housekeeping import list_runs
-    from zkml_ray.stores import open_store
 
-    opened = open_store(store or default_store_url())
-    found = list_runs(opened, project)
+    opened = place.open()
+    found = list_runs(opened, place.project)
     if json_:
         rows = [
             {
@@ -36,10 +36,10 @@ def runs(store: Store = None, project: Project = "default", json_: Json = False)
             }
             for run in found
         ]
-        print_json({"store": opened.url, "project": project, "runs": rows})
+        print_json({"store": opened.url, "project": place.project, "runs": rows})
         return
     if not found:
-        _say(f"no runs in project {project} of {opened.url}")
+        say(f"no runs in project {place.project} of {opened.url}")
     for run in found:
         line = f"{run.run_id}  {run.created_at}  {run.model}  "
         if run.state == "complete":
@@ -49,26 +49,24 @@ def runs(store: Store = None, project: Project = "default", json_: Json = False)
             line += f"under way, {of}; go on with: zkml-ray resume {run.run_id}"
         else:
             line = f"{run.run_id}  left over from a run that was removed or never begun"
-        _say(line)
+        say(line)
 
 
 def fetch(
     run: RunArgument,
     folder: Annotated[Path, typer.Argument(help="Where to put the files.", show_default=False)],
+    *,
     private: Annotated[
         bool, typer.Option("--private", help="The input, boundary values and salts too.")
     ] = False,
-    store: Store = None,
-    project: Project = "default",
+    place: Place,
     json_: Json = False,
 ) -> None:
     """Download a run's artifacts, each re-hashed."""
-    from zkml_ray.stores import open_store
     from zkml_ray.stores.fetch import fetch_run
-    from zkml_ray.stores.layout import RunLayout
 
-    opened = open_store(store or default_store_url())
-    fetched = fetch_run(opened, RunLayout(project, run), folder, private=private)
+    opened = place.open()
+    fetched = fetch_run(opened, place.layout(run), folder, private=private)
     if json_:
         print_json(
             {
@@ -80,37 +78,36 @@ def fetch(
             }
         )
         return
-    _say(f"{len(fetched.files)} files, {fetched.size_bytes / MIB:.1f} MiB, in {folder}")
+    say(f"{len(fetched.files)} files, {fetched.size_bytes / MIB:.1f} MiB, in {folder}")
     if fetched.private:
-        _say(f"{fetched.private} private files stayed in the store (--private fetches them)")
+        say(f"{fetched.private} private files stayed in the store (--private fetches them)")
 
 
 def gc(
+    *,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what.")] = False,
     older_than: Annotated[
         float,
         typer.Option("--older-than", help="Hours; a run begun later holds all that is shared."),
     ] = 24.0,
-    store: Store = None,
-    project: Project = "default",
+    place: Place,
     json_: Json = False,
 ) -> None:
     """Find what no run of a project refers to, and delete it with --yes."""
     from zkml_ray.run.housekeeping import collect, find_garbage
-    from zkml_ray.stores import open_store
 
     if not 0 <= older_than <= 1_000_000:
         raise ConfigError(f"--older-than is a number of hours, 0 or more, not {older_than}")
-    opened, age = open_store(store or default_store_url()), timedelta(hours=older_than)
-    garbage = find_garbage(opened, project, older_than=age)
+    opened, age = place.open(), timedelta(hours=older_than)
+    garbage = find_garbage(opened, place.project, older_than=age)
     if yes:
-        garbage = collect(opened, project, garbage, older_than=age)
+        garbage = collect(opened, place.project, garbage, older_than=age)
     size_bytes = sum(garbage.objects.values())
     if json_:
         print_json(
             {
                 "store": opened.url,
-                "project": project,
+                "project": place.project,
                 "deleted": yes,
                 "objects": sorted(garbage.objects),
                 "uploads": [upload.upload_id for upload in garbage.uploads],
@@ -120,39 +117,37 @@ def gc(
         )
         return
     for key, size in sorted(garbage.objects.items()):
-        _say(f"{size:>12}  {key}")
+        say(f"{size:>12}  {key}")
     for upload in garbage.uploads:
-        _say(f"  unfinished  {upload.key} ({upload.started:%Y-%m-%d %H:%M} UTC)")
+        say(f"  unfinished  {upload.key} ({upload.started:%Y-%m-%d %H:%M} UTC)")
     if garbage.held_by:
-        _say(
+        say(
             f"nothing shared is touched: {', '.join(garbage.held_by)} under way, begun in the last "
             f"{older_than:g} hours (--older-than)"
         )
     what = f"{len(garbage.objects)} objects ({size_bytes / MIB:.1f} MiB) and "
     what += f"{len(garbage.uploads)} unfinished uploads"
-    _say(f"deleted {what}" if yes else f"would delete {what}; do so with --yes")
+    say(f"deleted {what}" if yes else f"would delete {what}; do so with --yes")
 
 
 def rm(
     run: RunArgument,
-    store: Store = None,
-    project: Project = "default",
+    *,
+    place: Place,
     json_: Json = False,
 ) -> None:
     """Remove a run, complete or not; what it shares with others is left to gc."""
     from zkml_ray.run.housekeeping import remove_run
-    from zkml_ray.stores import open_store
-    from zkml_ray.stores.layout import RunLayout
 
-    opened = open_store(store or default_store_url())
-    count = remove_run(opened, RunLayout(project, run))
+    opened = place.open()
+    count = remove_run(opened, place.layout(run))
     if json_:
-        print_json({"run_id": run, "project": project, "objects": count})
+        print_json({"run_id": run, "project": place.project, "objects": count})
         return
-    _say(f"removed {run}: {count} objects; zkml-ray gc finds what it shared with no other run")
+    say(f"removed {run}: {count} objects; zkml-ray gc finds what it shared with no other run")
 
 
-def doctor(store: Store = None, json_: Json = False) -> None:
+def doctor(store: StoreOption = None, json_: Json = False) -> None:
     """Find out what a store can do, by doing it; what is written is removed again."""
     from zkml_ray.stores.doctor import examine, is_usable, render
 
@@ -172,12 +167,7 @@ def doctor(store: Store = None, json_: Json = False) -> None:
         ]
         print_json({"store": url, "usable": usable, "findings": rows})
     else:
-        for line in render(findings):
-            _say(line)
-        _say("runs can be kept here" if usable else "runs cannot be kept here")
+        say(*render(findings))
+        say("runs can be kept here" if usable else "runs cannot be kept here")
     if not usable:
         raise typer.Exit(int(ExitCode.INFRASTRUCTURE))
-
-
-def _say(line: str) -> None:
-    stdout.print(line, markup=False, highlight=False, soft_wrap=True)

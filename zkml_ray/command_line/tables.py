@@ -89,8 +89,9 @@ class Progress:
             where = f" on {event.worker}" if event.worker else ""
             self._line(f"{event.chunk_id}: {event.state}{where}{' in ' + took if took else ''}")
         elif isinstance(event, Warned):
+            word, style = ("WARNING", "bold red") if event.severe else ("warning", "yellow")
             self._console.print(
-                Text(f"warning: {event.message}", style="yellow"), soft_wrap=self._live is None
+                Text(f"{word}: {event.message}", style=style), soft_wrap=self._live is None
             )
 
     def _line(self, text: str) -> None:
@@ -144,11 +145,14 @@ def run_summary(run: Run) -> list[str]:
     lines = []
     for name, values in run.outputs.items():
         if values.size >= CLASSIFIER_MIN_OUTPUTS:
-            best, reference = int(values.argmax()), int(run.float_outputs[name].argmax())
-            same = "as does" if best == reference else f"but {reference} says"
+            best, reference = int(values.argmax()), run.float_outputs.get(name)
+            also = ""
+            if reference is not None:
+                other = int(reference.argmax())
+                also = f"; {'as does' if other == best else f'but {other} says'} the float model"
             lines.append(
                 f"The model says {best} (largest of {values.size} values of {name}), and this is "
-                f"proved; {same} the float model."
+                f"proved{also}."
             )
         else:
             lines.append(f"{name} = {values.ravel()[0]:.6g}, and this is proved.")
@@ -158,6 +162,9 @@ def run_summary(run: Run) -> list[str]:
             f"Quantised against float: largest difference {accuracy.max_abs_error:.2g}, mean "
             f"{accuracy.mean_abs_error:.2g}."
         )
+    for entry in run.comparison.outputs:
+        if entry.max_abs_error is None:
+            lines.append(f"Quantised against float: output {entry.output} {entry.note}.")
     chunks = run.manifest.chunks
     prove_s = sum(record.prove.seconds for record in chunks)
     span_s = max(r.prove.ended_s for r in chunks) - min(r.setup.started_s for r in chunks)

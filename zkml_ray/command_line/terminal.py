@@ -1,4 +1,4 @@
-"""What the command lines share: consoles, options, and how a failure is told.
+"""What the command lines share: consoles, and how results and failures are told.
 
 Results go to stdout, progress and errors to stderr. With --json, stdout holds one JSON object.
 Exit codes: 0 fine, 1 verification failed, 2 bad usage or input, 3 infrastructure, 4 model not
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -20,95 +19,6 @@ from zkml_ray.extras import named_if_missing
 
 stderr = Console(stderr=True)
 stdout = Console()
-
-Model = Annotated[Path, typer.Argument(help="The ONNX file.", show_default=False)]
-Store = Annotated[
-    Optional[str],  # noqa: UP045  (typer on Python 3.10)
-    typer.Option("--store", help="Folder or URL [default: ZKML_RAY_STORE or ./zkml-ray-store]."),
-]
-Project = Annotated[str, typer.Option("--project", help="Project in the store.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Scale = Annotated[
-    int,
-    typer.Option(
-        "--scale",
-        help="Fixed-point bits after the point: of values, and of weights in native circuits.",
-    ),
-]
-LayersPerChunk = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        "--layers-per-chunk", help="Weighted operators per chunk [default: cuts are searched]."
-    ),
-]
-Memory = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--memory", help="Most memory of a worker, such as 2GiB or 900MiB [any]."),
-]
-ProfileOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
-        "--profile",
-        help="Prices for predictions: a file, or `shipped` [ZKML_RAY_PROFILE, this machine's].",
-    ),
-]
-Dim = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--dim", help="Value of a symbolic dimension, NAME=VALUE; may be repeated."),
-]
-Passes = Annotated[
-    str,
-    typer.Option(
-        "--passes", help="Rewrite passes of native circuits: all, none, or names with commas."
-    ),
-]
-NoPass = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--no-pass", help="Rewrite pass to leave out; may be repeated."),
-]
-Circuits = Annotated[
-    str,
-    typer.Option(
-        "--circuits",
-        help="hinted: results are given and checked, several times cheaper; native: ezkl computes "
-        "and rounds, any operator, values far beyond --range-bits; auto: hinted where the whole "
-        "model can be, else native, and says why.",
-    ),
-]
-RangeBits = Annotated[
-    int,
-    typer.Option(
-        "--range-bits",
-        help="Hinted circuits hold inputs and rounded activations within +-2^N; 5 is +-32. When a "
-        "run says that a value left this range, give a larger N (each costs a little), or "
-        "normalise the input.",
-    ),
-]
-NoSalt = Annotated[
-    bool,
-    typer.Option("--no-salt", help="Commit without salts: hidden activations can be guessed."),
-]
-Threads = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        "--threads",
-        help="Prover threads per worker [default: its share of the cores, and what others leave].",
-    ),
-]
-Address = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--address", help="Ray cluster [default: RAY_ADDRESS or a private one]."),
-]
-Workers = Annotated[int, typer.Option("--workers", "-w", help="Ray workers that prove.")]
-StoreKeysOption = Annotated[
-    str,
-    typer.Option(
-        "--store-keys",
-        help="all: proving keys too, so that other machines need not make them; verifying; "
-        "none: whoever verifies needs the model.",
-    ),
-]
-RunArgument = Annotated[str, typer.Argument(help="Id of the run.", show_default=False)]
 
 
 def run_app(app: typer.Typer, name: str) -> None:
@@ -141,6 +51,12 @@ def run_app(app: typer.Typer, name: str) -> None:
             )
         sys.exit(int(ExitCode.BAD_INPUT))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def say(*lines: str) -> None:
+    """Write lines to stdout as they are, however wide the terminal."""
+    for line in lines:
+        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(document: dict[str, Any]) -> None:

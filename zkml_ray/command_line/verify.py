@@ -11,43 +11,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from zkml_ray.command_line.terminal import (
-    Json,
-    Project,
-    RunArgument,
-    Store,
-    print_json,
-    run_app,
-    stderr,
-    stdout,
-)
-from zkml_ray.config import default_store_url
+from zkml_ray.command_line.groups import add_commands
+from zkml_ray.command_line.options import Json, Place, RunArgument, RunOrBundle, Trust
+from zkml_ray.command_line.terminal import print_json, run_app, say, stderr, stdout
 from zkml_ray.errors import ConfigError, VerificationError
-from zkml_ray.stores.layout import RunLayout
-
-RunOrBundle = Annotated[
-    str, typer.Argument(help="Id of the run, or path of its bundle (.zip).", show_default=False)
-]
 
 
-def verify(
-    run: RunOrBundle,
-    store: Store = None,
-    project: Project = "default",
-    model: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--model", help="Trust root: your copy of the ONNX file."),
-    ] = None,
-    plan_digest: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--plan-digest", help="Trust root: digest of a plan someone re-built."),
-    ] = None,
-    allow_insecure_srs: Annotated[
-        bool,
-        typer.Option("--allow-insecure-srs", help="Accept a generated SRS (its maker can forge)."),
-    ] = False,
-    json_: Json = False,
-) -> None:
+def verify(run: RunOrBundle, *, place: Place, trust: Trust, json_: Json = False) -> None:
     """Verify a stored run, trusting nothing but the model or a plan digest."""
     from zkml_ray.command_line.tables import verdict_lines
     from zkml_ray.verification import verify as verify_run
@@ -56,11 +26,11 @@ def verify(
     try:
         verdict = verify_run(
             run,
-            store=store,
-            project=project,
-            model=model,
-            plan_digest=plan_digest,
-            allow_insecure_srs=allow_insecure_srs,
+            store=place.store,
+            project=place.project,
+            model=trust.model,
+            plan_digest=trust.plan_digest,
+            allow_insecure_srs=trust.allow_insecure_srs,
         )
     except VerificationError as error:
         if json_:
@@ -69,41 +39,38 @@ def verify(
     if json_:
         print_json(verdict.as_json())
         return
-    for line in verdict_lines(verdict):
-        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+    say(*verdict_lines(verdict))
 
 
 def bundle(
     run: RunArgument,
     out: Annotated[Path, typer.Argument(help="The zip file to write.", show_default=False)],
+    *,
     whole_srs: Annotated[
         bool,
         typer.Option("--whole-srs", help="Whole SRS files too, for those who verify by --model."),
     ] = False,
-    store: Store = None,
-    project: Project = "default",
+    place: Place,
     json_: Json = False,
 ) -> None:
     """Write one file that holds all a verifier needs; verify takes it in a run's place."""
-    from zkml_ray.stores import open_store
     from zkml_ray.verifying.bundle import write_bundle
 
-    opened = open_store(store or default_store_url())
-    size_bytes = write_bundle(opened, RunLayout(project, run), out, whole_srs=whole_srs)
+    size_bytes = write_bundle(place.open(), place.layout(run), out, whole_srs=whole_srs)
     if json_:
         print_json({"run_id": run, "file": str(out), "size_bytes": size_bytes})
         return
-    stdout.print(f"{out}: {size_bytes:,} bytes", markup=False, highlight=False, soft_wrap=True)
+    say(f"{out}: {size_bytes:,} bytes")
 
 
 def export(
     run: RunOrBundle,
+    *,
     ezkl: Annotated[
         Path,
         typer.Option("--ezkl", help="New folder for files that ezkl.verify takes."),
     ],
-    store: Store = None,
-    project: Project = "default",
+    place: Place,
     json_: Json = False,
 ) -> None:
     """Write each chunk's proof, key and settings as files that stock ezkl verifies."""
@@ -111,43 +78,37 @@ def export(
     from zkml_ray.verifying.bundle import open_run
     from zkml_ray.verifying.export import export_ezkl
 
-    opened, layout = open_run(run, store=store, project=project)
+    opened, layout = open_run(run, store=place.store, project=place.project)
     folders = export_ezkl(opened, layout, ezkl)
     if json_:
         print_json({"run_id": layout.run_id, "folders": [str(folder) for folder in folders]})
         return
     first = f"{folders[0]}/"
-    lines = [
+    say(
         f"{len(folders)} chunks in {ezkl}; index.json there says which instance is which leaf. "
         f"With ezkl {EZKL_VERSION}, for each:",
         f'  ezkl.verify("{first}proof.json", "{first}settings.json", "{first}vk.key", '
         f'"{ezkl}/kzg<logrows>.srs", True)',
         "That shows that each proof verifies under the key beside it; zkml-ray verify shows the "
         "rest.",
-    ]
-    for line in lines:
-        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+    )
 
 
 def open_(
     run: RunArgument,
+    *,
     boundary: Annotated[str, typer.Option("--boundary", help="Name of the boundary.")],
     index: Annotated[int, typer.Option("--index", help="Flat index of the element.")],
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--out", help="File for the opening [default: stdout]."),
     ] = None,
-    store: Store = None,
-    project: Project = "default",
+    place: Place,
 ) -> None:
     """Open one activation to a third party: its leaf, salts and path, nothing else."""
-    from zkml_ray.stores import open_store
     from zkml_ray.verifying.openings import open_activation
 
-    layout = RunLayout(project, run)
-    opening = open_activation(
-        open_store(store or default_store_url()), layout, boundary=boundary, index=index
-    )
+    opening = open_activation(place.open(), place.layout(run), boundary=boundary, index=index)
     text = opening.model_dump_json(indent=2)
     if out is None:
         sys.stdout.write(text + "\n")
@@ -204,5 +165,5 @@ def verify_opening(
 def main() -> None:
     """Run `verify` as a program of its own."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(verify)
+    add_commands(app, verify)
     run_app(app, "python -m zkml_ray.verifier")

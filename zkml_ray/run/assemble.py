@@ -18,6 +18,7 @@ from zkml_ray.schema.manifest import (
     Accuracy,
     BoundaryCommitment,
     ChunkRecord,
+    Comparison,
     Manifest,
     RevealedBoundary,
     StageRecord,
@@ -59,7 +60,8 @@ def assemble(
     records: Mapping[str, ChunkRecord],
     journal: Journal,
     stages: Sequence[StageRecord],
-    accuracy: Accuracy,
+    accuracy: Accuracy | None,
+    comparison: Comparison,
     warnings: Sequence[str],
 ) -> Manifest:
     """Link a run's proofs and describe the result. Stores the sealed plan, not the manifest.
@@ -75,6 +77,7 @@ def assemble(
         journal: The run's objects.
         stages: Times of the stages so far.
         accuracy: Difference from the float model.
+        comparison: The same, output by output.
         warnings: What a reader should know.
 
     Raises:
@@ -119,6 +122,7 @@ def assemble(
         stages=tuple(stages),
         input_source=request.input_source,
         accuracy=accuracy,
+        comparison=comparison,
         versions=_versions(),
         command=request.command,
         warnings=tuple(warnings),

@@ -3,7 +3,9 @@
     plan -> setup -> witness -> prove -> link -> verify -> store
 
 Witnesses are made here, one chunk after the other; as soon as a chunk's is made, the chunk goes to
-a worker, which sets it up and proves it while the next witness is made. Everything is stored as
+a worker, which sets it up and proves it while the next witness is made. The last one waits until
+the outputs were compared with the float model's: a run that is too far from it is stopped there
+(docs/adr/0022), and can be resumed with another tolerance. Everything is stored as
 soon as it exists, so that a run continues where it stopped: what the journal holds is checked and
 taken, what it lacks is made.
 
@@ -46,15 +48,24 @@ from zkml_ray.run.activations import Activations
 from zkml_ray.run.assemble import assemble, revealed_names
 from zkml_ray.run.journal import Journal
 from zkml_ray.schema.forecast import Forecast
-from zkml_ray.schema.manifest import Accuracy, ChunkRecord, Manifest, Span, StageRecord
+from zkml_ray.schema.manifest import ChunkRecord, Comparison, Manifest, Span, StageRecord
 from zkml_ray.schema.plan import ChunkPlan, Plan
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.schema.request import RunRequest
 from zkml_ray.scratch import scratch_folder
+from zkml_ray.stages.comparison import (
+    MaxError,
+    OutputDifference,
+    compared,
+    recorded,
+    require,
+    summary,
+    warning,
+)
 from zkml_ray.stages.inputs import Arrays
 from zkml_ray.stages.plan import PlanOptions, plan
 from zkml_ray.stages.prove import ChunkResult, ProveJob
-from zkml_ray.stages.reference import float_outputs
+from zkml_ray.stages.reference import Reference, reference_outputs
 from zkml_ray.stages.setup import SetupJob, SetupResult
 from zkml_ray.verifying.trust import TrustRoot
 from zkml_ray.verifying.verifier import Verdict, verify_manifest
@@ -88,7 +99,8 @@ class RunOutcome:
         plan: Its plan.
         verdict: The verifier's verdict, with the plan's digest as trust root.
         outputs: Per model output, its real values in the model's shape.
-        float_outputs: The float model's outputs on the same input.
+        float_outputs: The float model's outputs on the same input, those that could be had.
+        comparison: Per output, how far it is from that, and how far it may be.
         resumed: Chunks that had been proved before and were taken over.
     """
 
@@ -96,7 +108,8 @@ class RunOutcome:
     plan: Plan
     verdict: Verdict
     outputs: Mapping[str, npt.NDArray[np.float64]]
-    float_outputs: Mapping[str, npt.NDArray[np.float32]]
+    float_outputs: Mapping[str, npt.NDArray[Any]]
+    comparison: Comparison
     resumed: tuple[str, ...]
 
 
@@ -118,6 +131,7 @@ class Coordinator:
         threads: int,
         upload_keys: bool,
         list_keys: bool,
+        max_error: MaxError,
         listener: Listener,
     ) -> None:
         """Take up a run that was begun.
@@ -135,6 +149,7 @@ class Coordinator:
             threads: Prover threads of each, for predictions.
             upload_keys: Store proving keys too.
             list_keys: Let the manifest refer to keys; without, only the model's owner can verify.
+            max_error: Largest accepted difference of an output from the float model's.
             listener: Told of every event.
         """
         self._request = request
@@ -149,7 +164,10 @@ class Coordinator:
         self._threads = threads
         self._upload_keys = upload_keys
         self._list_keys = list_keys
+        self._max_error = max_error
         self._listener = listener
+        self._reference = Reference(values={}, source="")
+        self._differences: tuple[OutputDifference, ...] = ()
         self._stages: list[StageRecord] = []
         self._warnings: list[str] = []
         self._expected: dict[str, list[int]] = {}
@@ -189,6 +207,7 @@ class Coordinator:
             with self._stage("witness", "running the quantised model chunk by chunk"):
                 for chunk, seconds in activations.by_chunk():
                     self._moved(chunk.id, "witnessed", seconds)
+            self._compare(circuits.plan, activations)
             return
         srs = self._with_srs(circuits.plan)
         if until == "setup":
@@ -215,6 +234,8 @@ class Coordinator:
                 for chunk, seconds in activations.by_chunk():
                     self._expected[chunk.id] = activations.expected_instances(chunk)
                     self._moved(chunk.id, "witnessed", seconds)
+                    if chunk is circuits.plan.chunks[-1]:
+                        self._compare(circuits.plan, activations)
                     if not self._take_finished(chunk, circuits, srs):
                         job = self._prove_job(chunk, circuits.plan, srs, activations)
                         self._submit(job, circuits, srs)
@@ -225,8 +246,8 @@ class Coordinator:
     def _finish(
         self, circuits: DerivedCircuits, srs: Mapping[int, SrsFile], activations: Activations
     ) -> RunOutcome:
-        references = float_outputs(self._graph, self._arrays)
         outputs = activations.real_outputs()
+        comparison = recorded(self._differences, self._reference, self._max_error)
         with self._stage("link", "comparing commitments across every boundary"):
             manifest = assemble(
                 request=self._request,
@@ -238,7 +259,8 @@ class Coordinator:
                 records=self._records,
                 journal=self._journal,
                 stages=self._stages,
-                accuracy=_accuracy(outputs, references),
+                accuracy=summary(self._differences),
+                comparison=comparison,
                 warnings=self._warnings,
             )
         with self._stage("verify", "verifying the stored run as an outsider would"):
@@ -267,9 +289,25 @@ class Coordinator:
             plan=circuits.plan,
             verdict=verdict,
             outputs=outputs,
-            float_outputs=references,
+            float_outputs=self._reference.values,
+            comparison=comparison,
             resumed=tuple(self._resumed),
         )
+
+    def _compare(self, plan_: Plan, activations: Activations) -> None:
+        """Compare the outputs with the float model's, before anything dear is begun.
+
+        Raises:
+            AccuracyError: They are too far from it.
+        """
+        with self._stage("compare", "comparing the outputs with the float model's"):
+            self._reference = reference_outputs(self._model, self._graph, self._arrays)
+            self._differences = compared(plan_, activations.real_outputs(), self._reference)
+        if self._reference.note:
+            self._warn(f"outputs and float model: {self._reference.note}")
+        require(self._differences, self._max_error, plan_, self._request.run_id)
+        if self._max_error == "none" and (message := warning(self._differences)):
+            self._warn(message, severe=True)
 
     @contextmanager
     def _stage(self, stage: str, detail: str) -> Iterator[None]:
@@ -279,9 +317,9 @@ class Coordinator:
         span = Span(started_s=started, ended_s=time.time())
         self._stages.append(StageRecord(stage=stage, span=span))
 
-    def _warn(self, message: str) -> None:
+    def _warn(self, message: str, *, severe: bool = False) -> None:
         self._warnings.append(message)
-        self._listener(Warned(message=message))
+        self._listener(Warned(message=message, severe=severe))
 
     def _workers_pool(self) -> StartingPool:
         if self._pool is None:
@@ -462,13 +500,3 @@ class Coordinator:
             if not backend.verify_proof(proof, settings_path, vk_path, srs_path):
                 return "it does not verify"
         return ""
-
-
-def _accuracy(
-    outputs: Mapping[str, npt.NDArray[np.float64]],
-    references: Mapping[str, npt.NDArray[np.float32]],
-) -> Accuracy:
-    errors = np.concatenate(
-        [np.abs(values - references[name]).ravel() for name, values in outputs.items()]
-    )
-    return Accuracy(max_abs_error=float(errors.max()), mean_abs_error=float(errors.mean()))

@@ -20,11 +20,13 @@ from zkml_ray.cluster.pool import WorkerPool, worker_environment
 from zkml_ray.cluster.session import is_private, ray_session
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
+from zkml_ray.errors import InputError
 from zkml_ray.events import Listener, Warned
 from zkml_ray.run.coordinator import Coordinator
 from zkml_ray.run.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
 from zkml_ray.scratch import remove_leftovers
+from zkml_ray.stages.comparison import MaxError, checked_max_error
 from zkml_ray.stages.inputs import Arrays, Inputs, from_store_form, read_inputs, store_form
 from zkml_ray.stages.plan import PlanOptions
 from zkml_ray.stages.setup import StoreKeys
@@ -62,6 +64,7 @@ def begin(
     seeded_salts: bool,
     keep_checkpoints: bool,
     seed: int,
+    max_error: MaxError | None,
     command: Sequence[str],
 ) -> Begun:
     """Store what a run is asked to do; the arguments are `zkml_ray.api.prove_distributed`'s.
@@ -75,8 +78,12 @@ def begin(
     layout = RunLayout(project, new_run_id() if run_id is None else run_id)
     journal = Journal(opened_store(store), layout)
     loaded = load_model(Path(model))
-    graph = normalised_graph(loaded, options.dimensions)
-    model_input = read_inputs(graph, inputs, seed=seed)
+    taken = options.dimensions_of(loaded)
+    graph = normalised_graph(loaded, taken.values)
+    try:
+        model_input = read_inputs(graph, inputs, seed=seed)
+    except InputError as error:
+        raise InputError("; ".join([error.message, *taken.notices])) from None
     journal.check_new()
     stored_input = store_form(layout.run_id, model_input.arrays).to_bytes()
     request = RunRequest(
@@ -92,6 +99,7 @@ def begin(
         private_input=private_input,
         keep_checkpoints=keep_checkpoints,
         seeded_salts=seeded_salts,
+        max_error="default" if max_error is None else checked_max_error(max_error),
         command=tuple(command),
     )
     journal.begin(request)
@@ -119,7 +127,8 @@ def take_up(journal: Journal) -> Begun:
     """
     request = journal.request()
     loaded = parse_model(journal.store.read_verified(request.model), request.model_file)
-    graph = normalised_graph(loaded, PlanOptions.of(request.choices).dimensions)
+    dimensions = PlanOptions.of(request.choices).dimensions_of(loaded)
+    graph = normalised_graph(loaded, dimensions.values)
     stored = StoredInput.parse(journal.store.read_verified(request.input), what="stored input")
     arrays = from_store_form(graph, stored)
     return Begun(journal=journal, request=request, model=loaded, graph=graph, arrays=arrays)
@@ -132,9 +141,13 @@ def coordinating(
     workers: int,
     threads: int,
     store_keys: StoreKeys,
+    max_error: MaxError | None,
     listener: Listener,
 ) -> Coordinator:
-    """A coordinator that takes up a run; the arguments are its own."""
+    """A coordinator that takes up a run; the arguments are its own.
+
+    A tolerance that is given holds instead of the request's, which stays as it is stored.
+    """
     return Coordinator(
         request=begun.request,
         options=PlanOptions.of(begun.request.choices),
@@ -148,6 +161,7 @@ def coordinating(
         threads=threads,
         upload_keys=store_keys is StoreKeys.ALL,
         list_keys=store_keys is not StoreKeys.NONE,
+        max_error=begun.request.max_error if max_error is None else checked_max_error(max_error),
         listener=listener,
     )
 

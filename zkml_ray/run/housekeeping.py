@@ -26,7 +26,7 @@ from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import Plan
 from zkml_ray.schema.request import ChosenSrs, FinishedChunk, RunRequest
 from zkml_ray.stores.base import ArtifactStore, UnfinishedUpload
-from zkml_ray.stores.layout import RunLayout
+from zkml_ray.stores.layout import RunLayout, run_objects
 
 _RECORDS: Final = "records/"
 _DocumentT = TypeVar("_DocumentT", bound=Document)
@@ -193,12 +193,9 @@ def collect(
 
 
 def _run_keys(store: ArtifactStore, project: str) -> dict[str, list[str]]:
-    prefix = f"projects/{checked_name('project', project)}/runs/"
     found: dict[str, list[str]] = {}
-    for key in store.keys(prefix):
-        run_id, separator, _ = key.removeprefix(prefix).partition("/")
-        if separator:
-            found.setdefault(run_id, []).append(key)
+    for run_id, _, key in run_objects(store, project):
+        found.setdefault(run_id, []).append(key)
     return found
 
 

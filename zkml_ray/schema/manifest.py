@@ -7,9 +7,15 @@ the command are the prover's account and prove nothing.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.document import ChunkId, Document, Felt, Integer, Name, Sha256, Text
@@ -138,6 +144,36 @@ class Accuracy(Document):
     mean_abs_error: Error
 
 
+class OutputComparison(Document):
+    """How far one proved output is from the float model's.
+
+    Attributes:
+        output: Its name.
+        max_abs_error: Largest absolute difference of an element; None where it is no number.
+        tolerance: The largest difference that was accepted; None: any.
+        note: Why there is no number: not finite, another shape, or nothing to compare with.
+    """
+
+    output: Name
+    max_abs_error: Error | None
+    tolerance: Error | None
+    note: Text
+
+
+class Comparison(Document):
+    """What the prover compared the proved outputs with before proving. The prover's word alone.
+
+    Attributes:
+        reference: What gave the float values; empty where nothing did.
+        note: What a reader should know about that.
+        outputs: Every output of the model, in plan order.
+    """
+
+    reference: Text
+    note: Text
+    outputs: Annotated[tuple[OutputComparison, ...], Field(max_length=1_000)]
+
+
 class Manifest(Document):
     """A run.
 
@@ -156,13 +192,14 @@ class Manifest(Document):
         chunks: How every chunk was proved, in plan order.
         stages: When every stage began and ended.
         input_source: Where the input came from.
-        accuracy: Difference from the float model.
+        accuracy: Difference from the float model; None where one output has none in numbers.
+        comparison: The same, output by output, and what was accepted; from version 2 on.
         versions: Package versions of the prover.
         command: The command that made the run.
         warnings: What a reader should know before relying on it.
     """
 
-    format: Literal["zkml_ray/manifest/1"] = "zkml_ray/manifest/1"
+    format: Literal["zkml_ray/manifest/1", "zkml_ray/manifest/2"] = "zkml_ray/manifest/2"
     project: RunName
     run_id: RunName
     created_at: Text
@@ -177,6 +214,21 @@ class Manifest(Document):
     stages: Annotated[tuple[StageRecord, ...], Field(max_length=1_000)]
     input_source: InputSource
     accuracy: Accuracy | None
+    comparison: Comparison | None = None
     versions: Annotated[dict[Name, Text], Field(max_length=1_000)]
     command: Annotated[tuple[Text, ...], Field(max_length=1_000)]
     warnings: Annotated[tuple[Text, ...], Field(max_length=1_000)]
+
+    @model_validator(mode="after")
+    def _of_its_version(self) -> Manifest:
+        first = self.format == "zkml_ray/manifest/1"
+        if first == ("comparison" in self.model_fields_set):
+            raise ValueError("comparison is a field of zkml_ray/manifest/2, and of no other")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _in_its_version(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = dumped(self)
+        if self.format == "zkml_ray/manifest/1":
+            del document["comparison"]
+        return document

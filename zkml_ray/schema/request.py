@@ -15,6 +15,8 @@ from zkml_ray.schema.document import Document, Name, Sha256, Text
 from zkml_ray.schema.manifest import ChunkRecord, InputSource, RunName
 from zkml_ray.schema.plan import Dimension, Scale, SrsPin
 
+PositiveError = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 
 class PlanChoices(Document):
     """A user's choices about a plan (see `zkml_ray.stages.plan.PlanOptions`)."""
@@ -48,6 +50,7 @@ class RunRequest(Document):
         private_input: Do not reveal the inputs.
         keep_checkpoints: Keep boundary values and salts when the run is complete.
         seeded_salts: Whether salts came from a given seed (the seed itself is not kept).
+        max_error: Largest accepted difference of an output from the float model's.
         command: The command that made the run.
     """
 
@@ -64,6 +67,7 @@ class RunRequest(Document):
     private_input: bool
     keep_checkpoints: bool
     seeded_salts: bool
+    max_error: Literal["default", "none"] | PositiveError = "default"
     command: tuple[Text, ...]
 
 

@@ -1,15 +1,14 @@
 """Accuracy of a plan: its quantised chunks against the float model, boundary by boundary.
 
 The chunks' circuits are run as the witness stage runs them, so what is measured is what would be
-proved. onnxruntime gives the float values: of the outputs from the user's model as normalised,
-of the tensors in between from the graph that the chunks were cut from, rewrites included. Nothing
+proved. onnxruntime gives the float values: of the outputs from the user's own file, of the tensors
+in between from the graph that the chunks were cut from, rewrites included. Nothing
 is proved and no key is made; the salts are of no consequence and drawn from a fixed seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,11 +21,19 @@ from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits.derive import DerivedCircuits, normalised_graph
 from zkml_ray.circuits.keycache import CachedCircuit, KeyCache
 from zkml_ray.commitments.leaves import draw_salts
-from zkml_ray.errors import ChunkingError, ConfigError, InputError, RangeExceededError
+from zkml_ray.errors import (
+    AccuracyError,
+    ConfigError,
+    InputError,
+    RangeExceededError,
+    StageError,
+)
 from zkml_ray.schema.plan import BoundaryPlan, Plan
 from zkml_ray.scratch import scratch_folder
+from zkml_ray.stages.accuracy_report import AccuracyReport, Measured, finite
+from zkml_ray.stages.comparison import advice, difference
 from zkml_ray.stages.inputs import Arrays, quantise, read_inputs
-from zkml_ray.stages.reference import float_outputs, float_tensors
+from zkml_ray.stages.reference import Reference, float_tensors, reference_outputs
 from zkml_ray.stages.witness import BoundaryValues, forward
 
 RANDOM_SAMPLES: Final = 4
@@ -40,84 +47,9 @@ _SALT_SEED: Final = b"zkml_ray/accuracy"
 Reals = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorAccuracy:
-    """Difference of one boundary from the float model, over all samples.
-
-    Attributes:
-        name: The boundary.
-        max_abs_error: Largest absolute difference of an element.
-        mean_abs_error: Mean absolute difference.
-        max_abs_value: Largest magnitude in the float model, to compare with.
-    """
-
-    name: str
-    max_abs_error: float
-    mean_abs_error: float
-    max_abs_value: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccuracyReport:
-    """What calibration data says about a plan.
-
-    Attributes:
-        input_scale: The plan's scale.
-        samples: Number of inputs.
-        random: Whether these were seeded random numbers instead of data.
-        boundaries: Every boundary, in plan order.
-        outputs: Names of those that are the model's outputs.
-        top1_agreement: Share of samples whose largest output is the float model's; None where the
-            model does not give one vector.
-    """
-
-    input_scale: int
-    samples: int
-    random: bool
-    boundaries: tuple[TensorAccuracy, ...]
-    outputs: tuple[str, ...]
-    top1_agreement: float | None
-
-    @property
-    def max_abs_error(self) -> float:
-        """Largest absolute difference of an output."""
-        return max(entry.max_abs_error for entry in self.boundaries if entry.name in self.outputs)
-
-    def document(self) -> dict[str, Any]:
-        """The form for --json."""
-        return {
-            "input_scale": self.input_scale,
-            "samples": self.samples,
-            "random": self.random,
-            "max_abs_error": self.max_abs_error,
-            "top1_agreement": self.top1_agreement,
-            "boundaries": [
-                {
-                    "name": entry.name,
-                    "max_abs_error": entry.max_abs_error,
-                    "mean_abs_error": entry.mean_abs_error,
-                    "max_abs_value": entry.max_abs_value,
-                }
-                for entry in self.boundaries
-            ],
-        }
-
-    def lines(self) -> list[str]:
-        """The form for people."""
-        what = "random inputs" if self.random else "calibration inputs"
-        found = [f"accuracy on {self.samples} {what} at scale {self.input_scale}:"]
-        for entry in self.boundaries:
-            mark = " (output)" if entry.name in self.outputs else ""
-            found.append(
-                f"  {entry.name}{mark}: max error {entry.max_abs_error:.3g}, mean "
-                f"{entry.mean_abs_error:.3g}, values up to {entry.max_abs_value:.3g}"
-            )
-        if self.top1_agreement is not None:
-            found.append(f"  top-1 agreement {self.top1_agreement:.1%}")
-        return found
-
-
-def read_samples(graph: ModelGraph, files: Sequence[Path], *, seed: int) -> list[Arrays]:
+def read_samples(
+    graph: ModelGraph, files: Sequence[Path], *, seed: int, random: int = RANDOM_SAMPLES
+) -> list[Arrays]:
     """Calibration inputs.
 
     Args:
@@ -125,14 +57,13 @@ def read_samples(graph: ModelGraph, files: Sequence[Path], *, seed: int) -> list
         files: Inputs as `read_inputs` takes them; .npy and .npz may hold several along an
             additional first axis. None at all: seeded random inputs.
         seed: Seed of the random inputs.
+        random: How many of them.
 
     Raises:
         InputError: A file is not an input of the model.
     """
     if not files:
-        return [
-            read_inputs(graph, None, seed=seed + offset).arrays for offset in range(RANDOM_SAMPLES)
-        ]
+        return [read_inputs(graph, None, seed=seed + offset).arrays for offset in range(random)]
     samples: list[Arrays] = []
     for path in files:
         stacked = _stacked(graph, path)
@@ -162,46 +93,67 @@ def measure_accuracy(
         RangeExceededError: A sample leaves the range of a circuit.
         InputError: A sample is outside the quantised range.
         ConfigError: There is no sample.
+        StageError: onnxruntime does not run the model.
     """
     if not samples:
         raise ConfigError("accuracy needs at least one sample")
     plan = circuits.plan
     graph = normalised_graph(model, dict(plan.dimensions))
     cut = ModelGraph(onnx.ModelProto.FromString(circuits.normalised))
-    names = [boundary.name for boundary in plan.boundaries]
-    errors: dict[str, list[Reals]] = {name: [] for name in names}
-    largest = dict.fromkeys(names, 0.0)
+    inner = [b.name for b in plan.boundaries if b.name not in plan.model_outputs]
+    found = {boundary.name: Measured() for boundary in plan.boundaries}
     vector = _class_vector(plan)
     agreed = 0
+    note = ""
     with scratch_folder() as folder:
         compiled = _compiled(circuits, folder)
         for arrays in samples:
             quantised = quantised_boundaries(plan, compiled.__getitem__, arrays)
-            exact = float_tensors(cut, arrays, names)
-            exact |= float_outputs(graph, arrays)
+            reference = reference_outputs(model, graph, arrays)
+            exact = _inner_tensors(cut, arrays, inner, reference)
+            note = reference.note
             for boundary in plan.boundaries:
                 got = real_values(boundary, quantised[boundary.name])
-                wanted = exact[boundary.name].astype(np.float64)
-                errors[boundary.name].append(np.abs(got - wanted).ravel())
-                largest[boundary.name] = max(largest[boundary.name], float(np.abs(wanted).max()))
-                if boundary.name == vector:
+                wanted = exact.get(boundary.name)
+                entry = difference(boundary.name, got, wanted, plan.input_scale)
+                found[boundary.name].add(entry)
+                if boundary.name == vector and wanted is not None:
                     agreed += int(np.argmax(got)) == int(np.argmax(wanted))
     return AccuracyReport(
         input_scale=plan.input_scale,
         samples=len(samples),
         random=random,
         boundaries=tuple(
-            TensorAccuracy(
-                name=name,
-                max_abs_error=float(np.concatenate(errors[name]).max()),
-                mean_abs_error=float(np.concatenate(errors[name]).mean()),
-                max_abs_value=largest[name],
+            found[boundary.name].described(
+                boundary.name, is_output=boundary.name in plan.model_outputs
             )
-            for name in names
+            for boundary in plan.boundaries
         ),
         outputs=plan.model_outputs,
         top1_agreement=None if vector is None else agreed / len(samples),
+        note=note,
+        advice=advice(plan),
     )
+
+
+def _inner_tensors(
+    cut: ModelGraph, arrays: Arrays, names: Sequence[str], reference: Reference
+) -> Mapping[str, npt.NDArray[Any]]:
+    """The float values of every boundary.
+
+    Raises:
+        StageError: onnxruntime does not run the model.
+    """
+    if not reference.source:
+        raise StageError(reference.note, stage="plan")
+    try:
+        inner: dict[str, npt.NDArray[Any]] = dict(float_tensors(cut, arrays, names))
+    except Exception as error:  # onnxruntime's errors have no common class
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StageError(
+            f"onnxruntime does not run the normalised model: {line}", stage="plan"
+        ) from None
+    return inner | dict(reference.values)
 
 
 def calibrated(
@@ -224,7 +176,7 @@ def calibrated(
         max_error: The aim: largest absolute error of an output.
 
     Raises:
-        ChunkingError: No scale meets the aim.
+        AccuracyError: No scale meets the aim.
         RangeExceededError: The samples leave the circuits' range at every scale.
         InputError: The same.
     """
@@ -252,13 +204,15 @@ def require_accuracy(report: AccuracyReport, max_error: float) -> None:
     """Refuse a plan whose outputs are too far from the float model's.
 
     Raises:
-        ChunkingError: The largest error is above `max_error`.
+        AccuracyError: The largest error is above `max_error`.
     """
     if report.max_abs_error > max_error:
-        raise ChunkingError(
+        raise AccuracyError(
             f"the outputs differ from the float model's by up to {report.max_abs_error:.3g} at "
             f"scale {report.input_scale}, more than --max-error {max_error:g}; try another scale "
-            "(--scale auto tries all)"
+            "(--scale auto tries all)",
+            max_abs_error=finite(report.max_abs_error),
+            tolerance=max_error,
         )
 
 

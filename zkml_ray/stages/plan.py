@@ -16,9 +16,12 @@ from typing import Final, Literal, get_args
 from pydantic import ValidationError
 
 from zkml_ray.chunking.choose import default_rewrites
+from zkml_ray.chunking.dimensions import Completed, complete_dimensions
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
 from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.chunking.normal_form.floats import other_floats
+from zkml_ray.chunking.normal_form.tails import tail_notices
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
 from zkml_ray.circuits import backend
@@ -62,7 +65,8 @@ class PlanOptions:
         layers_per_chunk: Weighted operators per chunk; None: the cuts are searched.
         workers: Workers that the search cuts for.
         memory_bytes: Most memory of one worker, by prediction; None: any.
-        dimensions: Value of each symbolic dimension.
+        dimensions: Value of each open dimension, by name or INPUT:AXIS; a first axis without one
+            is a batch of 1.
         salted: Whether boundary leaves carry salts.
         max_leaf_slots: Upper bound of a leaf's slots.
         passes: Names of the rewrite passes that may be used in native circuits; None: all.
@@ -127,6 +131,10 @@ class PlanOptions:
                 f"{str(first['input'])[:100]}"
             ) from None
 
+    def dimensions_of(self, model: LoadedModel) -> Completed:
+        """Values of a model's open dimensions: the chosen ones, and batches of 1."""
+        return complete_dimensions(model.proto, self.dimensions)
+
     @classmethod
     def of(cls, choices: PlanChoices) -> PlanOptions:
         """The options of a document."""
@@ -181,6 +189,22 @@ def _made(model: LoadedModel, options: PlanOptions, profile: Profile) -> Derived
     limit_bytes = (
         None if options.memory_bytes is None else int(options.memory_bytes / MEMORY_RESERVE)
     )
+    taken = options.dimensions_of(model)
+    options = replace(options, dimensions=taken.values)
+    made = _of_kind(model, options, prices, limit_bytes)
+    notices = (*taken.notices, *tail_notices(model.proto), *_float_notices(model))
+    return replace(made, notices=(*notices, *made.notices))
+
+
+def _float_notices(model: LoadedModel) -> tuple[str, ...]:
+    kinds = other_floats(model.proto)
+    return (f"the model's {' and '.join(kinds)} are taken as float32",) if kinds else ()
+
+
+def _of_kind(
+    model: LoadedModel, options: PlanOptions, prices: CostModel, limit_bytes: int | None
+) -> DerivedCircuits:
+    """The plan with the kind of circuits that the options ask for."""
     graph = normalised_graph(model, options.dimensions)
     if options.circuits == "native":
         return _native(model, graph, options, prices, limit_bytes)

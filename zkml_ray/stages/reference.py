@@ -1,14 +1,72 @@
-"""The float model, run by onnxruntime: what the proved output is compared with."""
+"""The float model, run by onnxruntime: what the proved output is compared with.
+
+Outputs are compared with those of the user's own file, so that a fault of normalisation shows.
+Where onnxruntime does not run that file, those of its normalised form stand in; where it runs
+neither, there is nothing to compare with. Either is said.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.load import LoadedModel
+
+Floats = npt.NDArray[Any]
+
+_INPUT_TYPES: Final = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The float model's outputs on one input.
+
+    Attributes:
+        values: Per output name, its value; empty where onnxruntime does not run the model.
+        source: What was run; empty where nothing was.
+        note: What a reader should know about it; empty where there is nothing to say.
+    """
+
+    values: Mapping[str, Floats]
+    source: str
+    note: str = ""
+
+
+def reference_outputs(
+    model: LoadedModel, graph: ModelGraph, arrays: Mapping[str, npt.NDArray[np.float32]]
+) -> Reference:
+    """The outputs to compare with.
+
+    Args:
+        model: The user's model.
+        graph: Its normalised form.
+        arrays: Per input name, float32 in the model's shape.
+    """
+    import onnxruntime
+
+    by = f"onnxruntime {onnxruntime.__version__}"
+    try:
+        return Reference(values=_file_outputs(model, graph, arrays), source=f"{by}, the model file")
+    except Exception as error:  # onnxruntime's errors have no common class
+        note = f"onnxruntime does not run the model file: {_line(error)}"
+    try:
+        return Reference(
+            values=float_outputs(graph, arrays),
+            source=f"{by}, the normalised model",
+            note=f"{note}; its normalised form was run instead",
+        )
+    except Exception:
+        return Reference(values={}, source="", note=note)
 
 
 def float_outputs(
@@ -39,8 +97,6 @@ def float_tensors(
     Returns:
         Per name, its value.
     """
-    import onnxruntime
-
     made = [name for name in names if name not in arrays]
     proto = graph.proto
     if missing := [name for name in made if name not in graph.outputs]:
@@ -51,11 +107,49 @@ def float_tensors(
                     name, onnx.TensorProto.FLOAT, list(graph.tensor(name).shape)
                 )
             )
+    if not made:
+        return {name: arrays[name] for name in names}
+    session = _session(proto.SerializeToString())
+    results = dict(zip(made, session.run(made, dict(arrays)), strict=True))
+    return {name: results[name] if name in results else arrays[name] for name in names}
+
+
+def _file_outputs(
+    model: LoadedModel, graph: ModelGraph, arrays: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, Floats]:
+    """Outputs of the user's file, those that its normalised form has, too."""
+    session = _session(_with_outputs(model, graph.outputs))
+    feeds = {
+        given.name: arrays[given.name].astype(_INPUT_TYPES[given.type])
+        for given in session.get_inputs()
+    }
+    made = [output.name for output in session.get_outputs() if output.name in graph.outputs]
+    return dict(zip(made, session.run(made, feeds), strict=True))
+
+
+def _with_outputs(model: LoadedModel, names: Sequence[str]) -> bytes:
+    """The file, with tensors for outputs that it computes on the way to its own."""
+    own = {output.name for output in model.proto.graph.output}
+    made = {name for node in model.proto.graph.node for name in node.output}
+    missing = [name for name in names if name not in own and name in made]
+    if not missing:
+        return model.data
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in missing)
+    data: bytes = proto.SerializeToString()
+    return data
+
+
+def _session(data: bytes) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    results = dict(zip(made, session.run(made, dict(arrays)), strict=True)) if made else {}
-    return {name: results[name] if name in results else arrays[name] for name in names}
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from zkml_ray import names
 from zkml_ray.canonical import file_sha256
@@ -19,9 +18,7 @@ from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.document import MAX_DOCUMENT_BYTES
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.stores.base import ArtifactStore, is_key
-from zkml_ray.stores.layout import RunLayout
-
-MANIFEST: Final = "manifest.json"
+from zkml_ray.stores.layout import MANIFEST, RunLayout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

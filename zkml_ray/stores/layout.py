@@ -1,4 +1,4 @@
-"""Keys of a project's objects (docs: DESIGN of the artifact layout).
+"""Keys of a project's objects (docs/manifest.md).
 
 projects/<project>/runs/<run>/manifest.json      written last: the run exists once it does
 projects/<project>/runs/<run>/{proofs,private,reports}/...
@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from zkml_ray.config import checked_name
 from zkml_ray.stores.base import ArtifactStore
+
+MANIFEST: Final = "manifest.json"
+"""A manifest's name, in its run as in a folder that a run is fetched into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class RunLayout:
     @property
     def manifest(self) -> str:
         """Key of the manifest."""
-        return self.run_key("manifest.json")
+        return self.run_key(MANIFEST)
 
     def run_key(self, name: str) -> str:
         """Key of an object of this run alone."""
@@ -44,10 +48,17 @@ class RunLayout:
         return f"projects/{self.project}/artifacts/{kind}/{sha256}"
 
 
-def stored_runs(store: ArtifactStore, project: str) -> Iterator[str]:
-    """Ids of a project's complete runs, sorted."""
+def run_objects(store: ArtifactStore, project: str) -> Iterator[tuple[str, str, str]]:
+    """(run id, name in the run, key) of every object that one run of a project has to itself."""
     prefix = f"projects/{checked_name('project', project)}/runs/"
     for key in store.keys(prefix):
-        run_id, _, name = key.removeprefix(prefix).partition("/")
-        if name == "manifest.json":
+        run_id, separator, name = key.removeprefix(prefix).partition("/")
+        if separator:
+            yield run_id, name, key
+
+
+def stored_runs(store: ArtifactStore, project: str) -> Iterator[str]:
+    """Ids of a project's complete runs, sorted."""
+    for run_id, name, _ in run_objects(store, project):
+        if name == MANIFEST:
             yield run_id

@@ -37,7 +37,7 @@ from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import SealedPlan
 from zkml_ray.stores import open_store
 from zkml_ray.stores.base import ArtifactStore, ObjectInfo, UnfinishedUpload, checked_key
-from zkml_ray.stores.layout import RunLayout
+from zkml_ray.stores.layout import MANIFEST, RunLayout
 from zkml_ray.verifying.reader import MAX_MANIFEST_BYTES, MAX_PLAN_BYTES, manifest_bytes
 
 MAX_BUNDLE_BYTES: Final = 2 << 30
@@ -223,7 +223,7 @@ class BundleStore(ArtifactStore):
             _malformed(self._path, f"{info.filename} is encrypted")
 
     def _run(self) -> RunLayout:
-        manifests = [name for name in self._entries if name.endswith("/manifest.json")]
+        manifests = [name for name in self._entries if name.endswith(f"/{MANIFEST}")]
         parts = manifests[0].split("/") if len(manifests) == 1 else []
         if len(parts) != 5 or (parts[0], parts[2]) != ("projects", "runs"):
             _malformed(self._path, "it does not hold exactly one run's manifest")

@@ -15,7 +15,7 @@ Only `VerificationError` leaves these functions for a bad run; `ConfigError` mea
 called wrongly and `StoreError` that the store could not be read. Neither Ray nor any proving stage
 is imported here, and onnx only where the trust root is a model.
 
-`python -m zkml_ray.verifier --help` is this module as a program.
+`python -m zkml_ray.verifier` is this as a program: the command `verify`, alone.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.unit.chunking.builders import integers, model, random_feeds, run, weight
+from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.chunking.normal_form.constants import MAX_FOLDED_ELEMENTS
 from zkml_ray.chunking.normal_form.opset import OPSET
 from zkml_ray.chunking.normalize import normalise
-from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
+from zkml_ray.errors import ChunkingError, ModelFormatError, UnsupportedOperatorError
 
 
 def check_same(
@@ -265,10 +266,10 @@ def test_a_foldable_operator_on_an_activation_is_refused_by_name() -> None:
         normalise(model(nodes, {"x": [1, 2]}, {"y": [1, 2]}), {})
 
 
-def test_hard_sigmoid_is_refused_by_name() -> None:
-    proto = model([helper.make_node("HardSigmoid", ["x"], ["y"], "gate")], {"x": [1]}, {"y": [1]})
-    with pytest.raises(UnsupportedOperatorError, match=r"HardSigmoid.*gate.*supported operators"):
-        parse_model(proto.SerializeToString(), "model.onnx")
+def test_unknown_operator_is_refused_by_name() -> None:
+    proto = model([helper.make_node("Sinh", ["x"], ["y"], "gate")], {"x": [1]}, {"y": [1]})
+    with pytest.raises(UnsupportedOperatorError, match=r"Sinh.*gate.*supported operators"):
+        normalise(parse_model(proto.SerializeToString(), "model.onnx").proto, {})
 
 
 def test_constants_that_cannot_be_computed_are_refused_in_one_line() -> None:
@@ -345,3 +346,100 @@ def test_two_gelus_without_names_are_kept_apart() -> None:
     proto.graph.node.append(helper.make_node("Gelu", ["x"], ["h"]))
     proto.graph.node.append(helper.make_node("Gelu", ["h"], ["y"]))
     check_same(stamped(proto, 20), {"x": (2, 4)}, ["Mul", "Erf", "Add", "Mul", "Mul"] * 2)
+
+
+def test_what_no_output_depends_on_is_no_obstacle() -> None:
+    nodes = [
+        helper.make_node("Sinh", ["x"], ["s"], "unread"),
+        helper.make_node("Own", ["s"], ["t"], "unread_too", domain="com.example"),
+        helper.make_node("Relu", ["x"], ["y"], "relu"),
+    ]
+    proto = model(nodes[2:], {"x": [1, 2]}, {"y": [1, 2]})
+    proto.graph.node.extend(nodes[:2])
+    assert [node.op_type for node in normalise(proto, {}).graph.node] == ["Relu"]
+
+
+def test_every_operator_that_cannot_be_proved_is_named_at_once() -> None:
+    nodes = [
+        helper.make_node("Sinh", ["x"], ["s"], "first"),
+        helper.make_node("Own", ["s"], ["t"], "second", domain="com.example"),
+        helper.make_node("Det", ["t"], ["y"], "third"),
+    ]
+    proto = model(nodes[:1], {"x": [1, 2]}, {"s": [1, 2]})
+    proto.graph.node.extend(nodes[1:])
+    proto.graph.output[0].name = "y"
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        normalise(proto, {})
+    for named in (
+        "Sinh of node 'first'",
+        "com.example.Own of node 'second'",
+        "Det of node 'third'",
+    ):
+        assert named in caught.value.message
+
+
+def test_stale_shapes_of_a_file_are_not_believed() -> None:
+    proto = model([helper.make_node("Relu", ["x"], ["y"], "relu")], {"x": ["n", 2]}, {"y": [7, 2]})
+    proto.graph.value_info.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [9, 2]))
+    result = normalise(proto, {"n": 3})
+    assert ModelGraph(result).tensor("y").shape == (3, 2)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_other_floats_become_float32(kind: int) -> None:
+    weights = helper.make_tensor("w", kind, [2], [0.5, -1.5])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["x", "w"], ["m"], "mul"),
+            helper.make_node("Cast", ["m"], ["c"], "cast", to=kind),
+            helper.make_node("Relu", ["c"], ["y"], "relu"),
+        ],
+        "typed",
+        [helper.make_tensor_value_info("x", kind, [1, 2])],
+        [helper.make_tensor_value_info("y", kind, [1, 2])],
+        [weights],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    result = normalise(proto, {})
+    assert [node.op_type for node in result.graph.node] == ["Mul", "Relu"]
+    assert ModelGraph(result).tensor("y").is_float
+    feeds = {"x": np.array([[1, -1]], dtype=np.float32)}
+    np.testing.assert_array_equal(run(result, feeds)["y"], [[0.5, 1.5]])
+
+
+def test_a_number_that_float32_does_not_hold_is_refused_by_name() -> None:
+    proto = model(
+        [helper.make_node("Mul", ["x", "w"], ["y"], "m")], {"x": [1]}, {"y": [1]}, [floats("w", 1)]
+    )
+    proto.graph.initializer[0].CopyFrom(helper.make_tensor("w", TensorProto.DOUBLE, [1], [1e300]))
+    with pytest.raises(ModelFormatError, match=r"'w'.*float32"):
+        normalise(proto, {})
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_branch_that_constants_choose_is_taken(answer: bool) -> None:
+    def branch(op_type: str) -> onnx.GraphProto:
+        inner = [
+            helper.make_node(op_type, ["x"], ["inner"], "named"),
+            helper.make_node("Add", ["inner", "w"], ["out"], "add"),
+        ]
+        out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 2])
+        return helper.make_graph(inner, op_type, [], [out], [floats("w", 1, 2)])
+
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], "shape"),
+        helper.make_node("Gather", ["shape", "one"], ["width"], "width"),
+        helper.make_node("Equal", ["width", "two" if answer else "one"], ["on"], "equal"),
+        helper.make_node(
+            "If", ["on"], ["z"], "if", then_branch=branch("Relu"), else_branch=branch("Neg")
+        ),
+        helper.make_node("Add", ["z", "x"], ["y"], "last"),
+    ]
+    one, two = (
+        numpy_helper.from_array(np.array(n, dtype=np.int64), k) for n, k in ((1, "one"), (2, "two"))
+    )
+    proto = model(nodes, {"x": [1, 2]}, {"y": [1, 2]}, [one, two])
+    result = normalise(proto, {})
+    assert [n.op_type for n in result.graph.node] == ["Relu" if answer else "Neg", "Add", "Add"]
+    feeds = random_feeds({"x": (1, 2)})
+    np.testing.assert_array_equal(run(result, feeds)["y"], run(proto, feeds)["y"])

@@ -1,0 +1,60 @@
+"""Functions that a file defines for itself, put in place of their calls.
+
+onnx's own inliner leaves out the default values of a function's attributes (onnx 1.23), which
+changes what is computed; onnx_ir's keeps them.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from zkml_ray.errors import ModelFormatError, UnsupportedOperatorError
+
+_STANDARD = ("", "ai.onnx")
+
+
+def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Put the nodes of functions in place of the nodes that call them. Exact.
+
+    Args:
+        proto: A model (not changed).
+
+    Returns:
+        The model without functions, or the same one if it has none.
+
+    Raises:
+        ModelFormatError: A function calls itself, or has an operator set that the model lacks.
+        UnsupportedOperatorError: A function takes the name of an operator of ONNX, or hands an
+            input on as its result.
+    """
+    if not proto.functions:
+        return proto
+    for function in proto.functions:
+        name = f"{function.domain}.{function.name}".removeprefix(".")
+        if function.domain in _STANDARD:
+            raise UnsupportedOperatorError(
+                f"function {name} has the domain of ONNX's own operators: what its name then means "
+                "is not defined; give it a domain of its own"
+            )
+        if handed := sorted(set(function.input) & set(function.output)):
+            raise UnsupportedOperatorError(
+                f"function {name} hands its input {handed[0]} on as its result; let it return an "
+                "Identity of it"
+            )
+    outputs = [value.name for value in proto.graph.output]
+    try:
+        model = ir.from_proto(proto)
+        passes.InlinePass()(model)
+        inlined = ir.to_proto(model)
+    except Exception as error:
+        cause = error.__cause__ or error
+        line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        raise ModelFormatError(f"the model's functions cannot be inlined: {line}") from None
+    if [value.name for value in inlined.graph.output] != outputs:
+        raise ModelFormatError(
+            "the model's functions cannot be inlined: an output would lose its name"
+        )
+    del inlined.functions[:]
+    return inlined

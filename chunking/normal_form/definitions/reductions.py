@@ -1,0 +1,80 @@
+"""Reductions over axes, and means of several tensors."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from zkml_ray.chunking.normal_form.writer import Writer
+
+
+def reduce_min(write: Writer) -> ir.Value:
+    """-max(-x)."""
+    return write.op("Neg", _over(write, "ReduceMax", write.op("Neg", write.input(0))))
+
+
+def reduce_l1(write: Writer) -> ir.Value:
+    """Sum |x|."""
+    return _over(write, "ReduceSum", write.op("Abs", write.input(0)))
+
+
+def reduce_sum_square(write: Writer) -> ir.Value:
+    """Sum x^2."""
+    return _over(write, "ReduceSum", write.op("Mul", write.input(0), write.input(0)))
+
+
+def reduce_l2(write: Writer) -> ir.Value:
+    """The root of sum x^2."""
+    return write.op("Sqrt", reduce_sum_square(write))
+
+
+def reduce_log_sum(write: Writer) -> ir.Value:
+    """Ln sum x."""
+    return write.op("Log", _over(write, "ReduceSum", write.input(0)))
+
+
+def reduce_log_sum_exp(write: Writer) -> ir.Value:
+    """M + ln sum e^(x - m), m the largest x: ln is read at 1 and above, exp at 0 and below."""
+    x = write.input(0)
+    total, largest = _shifted(write, x, write.input(1))
+    result = write.op("Add", write.op("Log", total), largest)
+    if write.attribute("keepdims", 1):
+        return result
+    return write.op("Squeeze", result, write.input(1))
+
+
+def log_softmax(write: Writer) -> ir.Value:
+    """X - m - ln sum e^(x - m)."""
+    x = write.input(0)
+    total, largest = _shifted(write, x, write.integers([write.axis(-1)]))
+    return write.op("Sub", write.op("Sub", x, largest), write.op("Log", total))
+
+
+def global_max_pool(write: Writer) -> ir.Value:
+    """The maximum over all but the first two axes."""
+    axes = write.integers(list(range(2, len(write.shape()))))
+    return write.op("ReduceMax", write.input(0), axes, keepdims=1)
+
+
+def mean(write: Writer) -> ir.Value:
+    """The sum of the inputs over their number."""
+    count = len(write.node.inputs)
+    total = write.op("Sum", *write.node.inputs)
+    return total if count == 1 else write.op("Mul", total, write.floats(1 / count))
+
+
+def _over(write: Writer, op_type: str, x: ir.Value | None) -> ir.Value:
+    """The same axes reduced by another operator."""
+    attributes = {
+        name: write.attribute(name, default)
+        for name, default in (("keepdims", 1), ("noop_with_empty_axes", 0))
+    }
+    axes = [] if write.input(1) is None else [write.input(1)]
+    return write.op(op_type, x, *axes, **attributes)
+
+
+def _shifted(write: Writer, x: ir.Value | None, axes: ir.Value | None) -> tuple[ir.Value, ir.Value]:
+    """Sum e^(x - m) and m, the largest x; exp is read at -8 and above, as elsewhere."""
+    reads = [] if axes is None else [axes]
+    largest = write.op("ReduceMax", x, *reads, keepdims=1)
+    below = write.op("Clip", write.op("Sub", x, largest), write.floats(-8.0), write.floats(0.0))
+    return write.op("ReduceSum", write.op("Exp", below), *reads, keepdims=1), largest

@@ -1,0 +1,116 @@
+"""Operators that only move elements, by places that are known: one Gather of constant indices.
+
+What such an operator does to a tensor is found by doing it to the numbers of the tensor's places
+(ONNX's own reference evaluation, exact for whole numbers below 2^53): element k of the result is
+element `moved[k]` of the inputs, or 0. So whatever its attributes mean, they mean here what the
+specification's evaluation says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from zkml_ray.chunking.normal_form.writer import Writer
+
+MOVES: Final[dict[str, tuple[int, ...]]] = {
+    "CenterCropPad": (0,),
+    "Compress": (0,),
+    "DepthToSpace": (0,),
+    "GatherElements": (0,),
+    "GatherND": (0,),
+    "Pad": (0,),
+    "ReverseSequence": (0,),
+    "ScatterElements": (0, 2),
+    "ScatterND": (0, 2),
+    "SpaceToDepth": (0,),
+    "Tile": (0,),
+    "Trilu": (0,),
+}
+"""Operator -> which of its inputs are moved; all others must be constants."""
+
+_MAX_ELEMENTS: Final = 1 << 24
+
+
+def is_move(write: Writer) -> bool:
+    """Whether the node only moves elements, or sets some to zero."""
+    op_type = write.node.op_type
+    if op_type == "Pad":
+        return bool(write.attribute("mode", "constant") != "constant")
+    return op_type in MOVES
+
+
+def moved(write: Writer) -> ir.Value:
+    """The node's result, gathered.
+
+    Args:
+        write: At the node.
+
+    Raises:
+        ChunkingError: It adds or multiplies, it reads other tensors than constants, or it cannot
+            be evaluated.
+    """
+    node, sources = write.node, MOVES[write.node.op_type]
+    if write.attribute("reduction", "none") != "none":
+        raise write.refusal("a reduction cannot be proved")
+    feeds: dict[str, npt.NDArray[np.float64]] = {}
+    parts, start = [], 1
+    for index in range(len(node.inputs)):
+        value = write.input(index)
+        if value is None:
+            continue
+        constant = write.constant(index)
+        if index in sources:
+            shape = write.shape(index)
+            size = int(np.prod(shape, dtype=np.int64))
+            feeds[str(index)] = np.arange(start, start + size, dtype=np.float64).reshape(shape)
+            parts.append(write.reshape(value, [size]))
+            start += size
+        elif constant is not None:
+            feeds[str(index)] = constant
+        else:
+            raise write.refusal(
+                f"input {index} ({value.name}) must be a constant: places that depend on the "
+                "model's input cannot be proved"
+            )
+    if start > _MAX_ELEMENTS:
+        raise write.refusal(f"it moves more than {_MAX_ELEMENTS} elements")
+    places = np.rint(_evaluated(write, feeds)).astype(np.int64)
+    if (places == 0).any():
+        parts.append(write.floats([0.0]))
+        places = np.where(places == 0, start, places)
+    source = parts[0] if len(parts) == 1 else write.op("Concat", *parts, axis=0)
+    flat = write.op("Gather", source, write.integers(places.ravel() - 1), axis=0)
+    return write.reshape(flat, places.shape)
+
+
+def _evaluated(write: Writer, feeds: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    proto = ir.to_proto(write.node)
+    names = [str(i) if str(i) in feeds else "" for i in range(len(write.node.inputs))]
+    del proto.input[:]
+    proto.input.extend(names)
+    del proto.output[1:]
+    graph = helper.make_graph(
+        [proto],
+        "moves",
+        [
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for name, array in feeds.items()
+        ],
+        [onnx.ValueInfoProto(name=proto.output[0])],
+    )
+    single = helper.make_model(graph, opset_imports=[helper.make_opsetid("", write.opset)])
+    try:
+        found = ReferenceEvaluator(single).run(None, feeds)[0]
+    except Exception as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else "it fails"
+        raise write.refusal(f"it cannot be evaluated: {line}") from None
+    return np.asarray(found, dtype=np.float64)
