@@ -208,6 +208,7 @@ def paper_run(seed: int = 0) -> PaperRun:
         stages=(),
         input_source=InputSource(kind="given"),
         accuracy=None,
+        comparison=None,
         versions={},
         command=(),
         warnings=(),
