@@ -36,8 +36,18 @@ MUTANTS: Final = (
         _SPEC,
     ),
     _at("packing", "if largest > _CONSTANT_BITS:", "if largest > 2 * _CONSTANT_BITS:", _SPEC),
-    _at("packing", "max(self.inner - 1, self.inner * (self.outer - 1))", "self.inner - 1", _SPEC),
-    _at("packing", "single.element_bits + _GUARD_BITS", "single.element_bits", _PACKING),
+    _at(
+        "packing",
+        "max(self.inner - 1, self.inner * (self.outer - 1))",
+        "self.inner * (self.outer - 1)",
+        _SPEC,
+    ),
+    _at(
+        "packing",
+        "single.element_bits + _GUARD_BITS",
+        "single.element_bits + 1",
+        f"{_PACKING}::test_for_decomposition_of_28_bits_packs_eight_at_stride_30",
+    ),
     _at(
         "packing",
         "return int(self.decomp_base**self.decomp_legs) - 1",

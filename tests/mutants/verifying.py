@@ -19,10 +19,8 @@ def _at(name: str, text: str, instead: str, *tests: str, quick: bool = False) ->
 _EDGES: Final = f"{_PLAN}::test_dropped_or_repeated_edges_are_refused"
 _SCALES: Final = f"{_PLAN}::test_scales_of_boundaries_are_the_inputs_or_above"
 _LIMITS: Final = f"{_PLAN}::test_arguments_beyond_limits_are_refused"
-_HINTED: Final = (
-    f"{_PLAN}::test_arguments_of_hinted_circuits_that_do_not_fit_each_other_are_refused"
-)
 _PAPER: Final = "tests/unit/test_verifier_graph.py"
+_PAPER_HINTED: Final = f"{_PAPER}::test_hinted_circuit_of_other_numbers_is_refused"
 _GRAPH: Final = f"{_PAPER}::test_graph_with_one_thing_wrong_is_refused"
 
 TRUST: Final = (
@@ -91,20 +89,20 @@ TRUST: Final = (
         "trust",
         "    if arguments.lookup_range != table:\n",
         "    if arguments.lookup_range > table:\n",
-        _HINTED,
+        _PAPER_HINTED,
         quick=True,
     ),
     _at(
         "trust",
         '    if arguments.input_scale != plan.input_scale:\n        raise _argument(f"{chunk.id} input_scale"',
         '    if arguments.input_scale > plan.input_scale:\n        raise _argument(f"{chunk.id} input_scale"',
-        _HINTED,
+        _PAPER_HINTED,
     ),
     _at(
         "trust",
         "if numbers.value_bound > packing.injective_bound:",
         "if numbers.value_bound > 8 * packing.injective_bound:",
-        _HINTED,
+        f"{_PAPER}::test_hinted_circuit_whose_values_overlap_when_packed_is_refused",
     ),
     _at(
         "trust",
@@ -118,7 +116,12 @@ TRUST: Final = (
         "    if derived.element_count != boundary.layout.element_count:\n",
         _PAPER,
     ),
-    _at("trust", "if list(position) != [f", "if set(position) != {f", _EDGES),
+    _at(
+        "trust",
+        "if list(position) != [f",
+        "if sorted(position) != [f",
+        f"{_PAPER}::test_refusal_says_what_is_wrong_with_the_graph",
+    ),
     _at(
         "trust",
         "if len(boundaries) != len(plan.boundaries):",
@@ -126,7 +129,7 @@ TRUST: Final = (
         _GRAPH,
     ),
     _at("trust", "if nodes & set(chunk.nodes) or", "if", _EDGES),
-    _at("trust", " or not chunk.inputs:", ":", _EDGES),
+    _at("trust", " or not chunk.inputs:", ":", _GRAPH),
     _at(
         "trust",
         "if chunk.arguments.input_scale != plan.input_scale:\n            raise _topology",
@@ -142,9 +145,7 @@ TRUST: Final = (
         "name in plan.model_inputs and boundary.producer is not None:",
         _GRAPH,
     ),
-    _at(
-        "trust", "position[reader] <= made for reader", "position[reader] < made for reader", _GRAPH
-    ),
+    _at("trust", "position[reader] <= made for reader", "position[reader] < 0 for reader", _GRAPH),
     _at("trust", "if boundary.scale < plan.input_scale:", "if boundary.scale < 0:", _SCALES),
     _at(
         "trust",

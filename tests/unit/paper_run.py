@@ -50,8 +50,15 @@ def digest_of(what: str) -> str:
     return sha256_hex(what.encode())
 
 
-def paper_plan(commitment: CommitmentArguments | None = None) -> Plan:
+HINTED_COMMITMENT = CommitmentArguments(
+    decomp_base=128, decomp_legs=2, max_slots=64, salts_apart=True
+)
+"""Wide enough for values of 13 bits and a half."""
+
+
+def paper_plan(commitment: CommitmentArguments | None = None, *, hinted: bool = False) -> Plan:
     """x -> chunk-000 -> h; x and h -> chunk-001 -> y."""
+    commitment = commitment or (HINTED_COMMITMENT if hinted else None)
     commitment = commitment or CommitmentArguments(max_slots=32)
     packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
     boundaries = tuple(
@@ -72,6 +79,7 @@ def paper_plan(commitment: CommitmentArguments | None = None) -> Plan:
         decomp_legs=commitment.decomp_legs,
         num_inner_cols=2,
         logrows=LOGROWS,
+        **({"kind": "hinted", "range_bits": 5, "lookup_range": (0, 991)} if hinted else {}),
     )
     chunks = tuple(
         ChunkPlan(

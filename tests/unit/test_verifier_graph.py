@@ -65,9 +65,28 @@ def reads_what_it_makes(document: Json) -> None:
     document["boundaries"].insert(2, g)
 
 
+def reads_nothing(document: Json) -> None:
+    """The second chunk reads nothing, and nobody misses it."""
+    document["chunks"][1]["inputs"] = []
+    document["boundaries"][0]["consumers"] = ["chunk-000"]
+    document["boundaries"][1]["consumers"] = []
+    document["model_outputs"] = ["h", "y"]
+
+
+def made_by_nobody(document: Json) -> None:
+    document["chunks"][0]["outputs"] = ["g"]
+    h = document["boundaries"][1]
+    document["boundaries"].insert(2, {**h, "name": "g", "consumers": []})
+    h["producer"] = None
+    document["model_outputs"] = ["g", "y"]
+
+
 GRAPHS: dict[str, Callable[[Json], object]] = {
     **TWICE,
     "two producers": second_producer,
+    "second chunk reads nothing": reads_nothing,
+    "made by nobody": made_by_nobody,
+    "output of another chunk": lambda d: d["boundaries"][2].update(producer="chunk-000"),
     "read before it is made": reads_what_it_makes,
     "another producer": lambda d: d["boundaries"][1].update(producer="chunk-001"),
     "no producer": lambda d: d["boundaries"][1].update(producer=None),
@@ -102,20 +121,22 @@ def test_graph_with_one_thing_wrong_is_refused(name: str) -> None:
     refused("plan-topology", lambda: check_topology(edited(plan, GRAPHS[name])))
 
 
-def test_node_in_two_chunks_or_twice_in_one_is_named() -> None:
-    for name in ("node in two chunks", "node twice in a chunk"):
-        wrong = edited(paper_plan(), GRAPHS[name])
-        refused("plan-topology", lambda w=wrong: check_topology(w), match="repeats a node")
-
-
-def test_boundary_with_two_producers_is_named() -> None:
-    wrong = edited(paper_plan(), second_producer)
-    refused("plan-topology", lambda: check_topology(wrong), match="two producers")
-
-
-def test_boundary_named_twice_is_named() -> None:
-    wrong = edited(paper_plan(), TWICE["boundary named twice"])
-    refused("plan-topology", lambda: check_topology(wrong), match="names a boundary twice")
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("node in two chunks", "repeats a node"),
+        ("node twice in a chunk", "repeats a node"),
+        ("two producers", "two producers"),
+        ("boundary named twice", "names a boundary twice"),
+        ("chunks in another order", "not numbered from 0 in order"),
+        ("second chunk reads nothing", "reads nothing"),
+        ("made by nobody", "needs a producer"),
+        ("read before it is made", "read before it is made"),
+    ],
+)
+def test_refusal_says_what_is_wrong_with_the_graph(name: str, what: str) -> None:
+    wrong = edited(paper_plan(), GRAPHS[name])
+    refused("plan-topology", lambda: check_topology(wrong), match=what)
 
 
 # Layouts and arguments.
@@ -170,6 +191,45 @@ def test_circuit_that_admits_more_than_is_known_to_be_sound_is_refused(
         document["chunks"][1]["arguments"].update(values)
 
     refused("plan-arguments", lambda: check_arguments(edited(plan, edit)), match=what)
+
+
+def hinted(**values: object) -> Plan:
+    def edit(document: Json) -> None:
+        document["chunks"][1]["arguments"].update(values)
+
+    return edited(paper_plan(hinted=True), edit)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"lookup_range": [0, 990]}, "lookup_range"),
+        ({"lookup_range": [0, 992]}, "lookup_range"),
+        ({"lookup_range": [-1, 991]}, "lookup_range"),
+        ({"lookup_range": [1, 991]}, "lookup_range"),
+        # Finer or coarser than the plan, and nothing else the matter.
+        ({"input_scale": 6, "param_scale": 6}, "input_scale"),
+        ({"input_scale": 8, "param_scale": 8}, "input_scale"),
+        ({"logrows": 8, "lookup_range": [0, 223], "range_bits": 2}, "logrows"),
+        ({"param_scale": 8}, "param_scale"),
+        ({"param_scale": 6}, "param_scale"),
+        ({"scale_rebase_multiplier": 2}, "param_scale"),
+        ({"range_bits": 12}, "two digits"),
+        ({"range_bits": 7}, "values within"),
+    ],
+)
+def test_hinted_circuit_of_other_numbers_is_refused(values: Json, what: str) -> None:
+    check_arguments(hinted())
+    refused("plan-arguments", lambda: check_arguments(hinted(**values)), match=what)
+
+
+def test_hinted_circuit_whose_values_overlap_when_packed_is_refused() -> None:
+    """Values of 9,207, packed where 8,191 are held apart."""
+    narrow = CommitmentArguments(decomp_base=64, decomp_legs=2, max_slots=64, salts_apart=True)
+    plan = paper_plan(narrow, hinted=True)
+    refused("plan-arguments", lambda: check_arguments(plan), match="8191, as packing is")
+    fewer = edited(plan, lambda d: [c["arguments"].update(range_bits=4) for c in d["chunks"]])
+    check_arguments(fewer)
 
 
 def test_salts_apart_without_salts_are_refused() -> None:
