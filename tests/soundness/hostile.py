@@ -25,10 +25,8 @@ from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.rewrite import PASSES, Rewrite, apply_rewrites, find_places
 from zkml_ray.circuits import backend
 from zkml_ray.circuits.derive import (
-    DerivedCircuits,
     committed_tensors,
     normalised_graph,
-    rederive_circuits,
 )
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.schema.plan import (
@@ -306,7 +304,7 @@ class HostilePlanner:
             }
         )
 
-    def draft(self, choice: Choice) -> tuple[Plan, ModelGraph, list[Rewrite]]:
+    def draft(self, choice: Choice) -> Plan:
         """The plan but for its digests and what circuits say: most refusals need no more.
 
         Raises:
@@ -322,7 +320,7 @@ class HostilePlanner:
         packing = PackingSpec.for_decomposition(commitment.decomp_base, commitment.decomp_legs)
         committed = committed_tensors(crossings, packing, commitment)
         ids = [f"chunk-{index:03d}" for index in range(len(parts))]
-        plan = Plan(
+        return Plan(
             ezkl_version=backend.EZKL_VERSION,
             model_sha256=sha256_hex(self._model.data),
             normalised_sha256=NONE,
@@ -361,24 +359,20 @@ class HostilePlanner:
             model_inputs=graph.inputs,
             model_outputs=graph.outputs,
         )
-        return plan, graph, rewrites
-
-    def derived(self, draft: Plan) -> DerivedCircuits:
-        """The plan of a draft.
-
-        Raises:
-            ZkmlRayError: Its circuits cannot be made.
-        """
-        return rederive_circuits(self._model, draft)
 
 
-def check_plan(model: LoadedModel, plan: Plan) -> None:
-    """All that a verifier of default policy, who has the model, holds a plan to before deriving.
+def check_plan(model: LoadedModel, plan: Plan, policy: VerifierPolicy | None = None) -> None:
+    """All that a verifier who has the model holds a plan to before he derives its circuits.
+
+    Args:
+        model: His.
+        plan: The plan.
+        policy: His floors; None: the default ones.
 
     Raises:
         VerificationError: He refuses it.
     """
-    policy = VerifierPolicy()
+    policy = policy or VerifierPolicy()
     check_arguments(plan)
     check_topology(plan)
     check_policy(plan, policy)
