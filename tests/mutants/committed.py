@@ -142,7 +142,8 @@ MUTANTS: Final = (
     ),
     _at(
         "opening",
-        "    for subject, expected, got in _claims(opening, expected_metadata):\n        _require_equal(subject, expected, got)\n",
+        "    for subject, expected, got in _claims(opening, expected_metadata):\n"
+        "        _require_equal(subject, expected, got)\n",
         "",
         f"{_OPENING}::test_verify_after_any_change_is_refused",
     ),

@@ -103,7 +103,7 @@ class Copy:
         self._runner.stdin.flush()
         return json.loads(self._runner.stdout.readline()), log.read_text(errors="replace")[-4000:]
 
-    def plant(self, mutant: Mutant) -> Result:
+    def plant(self, mutant: Mutant, limit_s: float = LIMIT_S) -> Result:
         """Run a mutant's tests with it in place, and put the file back."""
         began = time.monotonic()
         path = self._folder / mutant.file
@@ -112,7 +112,7 @@ class Copy:
             return Result(mutant, "does not apply", 0.0)
         try:
             self._write(path, original.replace(mutant.text, mutant.instead))
-            code, output = self.run(mutant.tests)
+            code, output = self.run(mutant.tests, limit_s)
         finally:
             self._write(path, original)
         outcome: Outcome = {None: "hung", 0: "lived", 1: "killed"}.get(code, "broken")

@@ -87,7 +87,6 @@ BOUNDS: Final = (
         "self.overlap_bits > MAX_OVERLAP_BITS or",
         "self.overlap_bits > MAX_OVERLAP_BITS + 1 or",
         f"{_NUMBERS}::test_range_that_two_digits_do_not_reach_is_refused_with_the_rows",
-        quick=True,
     ),
     _at("numbers", "return (1 << self.logrows) - 1\n", "return self.divisor - 1\n", _STRIDES),
     _at(
@@ -277,7 +276,6 @@ BLINDING: Final = (
         "run = BLINDERS * columns",
         "run = BLINDERS",
         f"{_BLINDING}::test_every_column_that_holds_a_value_holds_blinders",
-        quick=True,
     ),
     _at(
         "blinding",

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants import committed, hinted, verifying
+from tests.mutants import committed, hinted, trusting, verifying
 
-MUTANTS: Final = (*hinted.MUTANTS, *committed.MUTANTS, *verifying.MUTANTS)
+MUTANTS: Final = (*hinted.MUTANTS, *committed.MUTANTS, *trusting.MUTANTS, *verifying.MUTANTS)

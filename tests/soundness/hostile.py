@@ -377,4 +377,5 @@ def check_plan(model: LoadedModel, plan: Plan, policy: VerifierPolicy | None = N
     check_topology(plan)
     check_policy(plan, policy)
     check_extent(model, plan)
-    check_weights(plan, check_structure(model, plan).normalised, policy)
+    check_structure(model, plan)
+    check_weights(plan, normalised_graph(model, dict(plan.dimensions)), policy)
