@@ -78,8 +78,8 @@ BOUNDS: Final = (
     ),
     _at(
         "rounding",
-        "fits = numbers.digit_bound < 2 * value",
-        "fits = numbers.digit_bound < 4 * value",
+        "fits = numbers.digit_bound < 2 * value <=",
+        "fits = numbers.digit_bound < 4 * value and 2 * value <=",
         f"{_BOUNDS}::test_averages_of_half_a_table_have_no_remainder_of_two_quotients",
     ),
     _at(
