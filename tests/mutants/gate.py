@@ -26,6 +26,9 @@ COPIED: Final = ("zkml_ray", "chunking", "commitments", "cluster", "tests", "pyp
 LIMIT_S: Final = 180
 """Seconds for the tests of one mutant. One that makes them hang is not killed."""
 
+NOTES: list[str] = []
+"""Lines for the end of a session: how many mutants were killed."""
+
 Outcome = Literal["killed", "lived", "does not apply", "broken", "hung"]
 
 

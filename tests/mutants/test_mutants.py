@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.gate import Copy, Mutant, tried, unapplied
+from tests.mutants.gate import NOTES, Copy, Mutant, tried, unapplied
 from tests.mutants.planted import MUTANTS
 
 QUICK = [mutant for mutant in MUTANTS if mutant.quick]
@@ -30,7 +30,7 @@ def all_killed(mutants: Sequence[Mutant], folder: Path) -> None:
     spared = [
         (r.outcome, r.mutant.title, r.output[-500:]) for r in results if r.outcome != "killed"
     ]
-    print(f"{len(results) - len(spared)} of {len(results)} mutants killed")
+    NOTES.append(f"{len(results) - len(spared)} of {len(results)} mutants killed")
     assert not spared
 
 

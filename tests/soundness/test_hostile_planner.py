@@ -164,7 +164,6 @@ def searched(
 )
 def test_no_accepted_plan_gives_another_answer(name: str, plans: int, tmp_path: Path) -> None:
     found = searched(name, plans, tmp_path, seed=plans)
-    print(found.line(name))
     assert found.proposed == plans
     assert found.answers > plans // 2, "nothing was tried"
     assert not found.wrong
