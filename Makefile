@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow mutants lint format bench bench-run vectors clean
+.PHONY: install demo test test-slow test-onnx mutants lint format bench bench-run vectors clean
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ test-slow: $(STAMP)
 # Plants one fault after the other in a copy, and fails if the tests named with it notice none of it.
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants
+
+# ONNX's own node tests, counted by operator: minutes.
+test-onnx: $(STAMP)
+	$(BIN)/python -m pytest -m onnx
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -163,7 +163,7 @@ def boundary_rows(repeats: int, max_logrows: int) -> list[dict[str, Any]]:
                 info=TensorInfo(name="y", shape=(count,), is_float=True),
                 layout=LeafLayout.plan(count, spec),
             )
-            committed = extract_chunk(ModelGraph(model), ["relu"], [], [made])
+            committed = extract_chunk(ModelGraph(model), ["relu"], [], [made], SCALE)
             row = measure(_with_input(committed, count), None, hashed=True, **limits)
             rows.append({"n": count, "kind": f"ours, PACK {factor}", **row})
     return rows

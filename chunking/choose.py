@@ -10,7 +10,8 @@ decomposition 128^4 and five columns (measured by tests/unit/chunking/test_passe
 - relu-abs: 4 cells an element;
 - dense-integer: nothing by itself: applied where a ReLU follows;
 - attention, gelu-ffn, layer-norm: wherever they find their form and the scale leaves them room;
-  of the cells that are no multiplications of a product they save a third.
+  of the cells that are no multiplications of a product they save a third;
+- saturate: everywhere: it costs, and without it an argument beyond a table's end has no proof.
 
 Weight bits are the parameter scale, so that nothing is lost against native quantisation, or fewer
 where the weights say that sums would leave the decomposition's range: a deferred sum v is held as

@@ -11,6 +11,8 @@ range-checked by ezkl as circuit inputs. An outgoing tensor that the analysis of
 hold within it is passed through `(y + |y|) - |y|`: the absolute value decomposes y into digits,
 which constrains it, and the sum is y again (docs/adr/0003).
 
+The chunk's nodes are lowered first (`native.lower`), so that small factors keep their precision.
+
 Scales: ezkl gives every input of a circuit one nominal scale, the plan's input scale. A boundary
 of a larger scale is brought to its own by a product with 2^-k, which ezkl turns into a change of
 the nominal scale alone: for an incoming tensor behind its commitment, where the chunk's nodes
@@ -28,6 +30,7 @@ from onnx import helper, numpy_helper
 
 from zkml_ray.chunking.bounds import value_bounds
 from zkml_ray.chunking.graph import ModelGraph, TensorInfo
+from zkml_ray.chunking.native.lower import lower_nodes
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.commitments.leaves import LeafLayout
 
@@ -55,6 +58,7 @@ def extract_chunk(
     nodes: Sequence[str],
     incoming: Sequence[CommittedTensor],
     outgoing: Sequence[CommittedTensor],
+    scale: int,
 ) -> bytes:
     """Build a chunk's ONNX model.
 
@@ -63,23 +67,23 @@ def extract_chunk(
         nodes: The chunk's nodes, in topological order.
         incoming: Boundaries it reads, in plan order.
         outgoing: Boundaries it produces, in plan order.
+        scale: The plan's input scale, for which small factors are written.
 
     Returns:
         The model's bytes, deterministic in the arguments.
     """
-    body = [graph.nodes[name] for name in nodes]
-    made, initializers = _brought_to_scale(body, incoming)
-    used = {value for node in body for value in node.input}
-    initializers += [graph.initializers[name] for name in sorted(used & graph.initializers.keys())]
+    touched = [*incoming, *outgoing]
+    read = {t.info.name: t.scale_shift for t in incoming}
+    largest = max(t.layout.packing.element_bound for t in touched)
+    lowered = lower_nodes(graph, nodes, read, scale=scale, range_bits=largest.bit_length())
+    made, initializers = _brought_to_scale(lowered.nodes, incoming)
+    initializers += list(lowered.constants.values())
     inputs = [
         helper.make_tensor_value_info(t.info.name, onnx.TensorProto.FLOAT, list(t.info.shape))
         for t in incoming
     ]
     outputs: list[onnx.ValueInfoProto] = []
-    touched = [*incoming, *outgoing]
-    read = {t.info.name: t.scale_shift for t in incoming}
-    largest = max(t.layout.packing.element_bound for t in touched)
-    bounds = value_bounds(body, graph.initializers, read, largest)
+    bounds = value_bounds(lowered.nodes, lowered.constants, read, largest)
     for index, tensor in enumerate(touched):
         prefix = f"zkml_ray/boundary_{index}"
         source = tensor.info.name

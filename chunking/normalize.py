@@ -29,17 +29,23 @@ from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.dimensions import fix_dimensions
 from zkml_ray.chunking.finite import check_constants
+from zkml_ray.chunking.normal_form.attributes import DropDefaults, refuse_unread
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.branches import TakeBranches
+from zkml_ray.chunking.normal_form.canonical import OneForm
 from zkml_ray.chunking.normal_form.clip import DropInfiniteBounds
 from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
+from zkml_ray.chunking.normal_form.einsum import PairwiseEinsum
 from zkml_ray.chunking.normal_form.floats import as_float32
-from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, ExactPadding, refuse_powers
+from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, refuse_powers
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of
+from zkml_ray.chunking.normal_form.padding import ZeroPadding
+from zkml_ray.chunking.normal_form.pooling import RegularPooling
 from zkml_ray.chunking.normal_form.pruned import pruned
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
 from zkml_ray.chunking.normal_form.tails import without_tails
+from zkml_ray.chunking.normal_form.transposed import ExpandTransposedConvolution
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
 from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
 from zkml_ray.chunking.places import node_label
@@ -73,7 +79,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     fixed = pruned(without_tails(as_float32(fix_dimensions(proto, dimensions))))
     _refuse_unknown(fixed)
     model = ir.from_proto(_common(_inferred(fixed)))
-    model = _folded(model, OPSET)
+    model = ir.from_proto(_inferred(ir.to_proto(_folded(model, OPSET))))
     _apply(model, DropInfiniteBounds(), DropIdentity(), passes.RemoveUnusedNodesPass())
     original = _constant_names(proto)
     check_constants(model, original)
@@ -86,13 +92,20 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         passes.TopologicalSortPass(),
         passes.NameFixPass(),
         ExplicitWindows(),
-        ExactPadding(),
+        ExpandTransposedConvolution(),
+        RegularPooling(),
+        ZeroPadding(),
+        OneForm(),
+        PairwiseEinsum(),
         CountFromTheStart(),
+        DropDefaults(OPSET),
+        DropIdentity(),
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),
     )
     check_constants(model, original)  # what BatchNormalization was taken into, too
     refuse_powers(model)
+    refuse_unread(model)
     _refuse_unsupported(model)
     model.producer_name = None
     model.producer_version = None

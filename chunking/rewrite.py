@@ -27,6 +27,7 @@ from zkml_ray.chunking.passes.im2col import ConvIm2col
 from zkml_ray.chunking.passes.layer_norm import LAYER_NORM
 from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
 from zkml_ray.chunking.passes.relu import ReluAbs
+from zkml_ray.chunking.passes.saturate import Saturate
 from zkml_ray.chunking.passes.split_output import SplitOutput
 from zkml_ray.errors import ChunkingError
 
@@ -50,6 +51,7 @@ _ALL: Final[tuple[RewritePass, ...]] = (
     MaxPoolPairwise(),
     ReluAbs(),
     AverageDeferred(),
+    Saturate(),
     SplitOutput(),
 )
 

@@ -71,7 +71,10 @@ def _starts(proto: onnx.ModelProto) -> list[str]:
         name for name, node in made_by.items() if node.op_type in ("Constant", "ConstantOfShape")
     )
     inputs = {value.name for value in proto.graph.input}
-    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto).graph
+    except onnx.shape_inference.InferenceError:  # it will be refused for what cannot be inferred
+        return [output.name for output in proto.graph.output]
     floats = {
         value.name
         for value in (*inferred.value_info, *inferred.output)

@@ -56,9 +56,17 @@ class Writer:
         """A tensor in another shape."""
         return self.op("Reshape", value, self.integers(list(shape)))
 
-    def replace(self, result: ir.Value) -> None:
-        """Let a value be the node's only output, and remove the node."""
-        move_output(self._place.outputs[0], result)
+    def replace(self, results: Sequence[ir.Value]) -> None:
+        """Let values be the node's outputs, in order, and remove the node.
+
+        Raises:
+            ChunkingError: An output that is read is not among them.
+        """
+        for index, output in enumerate(self._place.outputs):
+            if index < len(results):
+                move_output(output, results[index])
+            elif output.uses() or output.is_graph_output():
+                raise self.refusal(f"its output {output.name} cannot be proved")
         self._model.graph.remove(self._place, safe=True)
 
     # What the node says.

@@ -152,7 +152,7 @@ def test_salts_at_a_wrong_scale_would_let_packing_collide_and_are_refused(tmp_pa
     graph = normalised_graph(parse_model(proto.SerializeToString(), "m.onnx"), {})
     source, target = committed(graph, "x", shift=0), committed(graph, "h", shift=4)
     path = tmp_path / "chunk-000.onnx"
-    path.write_bytes(extract.extract_chunk(graph, ["relu"], [source], [target]))
+    path.write_bytes(extract.extract_chunk(graph, ["relu"], [source], [target], SCALE))
     wide = fixed_arguments(SCALE, multiplier=2)
     settings = backend.derive_settings(path, wide)
     (tmp_path / "settings").write_bytes(settings.data)
@@ -165,7 +165,9 @@ def test_salts_at_a_wrong_scale_would_let_packing_collide_and_are_refused(tmp_pa
     assert witness.outputs[1] == [canonical(v) for v in lie[0]]
     assert witness.hashes[1] == hash_leaves(lie)[0]
     # What the derivation sees: with the salts at the input scale the leaves show the tensor's.
-    honest = extract.extract_chunk(graph, ["relu"], [source], [replace(target, scale_shift=0)])
+    honest = extract.extract_chunk(
+        graph, ["relu"], [source], [replace(target, scale_shift=0)], SCALE
+    )
     path.write_bytes(honest)
     assert set(backend.derive_settings(path, wide).output_scales) == {SCALE}
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx
+from onnx import helper
 
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import parse_model
+from zkml_ray.chunking.native.lower import lower_nodes
+from zkml_ray.chunking.normalize import normalise
 from zkml_ray.circuits import backend
 from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.circuits.keycache import KeyCache
@@ -48,12 +53,36 @@ def planned(proto: onnx.ModelProto, options: PlanOptions) -> tuple[ModelGraph, D
     return ModelGraph(onnx.ModelProto.FromString(circuits.normalised)), circuits
 
 
+def lowered(graph: ModelGraph, scale: int, *, range_bits: int = 28) -> onnx.ModelProto:
+    """A normalised model as one chunk's nodes become, without commitments."""
+    made = lower_nodes(graph, list(graph.nodes), {}, scale=scale, range_bits=range_bits)
+    given = graph.proto.graph
+    body = helper.make_graph(
+        made.nodes, "lowered", given.input, given.output, list(made.constants.values())
+    )
+    return helper.make_model(body, opset_imports=graph.proto.opset_import, ir_version=9)
+
+
+def real_outputs(
+    proto: onnx.ModelProto, arrays: Arrays, folder: Path, *, scale: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """What native circuits make of a model, normalised and lowered, as real numbers in shape."""
+    graph = ModelGraph(normalise(proto, {}))
+    integers = whole(graph, fixed_arguments(scale), arrays, folder)
+    return {
+        name: np.ldexp(np.array(found.values, dtype=np.float64), -found.scale).reshape(
+            graph.tensor(name).shape
+        )
+        for name, found in integers.items()
+    }
+
+
 def whole(
     graph: ModelGraph, arguments: CircuitArguments, arrays: Arrays, folder: Path
 ) -> dict[str, Integers]:
     """The outputs of the uncut model as one circuit, without commitments."""
     path = folder / "whole.onnx"
-    onnx.save(graph.proto, path)
+    onnx.save(lowered(graph, arguments.input_scale), path)
     settings = backend.derive_settings(path, arguments)
     (folder / "settings.json").write_bytes(settings.data)
     backend.compile_circuit(path, folder / "settings.json", folder / "circuit.ezkl")

@@ -317,7 +317,7 @@ def _circuit(
     shifts = dict.fromkeys(outgoing, 0)
     for _ in range(3):
         out = [replace(committed[name], scale_shift=shifts[name]) for name in outgoing]
-        data = extract_chunk(graph, nodes, into, out)
+        data = extract_chunk(graph, nodes, into, out, input_scale)
         chosen, settings = _settings(chunk_id, operators, data, input_scale, arguments)
         shown = _boundary_scales(chunk_id, settings, counts)
         for name, scale in zip(incoming, shown, strict=False):

@@ -132,7 +132,7 @@ def chunk_model(sample: Sample) -> tuple[bytes, list[list[int]]]:
             graph, nodes, incoming, outgoing, sample.numbers(), columns=sample.columns
         )
         return data, [_advice(data, incoming, touched, generator)]
-    data = extract_chunk(graph, list(graph.nodes), touched[:count], touched[count:])
+    data = extract_chunk(graph, list(graph.nodes), touched[:count], touched[count:], SCALE)
     tensors = []
     for value in onnx.load_model_from_string(data).graph.input:
         size = int(np.prod([dim.dim_value for dim in value.type.tensor_type.shape.dim]))

@@ -231,7 +231,7 @@ class Estimator:
             outgoing = [self._tensor(value) for value in makes]
         except ChunkingError as error:
             return error.message
-        data = extract_chunk(graph, ordered, incoming, outgoing)
+        data = extract_chunk(graph, ordered, incoming, outgoing, self._scale)
         settings = probed_or_reason(data, self._arguments())
         if isinstance(settings, str):
             return settings
@@ -306,7 +306,9 @@ class Estimator:
         source = [self._tensor("x", graph)]
         target = [self._tensor("y", graph)] if outgoing else []
         return probe(
-            extract_chunk(graph, list(graph.nodes) if outgoing else [], source, target),
+            extract_chunk(
+                graph, list(graph.nodes) if outgoing else [], source, target, self._scale
+            ),
             self._arguments(),
         )
 

@@ -152,11 +152,17 @@ def _check_lookups(chunk: ChunkPlan, found: tuple[int, int]) -> None:
     low, high = chunk.arguments.lookup_range
     if found[0] < low or found[1] > high:
         raise RangeExceededError(
-            f"{chunk.id}: a lookup table's input reached {found}, outside the planned range "
-            f"{(low, high)}; use a smaller --scale, or inputs like those the model was trained on",
+            f"{chunk.id} ({', '.join(chunk.operators)}): a function's argument reached "
+            f"{_furthest(found, low, high) / 2**chunk.arguments.input_scale:.4g}, beyond its "
+            f"table, which ends at about +-8 at every --scale; normalise the model's input, or "
+            "clip the argument in the model",
             stage="witness",
             chunk_id=chunk.id,
         )
+
+
+def _furthest(found: tuple[int, int], low: int, high: int) -> int:
+    return found[0] if low - found[0] > found[1] - high else found[1]
 
 
 def _inconsistent(chunk: ChunkPlan, name: str, what: str) -> StageError:

@@ -3,6 +3,7 @@
     pointwise       functions of one element
     reductions      over axes
     normalisations  over channels, groups and roots of mean squares
+    recurrent       RNN, GRU and LSTM of a known length
     resize          interpolation along axes
     table           operator -> definition
 

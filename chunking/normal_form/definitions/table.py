@@ -11,25 +11,29 @@ from onnx_ir.passes import InPlacePass, PassResult
 from zkml_ray.chunking.normal_form.definitions import (
     normalisations,
     pointwise,
+    recurrent,
     reductions,
     resize,
 )
 from zkml_ray.chunking.normal_form.moves import MOVES, is_move, moved
 from zkml_ray.chunking.normal_form.writer import Writer
 
-DEFINITIONS: Final[Mapping[str, Callable[[Writer], ir.Value]]] = {
+DEFINITIONS: Final[Mapping[str, Callable[[Writer], ir.Value | list[ir.Value]]]] = {
     "Celu": pointwise.celu,
     "Elu": pointwise.elu,
+    "GRU": recurrent.recurrent,
     "Gelu": pointwise.gelu,
     "GlobalMaxPool": reductions.global_max_pool,
     "GroupNormalization": normalisations.group_normalisation,
     "HardSigmoid": pointwise.hard_sigmoid,
     "HardSwish": pointwise.hard_swish,
     "InstanceNormalization": normalisations.instance_normalisation,
+    "LSTM": recurrent.recurrent,
     "LogSoftmax": reductions.log_softmax,
     "Mean": reductions.mean,
     "Mish": pointwise.mish,
     "PRelu": pointwise.prelu,
+    "RNN": recurrent.recurrent,
     "RMSNormalization": normalisations.rms_normalisation,
     "Reciprocal": pointwise.reciprocal,
     "ReduceL1": reductions.reduce_l1,
@@ -81,9 +85,10 @@ class WriteDefinitions(InPlacePass):
             write = Writer(model, node, self._opset)
             define = DEFINITIONS.get(node.op_type)
             if is_move(write):
-                write.replace(moved(write))
+                write.replace([moved(write)])
             elif define is not None:
-                write.replace(define(write))
+                made = define(write)
+                write.replace([made] if isinstance(made, ir.Value) else made)
             else:
                 continue
             modified = True

@@ -182,7 +182,45 @@ def resizes() -> Iterator[Case]:
     yield case("Resize", shape, numbers("s", 1, 1, 0.5, 3), mode="linear", opset=10)
 
 
-CASES = [*pointwise(), *reductions(), *normalisations(), *moves(), *resizes()]
+def recurrent() -> Iterator[Case]:
+    length, batch, width, hidden = 4, 2, 3, 5
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}
+    for op_type, direction in itertools.product(gates, ("forward", "reverse", "bidirectional")):
+        count = 2 if direction == "bidirectional" else 1
+        size = gates[op_type] * hidden
+        weights = [weight("w", count, size, width), weight("r", count, size, hidden)]
+        shape = (length, batch, width)
+        bias = weight("b", count, 2 * size)
+        more = {"hidden_size": hidden, "direction": direction}
+        resets = ({}, {"linear_before_reset": 1}) if op_type == "GRU" else ({},)
+        for reset in resets:
+            yield case(op_type, shape, *weights, **more, **reset)
+            yield case(op_type, shape, *weights, bias, **more, **reset)
+            yield case(
+                op_type,
+                shape,
+                *weights,
+                bias,
+                weight("h", count, batch, hidden),
+                inputs=["x", "w", "r", "b", "", "h"],
+                **more,
+                **reset,
+            )
+    yield case(
+        "LSTM",
+        (length, batch, width),
+        weight("w", 1, 4 * hidden, width),
+        weight("r", 1, 4 * hidden, hidden),
+        weight("c", 1, batch, hidden),
+        inputs=["x", "w", "r", "", "", "", "c"],
+        hidden_size=hidden,
+    )
+    relu = {"hidden_size": hidden, "activations": ["Relu"]}
+    rows = [weight("w", 1, hidden, width), weight("r", 1, hidden, hidden)]
+    yield case("RNN", (length, batch, width), *rows, **relu)
+
+
+CASES = [*pointwise(), *reductions(), *normalisations(), *moves(), *resizes(), *recurrent()]
 
 
 def built(
@@ -266,3 +304,41 @@ def test_an_early_resize_to_fewer_elements_is_refused() -> None:
     proto = built([node], (1, 1, 4, 4), [numbers("s", 1, 1, 0.5, 0.5)], 10)
     with pytest.raises(ChunkingError, match=r"the_node.*opset 10.*opset 13"):
         normalise(proto, {})
+
+
+@pytest.mark.parametrize(("op_type", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+def test_last_states_of_a_recurrent_operator_are_outputs_too(op_type: str, gates: int) -> None:
+    names = ["steps", "last", "cell"][: 3 if op_type == "LSTM" else 2]
+    constants = [weight("w", 2, gates * 5, 3), weight("r", 2, gates * 5, 5)]
+    node = helper.make_node(
+        op_type, ["x", "w", "r"], names, "node", hidden_size=5, direction="bidirectional"
+    )
+    shape = (4, 2, 3)
+    graph = helper.make_graph(
+        [node],
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [onnx.ValueInfoProto(name=name) for name in names],
+        constants,
+    )
+    opset = [helper.make_opsetid("", 18)]
+    proto = onnx.shape_inference.infer_shapes(
+        helper.make_model(graph, opset_imports=opset, ir_version=9)
+    )
+    feeds = random_feeds({"x": shape})
+    expected, got = run(proto, feeds), run(normalise(proto, {}), feeds)
+    for name in names:
+        np.testing.assert_allclose(got[name], expected[name], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "named"),
+    [({"clip": 3.0}, "clip"), ({"layout": 1}, "layout"), ({"activations": ["Affine"]}, "Affine")],
+)
+def test_what_a_recurrent_operator_cannot_have_is_refused_by_name(
+    attributes: dict[str, object], named: str
+) -> None:
+    weights = [weight("w", 1, 5, 3), weight("r", 1, 5, 5)]
+    _, nodes, shape, used, opset = case("RNN", (4, 2, 3), *weights, hidden_size=5, **attributes)
+    with pytest.raises(ChunkingError, match=rf"the_node.*RNN.*{named}"):
+        normalise(built(nodes, shape, used, opset), {})

@@ -18,6 +18,8 @@ from zkml_ray.commitments.packing import PackingSpec
 
 SPEC = PackingSpec.for_decomposition(128, 4)
 
+SCALE = 10
+
 
 def chunks(proto: onnx.ModelProto, parts: list[list[str]] | None = None) -> list[onnx.ModelProto]:
     graph = ModelGraph(normalise(proto, {}))
@@ -33,8 +35,8 @@ def chunks(proto: onnx.ModelProto, parts: list[list[str]] | None = None) -> list
     for index, nodes in enumerate(cuts):
         incoming = [committed[c.tensor.name] for c in crossings if index in c.consumers]
         outgoing = [committed[c.tensor.name] for c in crossings if c.producer == index]
-        data = extract_chunk(graph, nodes, incoming, outgoing)
-        assert data == extract_chunk(graph, nodes, incoming, outgoing)
+        data = extract_chunk(graph, nodes, incoming, outgoing, SCALE)
+        assert data == extract_chunk(graph, nodes, incoming, outgoing, SCALE)
         made.append(onnx.ModelProto.FromString(data))
     return made
 
@@ -150,7 +152,7 @@ def test_selecting_operator_needs_a_guard_exactly_when_its_input_does(
         info = graph.tensor("y")
         tensor = CommittedTensor(info=info, layout=LeafLayout.plan(4, SPEC, max_slots=128))
         source = CommittedTensor(info=graph.tensor("x"), layout=tensor.layout)
-        data = extract_chunk(graph, ["make", "pick"], [source], [tensor])
+        data = extract_chunk(graph, ["make", "pick"], [source], [tensor], SCALE)
         first = onnx.ModelProto.FromString(data)
     else:
         first = chunks(proto, [["make", "pick"], ["end"]])[0]

@@ -578,15 +578,6 @@ REFUSED = {
         Case(nodes=[node("Softmax", "x", axis=0)], x=[3, 4], y=[3, 4]),
         "another axis than the last",
     ),
-    "normalisation over two axes": (
-        Case(
-            nodes=[node("LayerNormalization", "x", "gamma", "beta", axis=1)],
-            x=[1, 2, 3],
-            y=[1, 2, 3],
-            constants=[weight("gamma", 2, 3), weight("beta", 2, 3)],
-        ),
-        "over more than the last axis",
-    ),
     "product that repeats a batch": (
         Case(
             nodes=[

@@ -59,8 +59,8 @@ def rejoined(
     for index, nodes in enumerate(parts):
         incoming = [committed[c.tensor.name] for c in crossings if index in c.consumers]
         outgoing = [committed[c.tensor.name] for c in crossings if c.producer == index]
-        chunk = onnx.ModelProto.FromString(extract_chunk(graph, nodes, incoming, outgoing))
-        seen.update(node.name for node in chunk.graph.node if not node.output[0].startswith(OWN))
+        chunk = onnx.ModelProto.FromString(extract_chunk(graph, nodes, incoming, outgoing, 10))
+        seen.update(name for node in chunk.graph.node for name in node.output)
         for tensor in outgoing:
             chunk.graph.output.append(
                 helper.make_tensor_value_info(
@@ -75,7 +75,8 @@ def rejoined(
         assert chunk_feeds.keys() == {value.name for value in chunk.graph.input}
         found = run(chunk, chunk_feeds)
         known.update({tensor.info.name: found[tensor.info.name] for tensor in outgoing})
-    assert seen == Counter(graph.nodes.keys()), "a node was lost or repeated"
+    made = {name: count for name, count in seen.items() if name in graph.producer_of}
+    assert made == dict.fromkeys(graph.producer_of, 1), "a node was lost or repeated"
     return {name: known[name] for name in graph.outputs}
 
 
