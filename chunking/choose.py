@@ -17,8 +17,8 @@ Weight bits are the parameter scale, so that nothing is lost against native quan
 where the weights say that sums would leave the decomposition's range: a deferred sum v is held as
 v * 2^(scale + bits), times 2^growth inside a pooling, and |.| must take it apart. v is estimated as
 `INPUT_MAGNITUDE` * `SIGMAS` times the largest Euclidean norm of an output's weights. Inputs beyond
-that estimate may make the witness stage refuse (it never proves anything wrong); then fewer bits or
-`--no-pass` help.
+that estimate may make the witness stage refuse (it never proves anything wrong); then `--no-pass`
+helps. Where fewer bits would fit than verifiers demand (`zkml_ray.limits`), a rewrite is left out.
 """
 
 from __future__ import annotations
@@ -43,13 +43,12 @@ from zkml_ray.chunking.passes.base import (
 )
 from zkml_ray.chunking.passes.maxpool import MAX_GROWTH_BITS
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites, find_places
+from zkml_ray.limits import MIN_WEIGHT_BITS
 
 INPUT_MAGNITUDE: Final = 8.0
 """Root mean square of a layer's inputs for which weight bits are chosen."""
 
 SIGMAS: Final = 3.0
-
-MIN_WEIGHT_BITS: Final = ANY_BITS[0]
 
 MIN_GAMMA_BITS: Final = 10
 """With fewer, layer-norm would be less exact than what it replaces."""
@@ -81,9 +80,10 @@ def default_rewrites(
             continue
         model = ir.from_proto(proto)
         found = [
-            _with_bits(model, place, weight_bits, range_bits)
+            made
             for place in find_places(proto, name)
             if _pays(model, place) and _has_room(place, weight_bits, range_bits)
+            if (made := _with_bits(model, place, weight_bits, range_bits)) is not None
         ]
         proto = apply_rewrites(proto, found)
         chosen += found
@@ -109,8 +109,10 @@ def _has_room(rewrite: Rewrite, weight_bits: int, range_bits: int) -> bool:
     return True
 
 
-def _with_bits(model: ir.Model, rewrite: Rewrite, weight_bits: int, range_bits: int) -> Rewrite:
-    """The rewrite with as many weight bits as fit."""
+def _with_bits(
+    model: ir.Model, rewrite: Rewrite, weight_bits: int, range_bits: int
+) -> Rewrite | None:
+    """The rewrite with as many weight bits as fit; None where they are too few."""
     if rewrite.name == "layer-norm":
         # Its rebase takes back the scale, the bits and one more.
         return replace(rewrite, parameter=min(rewrite.parameter, range_bits - 2 - weight_bits))
@@ -129,4 +131,8 @@ def _with_bits(model: ir.Model, rewrite: Rewrite, weight_bits: int, range_bits: 
     value_bits = math.log2(max(norm * INPUT_MAGNITUDE * SIGMAS, 1.0))
     growth = MAX_GROWTH_BITS if node.op_type == "Conv" else 0
     room = math.floor(range_bits - value_bits - weight_bits - growth)
-    return replace(rewrite, parameter=max(MIN_WEIGHT_BITS, min(weight_bits, room)))
+    bits = min(weight_bits, room)
+    # A plan of a lower scale than the floor is the user's wish: its rewrites follow it.
+    if bits < max(ANY_BITS[0], min(weight_bits, MIN_WEIGHT_BITS)):
+        return None
+    return replace(rewrite, parameter=bits)

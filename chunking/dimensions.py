@@ -74,7 +74,7 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
     for value_info in free_inputs(proto):
         if not value_info.type.tensor_type.HasField("shape"):
             raise DynamicShapeError(f"input {value_info.name} has no shape; export it with one")
-    axes = {key for _, _, key in _open_axes(proto)}
+    axes = open_dimensions(proto)
     for name, value in dimensions.items():
         if not 1 <= value <= MAX_DIMENSION:
             raise ConfigError(f"dimension {name} must lie in 1..{MAX_DIMENSION}, not {value}")
@@ -97,6 +97,11 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
     for value_info, axis, key in _open_axes(fixed):
         value_info.type.tensor_type.shape.dim[axis].dim_value = dimensions[key]
     return fixed
+
+
+def open_dimensions(proto: onnx.ModelProto) -> set[str]:
+    """What the dimensions that a model leaves open are addressed by."""
+    return {key for _, _, key in _open_axes(proto)}
 
 
 def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

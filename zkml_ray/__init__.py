@@ -11,14 +11,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zkml_ray.api import Run, prove_distributed, resume
     from zkml_ray.stages.plan import PlanOptions
+    from zkml_ray.stages.samples import SampleInputs
     from zkml_ray.verification import verify
+    from zkml_ray.verifying.policy import VerifierPolicy
 
 __version__ = "0.1.0"
-__all__ = ["PlanOptions", "Run", "__version__", "prove_distributed", "resume", "verify"]
+__all__ = [
+    "PlanOptions",
+    "Run",
+    "SampleInputs",
+    "VerifierPolicy",
+    "__version__",
+    "prove_distributed",
+    "resume",
+    "verify",
+]
 
 _HOMES = {
     "PlanOptions": "zkml_ray.stages.plan",
     "Run": "zkml_ray.api",
+    "SampleInputs": "zkml_ray.stages.samples",
+    "VerifierPolicy": "zkml_ray.verifying.policy",
     "prove_distributed": "zkml_ray.api",
     "resume": "zkml_ray.api",
     "verify": "zkml_ray.verification",

@@ -82,6 +82,7 @@ def prove_distributed(
     options: PlanOptions | None = None,
     reveal: Sequence[str] | None = None,
     private_input: bool = False,
+    allow_leaky_native: bool = False,
     salt_seed: bytes | None = None,
     keep_checkpoints: bool = True,
     seed: int = DEFAULT_SEED,
@@ -105,7 +106,9 @@ def prove_distributed(
         store_keys: Which keys to leave in the store.
         options: Choices about the plan; default: cuts for this many workers.
         reveal: Boundaries whose values the statement shows; default: inputs and outputs.
-        private_input: Prove without revealing the inputs.
+        private_input: Prove without revealing the inputs. Native circuits are then refused.
+        allow_leaky_native: Hide inputs behind native circuits all the same, although their proofs
+            let a guess of the input be tested (docs/security.md).
         salt_seed: Make salts reproducible (whoever knows the seed can test guesses).
         keep_checkpoints: Keep boundary values in the store, so that they can be opened later.
         seed: Seed of the random input.
@@ -137,13 +140,14 @@ def prove_distributed(
         options=options or PlanOptions(workers=workers),
         reveal=reveal,
         private_input=private_input,
+        allow_leaky_native=allow_leaky_native,
         seeded_salts=salt_seed is not None,
         keep_checkpoints=keep_checkpoints,
         seed=seed,
         max_error=max_error,
         command=command,
     )
-    return _execute(begun, salt_seed, workers, threads, store_keys, None, address, listener)
+    return _execute(begun, salt_seed, workers, threads, store_keys, address, listener)
 
 
 def prepare(
@@ -156,6 +160,7 @@ def prepare(
     options: PlanOptions | None = None,
     reveal: Sequence[str] | None = None,
     private_input: bool = False,
+    allow_leaky_native: bool = False,
     keep_checkpoints: bool = True,
     seed: int = DEFAULT_SEED,
     max_error: MaxError | None = None,
@@ -171,7 +176,9 @@ def prepare(
         run_id: Id of the run.
         options: Choices about the plan.
         reveal: Boundaries to reveal.
-        private_input: Prove without revealing the inputs.
+        private_input: Prove without revealing the inputs. Native circuits are then refused.
+        allow_leaky_native: Hide inputs behind native circuits all the same, although their proofs
+            let a guess of the input be tested (docs/security.md).
         keep_checkpoints: Keep boundary values when the run is complete.
         seed: Seed of the random input.
         max_error: Largest accepted difference of an output from onnxruntime's.
@@ -194,6 +201,7 @@ def prepare(
         options=options,
         reveal=reveal,
         private_input=private_input,
+        allow_leaky_native=allow_leaky_native,
         seeded_salts=False,
         keep_checkpoints=keep_checkpoints,
         seed=seed,
@@ -226,7 +234,7 @@ def advance(
         threads: Prover threads of each worker, and CPUs that it reserves; default: its share of
             the machine's cores, and what others leave on a private cluster.
         store_keys: Which keys to leave in the store.
-        max_error: Another tolerance than the run was begun with, for this call alone.
+        max_error: Another tolerance than the run was begun with; it holds from now on.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
 
@@ -236,19 +244,15 @@ def advance(
         ZkmlRayError: As `prove_distributed`.
     """
     share = checked_threads(workers, threads)
-    begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)))
+    begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)), max_error)
     if until in ("plan", "witness"):
-        coordinator = coordinating(
-            begun, None, None, workers, share, store_keys, max_error, listener
-        )
+        coordinator = coordinating(begun, None, None, workers, share, store_keys, listener)
         coordinator.advance(until)
         return
     with worker_pool(
         begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
     ) as pool:
-        coordinator = coordinating(
-            begun, None, pool, workers, share, store_keys, max_error, listener
-        )
+        coordinator = coordinating(begun, None, pool, workers, share, store_keys, listener)
         coordinator.advance(until)
 
 
@@ -276,7 +280,7 @@ def resume(
         threads: Prover threads of each worker, and CPUs that it reserves; default: its share of
             the machine's cores, and what others leave on a private cluster.
         store_keys: Which keys to leave in the store.
-        max_error: Another tolerance than the run was begun with, for this call alone.
+        max_error: Another tolerance than the run was begun with; it holds from now on.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
 
@@ -288,7 +292,7 @@ def resume(
     checked_threads(workers, threads)
     journal = Journal(opened_store(store), RunLayout(project, run_id))
     return _execute(
-        take_up(journal), None, workers, threads, store_keys, max_error, address, listener
+        take_up(journal, max_error), None, workers, threads, store_keys, address, listener
     )
 
 
@@ -298,7 +302,6 @@ def _execute(
     workers: int,
     threads: int | None,
     store_keys: StoreKeys,
-    max_error: MaxError | None,
     address: str | None,
     listener: Listener,
 ) -> Run:
@@ -306,9 +309,7 @@ def _execute(
     with worker_pool(
         begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
     ) as pool:
-        outcome = coordinating(
-            begun, salt_seed, pool, workers, share, store_keys, max_error, listener
-        ).run()
+        outcome = coordinating(begun, salt_seed, pool, workers, share, store_keys, listener).run()
     return Run(
         run_id=begun.request.run_id,
         project=begun.request.project,

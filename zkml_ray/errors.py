@@ -136,6 +136,10 @@ class StageError(ZkmlRayError):
         self.retryable = retryable
 
 
+class OutOfMemoryError(ZkmlRayError):
+    """A process that was started for a task was ended for want of memory."""
+
+
 class RangeExceededError(StageError):
     """An activation left the range that the circuit's decomposition can express."""
 
@@ -230,6 +234,25 @@ class InsecureSrsError(VerificationError):
     """The run rests on an SRS that its maker can forge with, and this was not allowed."""
 
     default_code = "srs-insecure"
+
+
+class LimitExceededError(VerificationError):
+    """The verification took more than it was allowed: nothing is known of the run."""
+
+    default_code = "limit-seconds"
+
+
+def out_of_memory(doing: str) -> LimitExceededError:
+    """The refusal of what takes more memory than there is, or than was allowed.
+
+    Args:
+        doing: What was done.
+    """
+    return LimitExceededError(
+        f"not verified: memory ran out while {doing}; allow more (--max-memory) if you trust the "
+        "run's maker not to waste it",
+        code="limit-memory",
+    )
 
 
 class OpeningError(VerificationError):

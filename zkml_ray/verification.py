@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from zkml_ray.config import default_store_url
+from zkml_ray.errors import ConfigError
 from zkml_ray.stores import ArtifactStore, open_store
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.verifying.bundle import open_run
+from zkml_ray.verifying.limited import verify_limited
+from zkml_ray.verifying.policy import VerifierPolicy
 from zkml_ray.verifying.trust import TrustRoot
-from zkml_ray.verifying.verifier import Verdict, verify_run
+from zkml_ray.verifying.verifier import Measure, Verdict, verify_run
 
 DEFAULT_PROJECT = "default"
 
@@ -22,6 +27,10 @@ def verify(
     model: str | Path | None = None,
     plan_digest: str | None = None,
     allow_insecure_srs: bool = False,
+    policy: VerifierPolicy | None = None,
+    measure: Measure | None = None,
+    max_seconds: float | None = None,
+    max_memory_bytes: int | None = None,
 ) -> Verdict:
     """Verify a stored run, trusting only the model file or a plan digest.
 
@@ -33,15 +42,27 @@ def verify(
         model: Your copy of the ONNX file: circuits and verifying keys are re-built from it.
         plan_digest: Digest of a sealed plan that someone you trust re-built.
         allow_insecure_srs: Accept a generated SRS, with which its maker can forge.
+        policy: How coarse a plan may be; default: `VerifierPolicy()` with a model, whose plan the
+            prover chose, and no floors with a plan digest, whose author chose.
+        measure: Sample inputs (`zkml_ray.SampleInputs`) on which the plan's quantised model is
+            compared with yours; the verdict says what was found. With a model alone.
+        max_seconds: Longest time that verifying may take; with it, or with a limit of memory, it
+            is done in a process of its own that is ended when it takes more.
+        max_memory_bytes: Most memory of each process that verifies.
 
     Returns:
         The verdict (`ok` is True; a run that does not verify raises).
 
     Raises:
-        VerificationError: The run is not what it claims to be.
+        VerificationError: The run is not what it claims to be, or verifying it takes more than was
+            allowed.
         ConfigError: There is no such run, or not exactly one trust root is given.
         StoreError: The store cannot be read.
     """
+    if max_seconds is not None or max_memory_bytes is not None:
+        roots = {"store": store, "project": project, "model": model, "plan-digest": plan_digest}
+        arguments = _arguments(str(run), roots, allow_insecure_srs, policy, measure)
+        return verify_limited(arguments, max_seconds=max_seconds, max_memory_bytes=max_memory_bytes)
     loaded = None
     if model is not None:
         from zkml_ray.chunking.load import load_model  # onnx; a plan digest does without
@@ -53,7 +74,53 @@ def verify(
     else:
         named = None if store is None else str(store)
         opened, layout = open_run(str(run), store=named, project=project)
-    return verify_run(opened, layout, trust, allow_insecure_srs=allow_insecure_srs)
+    return verify_run(
+        opened,
+        layout,
+        trust,
+        allow_insecure_srs=allow_insecure_srs,
+        policy=policy,
+        measure=measure,
+    )
+
+
+def _arguments(
+    run: str,
+    named: Mapping[str, str | Path | ArtifactStore | None],
+    allow_insecure_srs: bool,
+    policy: VerifierPolicy | None,
+    measure: Measure | None,
+) -> list[str]:
+    """A call of `verify` as arguments of the command.
+
+    Raises:
+        ConfigError: The store or the measurement cannot be named to another process.
+    """
+    given = []
+    for option, value in named.items():
+        if isinstance(value, ArtifactStore):
+            open_store(value.url)  # says what is wrong with one that only this process has
+            value = value.url
+        given += [] if value is None else [f"--{option}={value}"]
+    given += ["--allow-insecure-srs"] if allow_insecure_srs else []
+    if policy is not None:
+        given += [f"--{name.replace('_', '-')}={value}" for name, value in policy.as_json().items()]
+    if measure is not None:
+        if not isinstance(measure, Named):
+            raise ConfigError(
+                "with a limit of seconds or memory, measure must be zkml_ray.SampleInputs: a "
+                "function cannot be named to another process"
+            )
+        given += measure.arguments()
+    return [*given, "--", run]
+
+
+@runtime_checkable
+class Named(Protocol):
+    """What can be said as arguments of the command."""
+
+    def arguments(self) -> list[str]:
+        """The arguments."""
 
 
 def opened_store(store: str | Path | ArtifactStore | None) -> ArtifactStore:

@@ -54,6 +54,19 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowFactor:
+    """A number of its own for every row of a grid, which multiplies its sums.
+
+    Attributes:
+        tensor: The numbers, one a row.
+        most: The largest in any proof; none is negative.
+    """
+
+    tensor: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Products of two activations: out[b m, c] += factor sum_k left[b, m, k] right[b, k, c].
 
@@ -63,6 +76,8 @@ class Pair:
         right: What is read.
         right_index: Shape [batch, K, channels].
         factor: A constant.
+        rows: What the sums of every group are multiplied by as well; the left side's resolution is
+            that of the product.
     """
 
     left: Wire
@@ -70,6 +85,14 @@ class Pair:
     right: Wire
     right_index: Ints
     factor: float = 1.0
+    rows: RowFactor | None = None
+
+    @property
+    def most(self) -> int:
+        """Largest absolute value of a sum in any proof, the constant left out."""
+        depth = int(self.left_index.shape[2])
+        scaled = self.rows.most if self.rows is not None else 1
+        return depth * self.left.magnitude * self.right.magnitude * scaled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from zkml_ray.chunking.hinted.forms import Floats, NotHintedError, Pending, iden
 from zkml_ray.chunking.hinted.grid import View, Wire
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.settle import Rounding, Settled, settle
-from zkml_ray.chunking.hinted.values import Value
+from zkml_ray.chunking.hinted.values import Shares, Value
 
 Operators: TypeAlias = "Mapping[str, Callable[[Lowering, onnx.NodeProto], Value]]"
 """How each operator is lowered; raises NotHintedError for a node that it has no form for."""
@@ -143,6 +143,9 @@ class Lowering:
         value = self.value(name)
         if isinstance(value, Pending):
             value = self.settled(value, name)
+            self._values[name] = value
+        if isinstance(value, Shares):
+            value = value.rounded(name)
             self._values[name] = value
         if not isinstance(value, View):
             raise NotHintedError(f"{name} stands where a tensor of values is expected")

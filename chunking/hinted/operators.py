@@ -22,9 +22,11 @@ from zkml_ray.chunking.hinted.forms import (
     identity,
     pooled,
 )
-from zkml_ray.chunking.hinted.functions import error_function, gated, layer_norm, softmax
+from zkml_ray.chunking.hinted.gelu import error_function, gated
 from zkml_ray.chunking.hinted.grid import Ints, View, Window, windows
-from zkml_ray.chunking.hinted.values import ErrorFunction, Value
+from zkml_ray.chunking.hinted.layer_norm import layer_norm
+from zkml_ray.chunking.hinted.softmax import softmax
+from zkml_ray.chunking.hinted.values import ErrorFunction, Shares, Value
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering, Operators
@@ -138,8 +140,13 @@ def _matmul(lowering: Lowering, node: onnx.NodeProto) -> Value:
 
 
 def _pair(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    """A product of two activations, batch by batch."""
-    left, right = lowering.view(node.input[0]), lowering.view(node.input[1])
+    """A product of two activations, batch by batch; the left one may be a softmax, not rounded."""
+    shares = lowering.value(node.input[0])
+    if isinstance(shares, Shares):
+        left, factors = shares.weights, shares.reciprocals
+    else:
+        left, factors = lowering.view(node.input[0]), None
+    right = lowering.view(node.input[1])
     if left.shape[:-2] != right.shape[:-2] or len(left.shape) < 2:
         raise NotHintedError("products that repeat a batch have no hinted form")
     rows, depth = left.shape[-2:]
@@ -154,6 +161,7 @@ def _pair(lowering: Lowering, node: onnx.NodeProto) -> Value:
                 left_index=left.index.reshape(batch, rows, depth),
                 right=right.wire,
                 right_index=right.index.reshape(batch, depth, channels),
+                rows=factors,
             ),
         ),
         bias=np.zeros((1, channels)),

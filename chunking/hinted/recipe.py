@@ -21,14 +21,13 @@ from onnx import numpy_helper
 
 from zkml_ray.chunking.hinted.blinding import Advice
 from zkml_ray.chunking.hinted.circuit import product_cells
+from zkml_ray.chunking.hinted.fine import FineDigits
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.rounding import unbounded
 from zkml_ray.errors import RangeExceededError
 
 METADATA_KEY: Final = "zkml_ray/recipe"
-
-FINE_OVERLAP: Final = 6
-"""log2 of the second digit's weight in hinted reciprocals."""
 
 SUM_BITS: Final = 62
 """Sums of several terms stay below 2^63."""
@@ -78,8 +77,12 @@ class Recipe:
                 solver.settle(step)
             elif step["do"] == "gate":
                 solver.gate(step)
+            elif step["do"] == "pin":
+                solver.pin(step)
             elif step["do"] == "share":
                 solver.share(step)
+            elif step["do"] == "divide":
+                solver.divide(step)
             elif step["do"] == "normalise":
                 solver.normalise(step)
             elif step["do"] == "join":
@@ -91,8 +94,7 @@ class Recipe:
 
     def _array(self, name: str) -> Ints:
         if name not in self._arrays:
-            array: Ints = numpy_helper.to_array(self._constants[name]).astype(np.int64)
-            self._arrays[name] = array
+            self._arrays[name] = whole(numpy_helper.to_array(self._constants[name]))
         return self._arrays[name]
 
 
@@ -148,6 +150,13 @@ def _entry(model: onnx.ModelProto) -> str:
     return str(next(e.value for e in model.metadata_props if e.key == METADATA_KEY))
 
 
+def whole(array: np.ndarray) -> Ints:
+    """A constant's whole numbers, Python's integers where 64 bits do not hold them."""
+    if array.dtype.kind == "f" and np.abs(array).max(initial=0) >= 2.0**SUM_BITS:
+        return unbounded(array.astype(np.float64))
+    return array.astype(np.int64)
+
+
 class _Solver:
     def __init__(self, numbers: Arithmetic, array: Any, chunk_id: str) -> None:
         self._numbers = numbers
@@ -172,43 +181,56 @@ class _Solver:
         """Round sums to quotients: see `settle.settle`."""
         t, a, b, p = step["layout"]
         divisor, places, width = step["divisor"]
-        total = np.broadcast_to(self._array(step["constant"]), (t, a, b, p)).copy()
+        total = np.broadcast_to(self._array(step["constant"]), (t, a, b, p))
         for term in step["terms"]:
-            total += self._term(term, (t, a, b, p))
-        quotient = total // divisor
+            found = self._term(term, (t, a, b, p))
+            exact = max(_largest(total), _largest(found)).bit_length() < SUM_BITS
+            total = total + found if exact else total.astype(object) + found
+        quotient = self._quotient(total, divisor, step)
         remainder = total - quotient * divisor
+        if total.dtype == object:
+            quotient = self._narrow(quotient, step["name"])
         valid = np.broadcast_to(self._array(step["valid"]).astype(bool), (a, b, p))
         every = np.broadcast_to(valid, (t, a, b, p))
         best = quotient.max(axis=0)
+        name, top = step["name"], step["row_top"]
         moves: list[Ints] = []
-        if step["row_top"] is not None:
-            rows = np.where(valid, best, best.min()).max(axis=(1, 2))
-            move = np.maximum(rows - step["row_top"], 0)
-            moves = self._digits(move, step["name"], self._numbers.digits)
-            quotient = quotient - move[None, :, None, None]
-            best = np.maximum(quotient[0], 0)
-        elif step["relu"]:
-            best = np.maximum(best, 0)
+        if top is not None:
+            largest = np.where(valid, best, best.min()).max(axis=(1, 2))
+            moves = self._digits(largest, name, self._numbers.digits)
+            # How far below the largest, as far as it counts; what is further is `below`.
+            distance = largest[None, :, None, None] - quotient
+            best = np.minimum(distance[0], top)
+            below = distance - best
+        else:
+            best = np.maximum(best, 0) if step["relu"] else best
+            below = best - quotient
         results = best[valid]
-        self.hints += self._digits(results, step["name"], step["result_digits"])
+        self.hints += self._digits(results, name, step["result_digits"])
         if step["below_digits"]:
-            below = (best[None] - quotient)[every]
-            self.hints += self._digits(below, step["name"], step["below_digits"])
-            if step["below"]:
-                self._wires[step["below"]] = below
+            self.hints += self._digits(below[every], name, step["below_digits"])
+        if top is not None:
+            self._wires[step["below"]], results = results, top - results
+        elif step["below"]:
+            self._wires[step["below"]] = below[every]
         self.hints += moves
         for place in range(places):
             digit = remainder >> (width * place)
             if place < places - 1:
-                digit &= (1 << width) - 1
+                digit = digit & ((1 << width) - 1)
             kept = every.copy()
             if place == 0:
                 kept[..., 0] = False
-            self.hints.append(digit[kept])
+            self.hints.append(digit[kept].astype(np.int64))
         self._wires[step["wire"]] = results - step["offset"]
 
+    def _quotient(self, total: Ints, divisor: int, step: Mapping[str, Any]) -> Ints:
+        """What sums are rounded to; a forger gives others."""
+        found: Ints = total // divisor
+        return found
+
     def gate(self, step: Mapping[str, Any]) -> None:
-        """U (c + erf v): see `functions.gated`."""
+        """U (c + erf v): see `gelu.gated`."""
         positive, negative = self._wires[step["positive"]], self._wires[step["negative"]]
         one = 1 << step["bits"]
         magnitude = positive + negative
@@ -216,8 +238,16 @@ class _Solver:
         error = np.asarray(table, dtype=np.int64)[magnitude]
         self._wires[step["wire"]] = (positive - negative) * step["plus"] + magnitude * error
 
+    def pin(self, step: Mapping[str, Any]) -> None:
+        """Which group of a row has an element at zero: see `pins.pin_rows`."""
+        products = self._wires[step["wire"]][self._array(step["members"])].min(axis=2)
+        if len(products) > 1:
+            first = (products == 0).argmax(axis=0)
+            one_hot = np.arange(1, len(products))[:, None] == first
+            self.hints.append(one_hot.astype(np.int64).ravel())
+
     def share(self, step: Mapping[str, Any]) -> None:
-        """Weights times their row's reciprocal sum: see `functions.softmax`."""
+        """Weights, and their rows' reciprocal sums: see `softmax.softmax`."""
         rows, keys = step["shape"]
         one = 1 << step["bits"]
         exponent = self._wires[step["exponent"]].reshape(rows, keys)
@@ -225,16 +255,23 @@ class _Solver:
         weights = np.asarray(
             [_half_up(one * base ** (v / one)) for v in exponent.ravel().tolist()], dtype=np.int64
         ).reshape(rows, keys)
-        totals = weights.sum(axis=1)
-        shares = [(step["target"] + int(v) // 2) // max(int(v), 1) for v in totals]
-        reciprocal = self._fine(shares, "softmax")
+        totals = [int(v) for v in weights.sum(axis=1)]
+        shares = [(step["target"] + v // 2) // max(v, 1) for v in totals]
+        self._fine(shares, step["fine"], "softmax")
         for change in (1, -1):
             difference = [
-                change * ((int(r) + change) * int(v) - step["target"])
-                for r, v in zip(reciprocal, totals, strict=True)
+                change * ((r + change) * v - step["target"])
+                for r, v in zip(shares, totals, strict=True)
             ]
-            self._places(difference, step["digits"])
-        self._wires[step["wire"]] = (weights * reciprocal[:, None]).ravel()
+            self._places(difference, step["places"])
+        self._wires[step["weights"]] = weights.ravel()
+        self._wires[step["reciprocal"]] = np.asarray(shares, dtype=np.int64)
+
+    def divide(self, step: Mapping[str, Any]) -> None:
+        """Weights times their row's reciprocal sum: see `softmax._rounded`."""
+        reciprocal = self._wires[step["reciprocal"]]
+        weights = self._wires[step["weights"]].reshape(len(reciprocal), -1)
+        self._wires[step["wire"]] = _product(weights, reciprocal.tolist()).ravel()
 
     def join(self, step: Mapping[str, Any]) -> None:
         """Elements of several wires, one after the other."""
@@ -243,21 +280,22 @@ class _Solver:
         )
 
     def normalise(self, step: Mapping[str, Any]) -> None:
-        """Centred values times the reciprocal root: see `functions.layer_norm`."""
+        """Centred values times the reciprocal root: see `layer_norm.layer_norm`."""
         values = self._wires[step["source"]][self._array(step["index"])]
         width = values.shape[1]
         centred = values * width - values.sum(axis=1, keepdims=True)
         squares = (centred.astype(object) ** 2).sum(axis=1)
-        spread = [int(v) + step["epsilon"] for v in squares]
-        roots = [math.isqrt(step["target"] // v) for v in spread]
-        reciprocal = self._fine(roots, step["name"])
+        spread = [step["factor"] * int(v) + step["epsilon"] for v in squares]
+        # The nearest.
+        roots = [(math.isqrt(4 * step["target"] // v) + 1) // 2 for v in spread]
+        self._fine(roots, step["fine"], step["name"])
         for change in (1, -1):
             difference = [
                 change * ((r + change) ** 2 * v - step["target"])
                 for r, v in zip(roots, spread, strict=True)
             ]
-            self._places(difference, step["digits"])
-        self._wires[step["wire"]] = (centred * reciprocal[:, None]).ravel()
+            self._places(difference, step["places"])
+        self._wires[step["wire"]] = _product(centred, roots).ravel()
 
     def _term(self, term: Mapping[str, Any], layout: tuple[int, int, int, int]) -> Ints:
         t, a, b, p = layout
@@ -267,12 +305,15 @@ class _Solver:
         if term["kind"] == "pair":
             right = np.append(self._wires[term["right"]], 0)[self._array(term["right_index"])]
             batch, depth = right.shape[:2]
-            self._hold(picked, right * term["factor"], depth)
-            found = np.matmul(picked, right.reshape(batch, depth, b * p)) * term["factor"]
+            picked, right = _wide(picked, right * term["factor"], depth)
+            found = np.matmul(picked, right.reshape(batch, depth, b * p))
+            if term["rows"]:
+                factors = self._wires[term["rows"]].tolist()
+                found = _product(found.reshape(len(factors), -1), factors)
             return found.reshape(t, a, b, p)
         weights = self._array(term["weights"])
         length = picked.shape[-1]
-        self._hold(picked, weights, length)
+        picked, weights = _wide(picked, weights, length)
         if term["kind"] == "columns":
             found = _matmul(picked.reshape(t * a, length), weights.reshape(length, b * p))
             return found.reshape(t, a, b, p)
@@ -283,21 +324,19 @@ class _Solver:
         found = (picked.reshape(t, a, b, p, -1) * weights).sum(axis=-1)
         return found
 
-    def _hold(self, left: Ints, right: Ints, length: int) -> None:
-        """Refuse sums that 64 bits do not hold."""
-        largest = int(np.abs(left).max(initial=0)) * int(np.abs(right).max(initial=0)) * length
-        if largest.bit_length() > SUM_BITS:
-            raise self._beyond("a sum")
-
-    def _fine(self, values: Sequence[int], name: str) -> Ints:
-        """Hints of two digits, finer than rounded values."""
-        array = np.asarray(values, dtype=np.int64)
-        high = np.minimum(array >> FINE_OVERLAP, self._numbers.divisor - 1)
-        low = array - (high << FINE_OVERLAP)
-        if array.size and (array.min() < 0 or low.max() >= self._numbers.divisor):
+    def _narrow(self, values: Ints, name: str) -> Ints:
+        """Quotients of large sums, in 64 bits."""
+        if _largest(values).bit_length() > SUM_BITS:
             raise self._beyond(name)
-        self.hints += [low, high]
-        return array
+        return values.astype(np.int64)
+
+    def _fine(self, values: Sequence[int], fine: Sequence[int], name: str) -> None:
+        """Hints of several digits: see `fine.FineDigits`."""
+        digits, limit = FineDigits(count=fine[0], step=fine[1]), self._numbers.divisor
+        split = [digits.split(int(v), limit) for v in values]
+        if any(not 0 <= digit < limit for number in split for digit in number):
+            raise self._beyond(name)
+        self.hints += [np.asarray(place, dtype=np.int64) for place in zip(*split, strict=True)]
 
     def _places(self, values: Sequence[int], count: int) -> None:
         """The higher digits of numbers that are held at zero or above."""
@@ -338,8 +377,30 @@ def _split(values: Ints, numbers: Arithmetic) -> list[Ints]:
     return [values - (high << numbers.overlap_bits), high]
 
 
+def _largest(values: Ints) -> int:
+    return max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0))))
+
+
+def _wide(left: Ints, right: Ints, length: int) -> tuple[Ints, Ints]:
+    """Both as Python's integers where 64 bits may not hold sums of so many of their products."""
+    if (_largest(left) * _largest(right) * length).bit_length() <= SUM_BITS:
+        return left, right
+    return left.astype(object), right.astype(object)
+
+
+def _product(rows: Ints, factors: Sequence[int]) -> Ints:
+    """Every row of a matrix times a number of its own."""
+    column = np.asarray(factors, dtype=object)[:, None]
+    found: Ints
+    if (_largest(rows) * max(factors, default=0)).bit_length() > SUM_BITS:
+        found = rows.astype(object) * column
+    else:
+        found = rows * column.astype(np.int64)
+    return found
+
+
 def _matmul(left: Ints, right: Ints) -> Ints:
-    bound = left.shape[1] * int(np.abs(left).max(initial=0)) * int(np.abs(right).max(initial=0))
+    bound = left.shape[1] * _largest(left) * _largest(right)
     if bound.bit_length() <= EXACT_BITS:
         return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64)
     product: Ints = left @ right

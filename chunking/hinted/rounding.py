@@ -12,13 +12,23 @@ from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pair
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import FLOAT_BITS, Arithmetic
 
-MAX_REMAINDER_DIGITS: Final = 5
+MAX_REMAINDER_DIGITS: Final = 8
 EXACT: Final = 1e-9
-CONSTANT_BITS: Final = 62
-"""The recipe computes in 64 bits; it checks what inputs make of the sums."""
+CONSTANT_BITS: Final = 100
+"""Of a constant that is added to sums."""
+
+INT64_BITS: Final = 62
+"""Larger ones are Python's integers."""
 
 SUM_BITS: Final = 120
 """At least two sums of any proof are to fit a field element side by side."""
+
+_WHOLE: Final = 8
+"""A whole weight of sums of fine numbers is at least this: an eighth of all remainders leave the
+quotient below, besides the few that always do."""
+
+_WHOLE_ERROR: Final = 2.0**-50
+"""What float64 makes of the inverse of a whole number's inverse."""
 
 _COARSE: Final = 4
 """Weights may be this much coarser than 1/q before another digit of the remainder is paid for."""
@@ -87,21 +97,28 @@ class Quantised:
         if np.abs(added).max(initial=0) >= 2.0**CONSTANT_BITS:
             raise NotHintedError("a bias is too large for its scale")
         # As float32 holds them: less than 2^-24 of the constant, far below a rounding.
-        self.constant: Ints = np.rint(added).astype(np.float32).astype(np.int64)
+        held = np.rint(added).astype(np.float32).astype(np.float64)
+        small = np.abs(held).max(initial=0) < 2.0**INT64_BITS
+        self.constant: Ints = held.astype(np.int64) if small else unbounded(held)
         sums = np.zeros(form.channels, dtype=object)
         for dense, weights in self.dense:
             sums += np.abs(weights).sum(axis=0).astype(object) * dense.wire.magnitude
         for local, weights in self.local:
             sums += np.abs(weights).sum(axis=1).astype(object) * local.wire.magnitude
         for pair, factor in self.pairs:
-            depth = pair.left_index.shape[2]
-            sums += depth * abs(factor) * pair.left.magnitude * pair.right.magnitude
+            sums += abs(factor) * pair.most
         self.magnitude = int(sums.max()) + int(np.abs(self.constant).max())
         if self.magnitude.bit_length() > SUM_BITS:
             raise NotHintedError("sums are too large to round")
         nominals = [t.wire.nominal for t in form.dense] + [t.wire.nominal for t in form.local]
         nominals += [t.left.nominal + t.right.nominal for t in form.pairs]
         self.nominal = max(nominals, default=0)
+
+
+def unbounded(values: Floats) -> Ints:
+    """Whole numbers as Python's integers."""
+    found: Ints = np.array([int(v) for v in values.ravel()], dtype=object).reshape(values.shape)
+    return found
 
 
 def _finer(pair: Pair) -> float:
@@ -120,9 +137,9 @@ def _divisor(form: Form, numbers: Arithmetic, resolution: float) -> Divisor:
     terms = _resolutions(form)
     if not terms:
         raise NotHintedError("a constant stands where a tensor is expected")
-    exact = _unit_divisor(terms, numbers, resolution)
+    exact = _unit_divisor(terms, numbers, resolution) or _fine_divisor(terms, numbers, resolution)
     if exact is not None:
-        return Divisor(value=exact)
+        return exact
     finest = max(own for _, own in terms)
     excess = math.log2(finest / resolution)
     for digits in range(1, MAX_REMAINDER_DIGITS + 1):
@@ -133,22 +150,53 @@ def _divisor(form: Form, numbers: Arithmetic, resolution: float) -> Divisor:
     raise NotHintedError("values are too fine to be rounded at once")
 
 
-def _unit_divisor(
-    terms: list[tuple[Floats, float]], numbers: Arithmetic, resolution: float
-) -> int | None:
-    """The divisor that makes the only weight there is a whole number, if one is large enough."""
+def _unit(terms: list[tuple[Floats, float]], resolution: float) -> float | None:
+    """The only weight there is, in whole numbers of the result."""
     units = np.concatenate([np.abs(weights.ravel()) * resolution / own for weights, own in terms])
     units = units[units > 0]
-    if not units.size or np.ptp(units) > EXACT * units[0]:
+    return float(units[0]) if units.size and np.ptp(units) <= EXACT * units[0] else None
+
+
+def _fine_divisor(
+    terms: list[tuple[Floats, float]], numbers: Arithmetic, resolution: float
+) -> Divisor | None:
+    """The divisor of several digits that makes the only weight of fine numbers a small whole one.
+
+    It leaves sums no larger than they are fine, where weights as fine as a table need as many bits
+    again.
+    """
+    unit = _unit(terms, resolution)
+    if unit is None or unit * numbers.divisor >= 1:
         return None
-    unit = float(units[0])
+    inverse = int(np.float32(1 / unit))
+    if abs(inverse * unit - 1) > _WHOLE_ERROR:
+        return None
+    for digits in range(2, MAX_REMAINDER_DIGITS + 1):
+        for step in range(1, numbers.divisor.bit_length()):
+            weight = (numbers.divisor << (step * (digits - 1))) // inverse
+            value = weight * inverse
+            # Else a remainder could be that of the quotient after the next.
+            single = 2 * value > numbers.digit_bound * sum(1 << step * i for i in range(digits))
+            if weight >= _WHOLE and single and value == int(np.float32(value)):
+                return Divisor(value=value, digits=digits, step=step)
+    return None
+
+
+def _unit_divisor(
+    terms: list[tuple[Floats, float]], numbers: Arithmetic, resolution: float
+) -> Divisor | None:
+    """The divisor of one digit that makes the only weight there is a whole number."""
+    unit = _unit(terms, resolution)
+    if unit is None:
+        return None
     weight = math.floor(numbers.divisor * unit * (1 + EXACT))
     if weight < 1:
         return None
     value = weight / unit
     # More than half a table: a remainder beyond it is of the next quotient, none of the one after.
     fits = numbers.digit_bound < 2 * value <= 2 * numbers.divisor * (1 + EXACT)
-    return round(value) if fits and abs(value - round(value)) < EXACT * value else None
+    whole = fits and abs(value - round(value)) < EXACT * value
+    return Divisor(value=round(value)) if whole else None
 
 
 def _whole(weights: Floats, scale: float) -> Ints:

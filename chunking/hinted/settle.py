@@ -17,8 +17,14 @@ Soundness: |Y + c - d (M - D) - R| < S for everything that the lookups admit, an
 field (`numbers.stride_bits`): so a packed equation holds only if each of its equations does. The
 products are not negative, so one sum of all of them is zero only if each is; it cannot wrap.
 
-For a softmax the candidates of a row share another hint, X: Y + c = d (X + M - D) + R. It moves the
-row to where the exponential's table is exact.
+For a softmax the candidates of a row share another hint, X, and two distances below it: E, which
+counts, and D, of what lies too far below to count. The result is M = top - E:
+
+    Y + c = d (X - E - D) + R
+    M * D = 0, M >= 0
+
+So D is zero unless E is `top`, and no result is above `top`. That one of them stands there, X thus
+being the row's largest, is for whoever settles the rows to hold (`pins.pin_rows`).
 """
 
 from __future__ import annotations
@@ -48,7 +54,8 @@ class Rounding:
         result_digits: Digits of a result.
         below_digits: Digits of a distance below the result; 0 where there is none.
         keeps_below: Whether something reads the distances; they have one digit then.
-        row_top: Where the largest result of a row is moved to; None: rows are not moved.
+        row_top: Where the largest result of a row is moved to; None: rows are not moved. The
+            distances below it, of one digit, are kept in `Settled.below`.
     """
 
     resolution: float
@@ -105,8 +112,8 @@ def settle(
     if groups is None:
         groups = np.arange(form.groups, dtype=np.int64)[:, None]
     moved = rounding.row_top is not None
-    # Every row lies above the top, so that moving it down is enough.
-    offset = numbers.offset + rounding.row_top if rounding.row_top is not None else rounding.offset
+    # A row's largest element is made of digits.
+    offset = numbers.offset if moved else rounding.offset
     quantised = Quantised(form, numbers, resolution=rounding.resolution, offset=offset)
     divisor = quantised.divisor
     reach = quantised.magnitude + divisor.remainder_bound(numbers)
@@ -122,7 +129,7 @@ def settle(
     if rounding.below_digits:
         checks.hold_products(with_result=pending.relu or moved)
     wire = checks.result()
-    below = checks.distances_below() if rounding.keeps_below else ""
+    below = checks.distances_below() if rounding.keeps_below or moved else ""
     step = {
         "do": "settle",
         "name": name,
@@ -162,9 +169,13 @@ class _Checks:
         every = np.broadcast_to(valid, layout.shape)
         # In the recipe's order.
         self._results = [self._placed(valid) for _ in range(rounding.result_digits)]
+        # Of rows these are the distances E.
+        self._moved = rounding.row_top is not None
+        self._below = ""
+        self._results_below_top = ""
         self._distances = [self._placed(every) for _ in range(rounding.below_digits)]
         self._moves: list[Ints] = []
-        if rounding.row_top is not None:
+        if self._moved:
             self._moves = [circuit.hints(layout.shape[1]) for _ in range(numbers.digits)]
         first = every.copy()
         first[..., 0] = False
@@ -177,10 +188,10 @@ class _Checks:
         t, a, b, p = layout.shape
         powers = circuit.powers(layout.bits, p)
         factors = self._times(powers, divisor.value, p)
-        head = self._weighted(self._results, factors, self._numbers.overlap_bits, a * b)
-        head = circuit.subtract(head, self._packed_constant(), a * b)
-        if self._moves:
-            head = circuit.add(head, self._moved(factors), a * b)
+        results = self._weighted(self._results, factors, self._numbers.overlap_bits, a * b)
+        if self._moved:
+            results = circuit.subtract(self._tops(factors), results, a * b)
+        head = circuit.subtract(results, self._packed_constant(), a * b)
         if t > 1:
             head = circuit.concat([head] * t)
         taken = head
@@ -208,7 +219,8 @@ class _Checks:
             for step in range(self._layout.shape[0])
         ]
         if with_result:
-            factors.append(self._sum_of([digits[valid] for digits in self._results]))
+            results = [digits[valid] for digits in self._results]
+            factors.append(self._below_top() if self._moved else self._sum_of(results))
         if len(factors) < 2:
             raise NotHintedError("a maximum of one element")
         half = len(factors) // 2
@@ -223,6 +235,14 @@ class _Checks:
         """The wire of the results: their digits put together."""
         circuit, rounding = self._circuit, self._rounding
         size = int(self._layout.valid.sum())
+        if rounding.row_top is not None:
+            return Wire(
+                name=self._below_top(),
+                size=size,
+                low=0,
+                high=rounding.row_top,
+                resolution=rounding.resolution,
+            )
         tensor = self._whole([digits[self._layout.valid] for digits in self._results])
         if rounding.offset:
             tensor = circuit.subtract(tensor, circuit.whole([rounding.offset]), size)
@@ -237,7 +257,10 @@ class _Checks:
 
     def distances_below(self) -> str:
         """The distances of a form without windows, in the results' order."""
-        return self._whole([digits[0][self._layout.valid] for digits in self._distances])
+        if not self._below:
+            kept = self._results[0] if self._moved else self._distances[0][0]
+            self._below = self._whole([kept[self._layout.valid]])
+        return self._below
 
     def _whole(self, digits: Sequence[Ints]) -> str:
         circuit = self._circuit
@@ -269,8 +292,16 @@ class _Checks:
             "um,m->u", circuit.hinted(rows), weights, outputs=len(rows), length=p - skipped
         )
 
-    def _moved(self, factors: str) -> str:
-        """The rows' moves, packed: [A B]."""
+    def _below_top(self) -> str:
+        """Results of rows: how far E leaves them above the table's beginning."""
+        if not self._results_below_top:
+            circuit, distances = self._circuit, self.distances_below()
+            top, size = circuit.whole([self._rounding.row_top or 0]), int(self._layout.valid.sum())
+            self._results_below_top = circuit.subtract(top, distances, size)
+        return self._results_below_top
+
+    def _tops(self, factors: str) -> str:
+        """The rows' largest elements, packed: [A B]."""
         circuit = self._circuit
         _, a, b, p = self._layout.shape
         moves = self._whole(self._moves)

@@ -123,8 +123,12 @@ def _pair(circuit: Circuit, pair: Pair, factor: int, layout: Layout) -> tuple[st
     sums = circuit.product(
         "hmk,hkb->hmb", left, packed, outputs=batch * rows * blocks, length=depth
     )
+    if pair.rows is not None:
+        factors = circuit.reshape(pair.rows.tensor, [batch, rows, 1])
+        sums = circuit.multiply(sums, factors, batch * rows * blocks)
     step = {
         "kind": "pair",
+        "rows": pair.rows.tensor if pair.rows is not None else "",
         "wire": pair.left.name,
         "index": circuit.indices(pair.left_index),
         "right": pair.right.name,

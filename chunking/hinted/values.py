@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from zkml_ray.chunking.hinted.forms import Floats, Pending
+from zkml_ray.chunking.hinted.forms import Floats, Pending, RowFactor
 from zkml_ray.chunking.hinted.grid import View
 
 
@@ -34,5 +35,21 @@ class ErrorFunction:
     plus: float = 0.0
 
 
-Value: TypeAlias = View | Pending | Floats | ErrorFunction
-"""Fixed elements; elements still to be rounded; a constant; an error function."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """A softmax: weights that are still to be divided by their row's sum.
+
+    Attributes:
+        weights: One row of the last axis after the other. Their resolution is that of their
+            products with the reciprocals.
+        reciprocals: The rows' reciprocal sums.
+        rounded: Emits the shares as a tensor of its own, given its name.
+    """
+
+    weights: View
+    reciprocals: RowFactor
+    rounded: Callable[[str], View]
+
+
+Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares
+"""Fixed elements; elements still to be rounded; a constant; an error function; a softmax."""

@@ -37,6 +37,9 @@ from zkml_ray.chunking.native.windows import lower_dilated
 from zkml_ray.chunking.native.writer import Reals, Writer, power_of_two
 from zkml_ray.errors import ChunkingError
 
+MAX_TAKEN_IN: Final = 64
+"""Largest power of two before a factor that is taken into it."""
+
 _MOVES: Final = frozenset(
     {"Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 )
@@ -93,10 +96,10 @@ class _Chunk:
         self.scale = scale
         self._graph = graph
         self._max_bits = max_bits
-        # By tensor: how far a product with 2^-k, which ezkl only takes note of, has raised it, and
-        # the tensor before; None where that is not known.
+        # By tensor that a product with 2^-k, of which ezkl only takes note, has raised above the
+        # circuit's scale: the tensor before and k; None where that is not known.
         self._raised: dict[str, tuple[str, int] | None] = {
-            name: (name, bits) for name, bits in raised.items()
+            name: None for name, bits in raised.items() if bits
         }
 
     def visit(self, node: onnx.NodeProto) -> None:
@@ -109,7 +112,8 @@ class _Chunk:
             write.constants = []
         self.nodes += write.nodes
         self.constants |= {tensor.name: tensor for tensor in write.constants}
-        self._note(node)
+        for made in write.nodes:
+            self._note(made)
 
     def _note(self, node: onnx.NodeProto) -> None:
         """Follow nominal scales, as far as lowering must know them."""
@@ -117,7 +121,7 @@ class _Chunk:
             for data, other in (node.input, list(node.input)[::-1]):
                 values = self.values(other)
                 shift = None if values is None else power_of_two(values)
-                if shift is not None and shift <= self._max_bits:
+                if shift is not None:
                     before = self._raised.get(data, (data, 0))
                     known = None if before is None else (before[0], before[1] + shift)
                     self._raised[node.output[0]] = known
@@ -127,7 +131,7 @@ class _Chunk:
 
     def values(self, name: str) -> Reals | None:
         """A float constant's numbers, or None."""
-        tensor = self._graph.initializers.get(name)
+        tensor = self._graph.initializers.get(name, self.constants.get(name))
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
             return None
         return np.asarray(numpy_helper.to_array(tensor), dtype=np.float64)
@@ -153,18 +157,25 @@ class _Chunk:
         """Write a product with constants, together with powers of two that precede it."""
         if not np.isfinite(values).all():
             return False
-        origin = self._raised.get(data, (data, 0))
-        if origin is None:
-            return False
-        if origin[0] == data:
-            write.times(data, values, to=to, raised=origin[1])
-            return True
-        if self._raised.get(origin[0], (origin[0], 0)) != (origin[0], 0):
-            return False
-        if origin[1]:
-            values = np.ldexp(values, -origin[1])
-        write.times(origin[0], values, to=to)
+        source, bits = self.source(write, data)
+        write.times(source, np.ldexp(values, -bits), to=to)
         return True
+
+    def source(self, write: Writer, data: str, most: int = MAX_TAKEN_IN) -> tuple[str, int]:
+        """A tensor at the circuit's scale, and bits, of which 2^-bits times it is the tensor given.
+
+        A product of a raised tensor is rebased where it is made. With whole numbers that is too
+        early: the result is still 2^e too large.
+
+        Args:
+            write: Where to rebase the tensor if it takes that.
+            data: The tensor.
+            most: Largest number of bits.
+        """
+        origin = self._raised.get(data, (data, 0))
+        if origin is not None and origin[0] not in self._raised and origin[1] <= most:
+            return origin
+        return write.halved(write.shifted(data, 1)), 0
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, object]:
@@ -202,7 +213,10 @@ def _quotient(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     has j bits more: at most so many that the reciprocal of 2^-S stays within the range. Then
     q = x r is off by a share e of about y 2^-(S + j), and q + (x - q y) r by e^2.
     """
-    dividend, divisor = node.input
+    dividend, divisor = (
+        name if chunk.values(name) is not None else chunk.source(write, name, 0)[0]
+        for name in node.input
+    )
     spare = max(0, write.max_bits // 2 - chunk.scale)
     inverse = write.node("Reciprocal", [write.shifted(divisor, spare) if spare else divisor])
 
@@ -255,7 +269,7 @@ def _matmul(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     """A product that repeats one of its batches, which ezkl cannot lay out, repeats it first."""
     constants = chunk.float_constants(node)
     if constants or any(len(chunk.shape(name)) < 3 for name in node.input):
-        return lower_product(write, node, constants)
+        return lower_product(chunk, write, node)
     shapes = [chunk.shape(name) for name in node.input]
     batches = [shape[:-2] for shape in shapes]
     whole = np.broadcast_shapes(*batches)
@@ -314,8 +328,9 @@ def _leaky(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     falling = round((1.0 - alpha) / 2 * one)
     if not abs(falling) < 1 << 40:
         return False
-    magnitude = write.node("Abs", [node.input[0]])
-    left = write.node("Mul", [node.input[0], write.constant(one - falling)])
+    data, _ = chunk.source(write, node.input[0], 0)
+    magnitude = write.node("Abs", [data])
+    left = write.node("Mul", [data, write.constant(one - falling)])
     right = write.node("Mul", [magnitude, write.constant(falling)])
     halves = [write.shifted(part, write.max_bits) for part in (left, right)]
     write.node("Add", halves, to=node.output[0])
@@ -323,28 +338,54 @@ def _leaky(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
 
 
 def _layer_norm(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
-    given = attributes(node)
-    data, shape = node.input[0], chunk.shape(node.input[0])
-    axis = int(str(given.get("axis", -1))) % len(shape)
-    axes = list(range(axis, len(shape)))
-    count = math.prod(shape[axis:])
-    epsilon = float(np.float32(str(given.get("epsilon", 1e-5))))
-    mean = _average(chunk, write, data, axes, 1, None)
+    """Layer normalisation over the last axis, as the pass of that name writes it.
+
+    With c = x - mean(x), r = sqrt(sum(c^2) + n eps) and whole G = gamma sqrt(n) 2^e it is
+    (c G - sum(c) G / n) / r 2^-e + beta: sums are rebased once a row, the quotient once an element.
+    In long rows c and r are smaller by a power of two.
+    """
+    shape = chunk.shape(node.input[0])
+    gamma = chunk.values(node.input[1])
+    if gamma is None:
+        return False
+    width = shape[-1]
+    data, _ = chunk.source(write, node.input[0], 0)
+    mean = _divided(write, _row_sum(write, data, len(shape)), width)
     centred = write.node("Sub", [data, mean])
-    square = write.node("Mul", [centred, centred])
-    total = write.node("ReduceSum", [square, write.indices(axes)], keepdims=1)
-    variance = write.node("Add", [_divided(write, total, count), write.constant(epsilon)])
-    inverse = write.node("Reciprocal", [write.node("Sqrt", [variance])])
-    result = write.node("Mul", [centred, inverse])
-    for op, name in zip(("Mul", "Add"), node.input[1:], strict=False):
-        values = chunk.values(name)
-        if op == "Mul" and values is not None:
-            result = write.times(result, values)
-        else:
-            result = write.node(op, [result, name])
-    write.node("Identity", [result], to=node.output[0])
+    letters = "abcdefghijklmnopqrstuvwxyz"[: len(shape)]
+    equation = f"{letters},{letters}->{letters[:-1]}"
+    level = round(math.log2(width) / 2)
+    drop = max(0, level - MAX_LEVEL)
+    part = write.shifted(centred, drop) if drop else centred
+    squares = write.node("Einsum", [part, part], equation=equation)
+    squares = write.node("Reshape", [squares, write.indices([*shape[:-1], 1])])
+    epsilon = float(np.float32(str(attributes(node).get("epsilon", 1e-5))))
+    offset = write.constant(math.ldexp(width * epsilon, -2 * drop))
+    root = write.node("Sqrt", [write.node("Add", [squares, offset])])
+    spare = max(level - drop + 1, write.max_bits // 2 - chunk.scale)
+    inverse = write.node("Reciprocal", [write.shifted(root, spare)])
+    bits = max(0, write.max_bits + 1 - chunk.scale - spare)
+    factors = np.rint(np.ldexp(gamma * math.sqrt(width), bits - drop))
+    grown = write.node("Mul", [centred, write.constant(factors)])
+    rest = _row_sum(write, centred, len(shape))
+    spread = write.node("Mul", [rest, write.constant(np.rint(factors / width))])
+    grown = write.node("Sub", [grown, spread])
+    divisor = write.shifted(inverse, spare + bits)
+    beta = chunk.values(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    if beta is None:
+        write.node("Mul", [grown, divisor], to=node.output[0])
+    else:
+        result = write.node("Mul", [grown, divisor])
+        write.node("Add", [result, write.constant(beta)], to=node.output[0])
     return True
 
+
+def _row_sum(write: Writer, data: str, rank: int) -> str:
+    return write.node("ReduceSum", [data, write.indices([rank - 1])], keepdims=1)
+
+
+MAX_LEVEL: Final = 4
+"""Rows above 2^8 elements have their sum of squares divided, to stay in range as a mean would."""
 
 MAX_POWER: Final = 64
 """Larger whole powers are left to ezkl: they leave every range."""
@@ -354,8 +395,8 @@ _Rule = Callable[[_Chunk, Writer, onnx.NodeProto], bool]
 _LOWERED: Final[Mapping[str, _Rule]] = {
     "Conv": lambda chunk, write, node: _conv(chunk, write, node),
     "Div": _div,
-    "Einsum": lambda chunk, write, node: lower_product(write, node, chunk.float_constants(node)),
-    "Gemm": lambda chunk, write, node: lower_gemm(write, node, chunk.float_constants(node)),
+    "Einsum": lambda chunk, write, node: lower_product(chunk, write, node),
+    "Gemm": lambda chunk, write, node: lower_gemm(chunk, write, node),
     "GlobalAveragePool": _mean,
     "LayerNormalization": _layer_norm,
     "LeakyRelu": _leaky,
@@ -371,8 +412,8 @@ _LOWERED: Final[Mapping[str, _Rule]] = {
 def _conv(chunk: _Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     plain = lower_dilated(write, node, chunk.shape(node.input[0]))
     if plain is None:
-        return lower_conv(write, node, chunk.float_constants(node))
+        return lower_conv(chunk, write, node)
     kept = list(write.nodes)
-    if not lower_conv(write, plain, chunk.float_constants(node)):
+    if not lower_conv(chunk, write, plain):
         write.nodes = [*kept, plain]
     return True

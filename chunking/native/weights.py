@@ -7,16 +7,19 @@ of an addition, of the bias or of two halves, gives the result back with one reb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import onnx
 
 from zkml_ray.chunking.native.writer import Reals, Writer, is_whole, whole_and_bits
 
-COARSE: Final = 2.0**-8
+COARSE: Final = 2.0**-10
 """Weights are made whole where rounding moves those of one output by a larger share (Euclidean)."""
+
+
+MAX_TAKEN_IN: Final = 8
+"""Largest power of two before a product that is taken into its weights, which lose as many bits."""
 
 
 def coarse_weights(rows: Reals, scale: int) -> bool:
@@ -33,42 +36,57 @@ def coarse_weights(rows: Reals, scale: int) -> bool:
     return bool((np.sqrt((lost**2).sum(axis=1)) > COARSE * norm).any())
 
 
-def lower_conv(write: Writer, node: onnx.NodeProto, constants: Mapping[str, Reals]) -> bool:
+class Chunk(Protocol):
+    """What is read of the chunk."""
+
+    def float_constants(self, node: onnx.NodeProto) -> dict[str, Reals]:
+        """A node's constant inputs."""
+
+    def source(self, write: Writer, data: str, most: int) -> tuple[str, int]:
+        """A tensor at the circuit's scale, and bits, of which 2^-bits times it is the data."""
+
+
+def lower_conv(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     """Convolution. The weights are [channels, channels a group, ...]."""
+    constants = chunk.float_constants(node)
     weight = constants.get(node.input[1])
     bias = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     if weight is None or not coarse_weights(weight.reshape(len(weight), -1), write.scale):
         return False
     if bias is None and len(node.input) > 2 and node.input[2]:
         return False
-    whole, bits = whole_and_bits(weight, write.max_bits)
+    data, raised = chunk.source(write, node.input[0], MAX_TAKEN_IN)
+    whole, bits = whole_and_bits(np.ldexp(weight, -raised), write.max_bits)
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    product = write.node("Conv", [node.input[0], write.constant(whole)], **attributes)
+    product = write.node("Conv", [data, write.constant(whole)], **attributes)
     if bias is not None:
         bias = bias.reshape(1, -1, *[1] * (weight.ndim - 2))
     scaled_sum(write, product, bits, bias, node.output[0])
     return True
 
 
-def lower_product(write: Writer, node: onnx.NodeProto, constants: Mapping[str, Reals]) -> bool:
-    """MatMul and Einsum with one constant operand, which is taken as a whole."""
+def lower_product(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
+    """MatMul and Einsum of two operands, one of which is constant."""
+    constants = chunk.float_constants(node)
     found = [index for index, name in enumerate(node.input) if name in constants]
-    if len(found) != 1 or len(node.input) < 2:
+    if len(found) != 1 or len(node.input) != 2:
         return False
     weight = constants[node.input[found[0]]]
     if not coarse_weights(_by_output(node, found[0], weight), write.scale):
         return False
-    whole, bits = whole_and_bits(weight, write.max_bits)
     inputs = list(node.input)
-    inputs[found[0]] = write.constant(whole)
+    data, raised = chunk.source(write, inputs[1 - found[0]], MAX_TAKEN_IN)
+    whole, bits = whole_and_bits(np.ldexp(weight, -raised), write.max_bits)
+    inputs[found[0]], inputs[1 - found[0]] = write.constant(whole), data
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     product = write.node(node.op_type, inputs, **attributes)
     scaled_sum(write, product, bits, None, node.output[0])
     return True
 
 
-def lower_gemm(write: Writer, node: onnx.NodeProto, constants: Mapping[str, Reals]) -> bool:
+def lower_gemm(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     """Gemm: alpha A B + beta C, as a product and a sum where a factor or weights need it."""
+    constants = chunk.float_constants(node)
     given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     alpha, beta = float(given.get("alpha", 1.0)), float(given.get("beta", 1.0))
     left, right = constants.get(node.input[0]), constants.get(node.input[1])
@@ -80,6 +98,8 @@ def lower_gemm(write: Writer, node: onnx.NodeProto, constants: Mapping[str, Real
     sides = []
     for index, turned in ((0, turn_left), (1, turn_right)):
         name = node.input[index]
+        if name not in constants:
+            name, _ = chunk.source(write, name, 0)
         sides.append(write.node("Transpose", [name], perm=[1, 0]) if turned else name)
     bias = None if added is None else constants.get(added)
     if right is not None and left is None:

@@ -72,22 +72,21 @@ class Writer:
         """Add an int64 constant."""
         return self._initializer(np.asarray(values, dtype=np.int64))
 
-    def times(self, data: str, factor: Reals, *, to: str | None = None, raised: int = 0) -> str:
+    def times(self, data: str, factor: Reals, *, to: str | None = None) -> str:
         """Multiply by constants; the result has been rebased, or needs no rebase.
 
         Args:
-            data: What to multiply.
+            data: What to multiply, at the circuit's scale.
             factor: Finite constants, broadcast against it.
             to: Name of the result.
-            raised: By how much the data's scale exceeds the circuit's.
         """
-        room = self.max_bits - raised
+        room = self.max_bits
         shift = power_of_two(factor)
         if is_whole(factor) or (shift is not None and shift <= room):
             return self.node("Mul", [data, self.constant(factor)], to=to)
         largest = float(np.abs(factor).max())
         missing = -math.frexp(largest)[1]
-        if missing > FEW_BITS and room > FEW_BITS:
+        if missing > FEW_BITS:
             first = min(missing, room)
             data = self.halved(self.shifted(data, first + 1))
             return self.times(data, np.ldexp(factor, first), to=to)

@@ -21,6 +21,10 @@ NEWEST: Final = onnx.defs.onnx_opset_version()
 """The newest version that the installed onnx knows."""
 
 
+_READ_ANYHOW: Final = frozenset({("AveragePool", "dilations")})
+"""Later attributes that a pass writes with others, as it does the like of other operators."""
+
+
 def opset_of(proto: onnx.ModelProto) -> int:
     """The version of a model's operators.
 
@@ -91,7 +95,7 @@ def _lower(node: onnx.NodeProto, version: int) -> None:
         ) from None
     kept = []
     for attribute in node.attribute:
-        if attribute.name in common.attributes:
+        if attribute.name in common.attributes or (node.op_type, attribute.name) in _READ_ANYHOW:
             kept.append(attribute)
             continue
         default = own.attributes[attribute.name].default_value

@@ -45,8 +45,11 @@ class RegularPooling(InPlacePass):
                         "which versions of ONNX count differently: use ceil_mode 0 or fewer pads"
                     )
                 if not windows.rounds_up():
-                    node.attributes.pop("ceil_mode")
+                    node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
             if not _is_irregular(node, windows):
+                node.attributes.pop("ceil_mode", None)
+                if node.op_type == "AveragePool":
+                    node.attributes.pop("dilations", None)
                 continue
             modified = True
             if node.op_type == "AveragePool":
@@ -151,6 +154,7 @@ def _extend_by_edge(model: ir.Model, node: ir.Node, windows: _Windows) -> None:
         shape[2 + axis] = len(index)
         data = place.node("Gather", [data, place.integers(index)], shape, axis=2 + axis)
     node.replace_input_with(0, data)
+    node.attributes.pop("ceil_mode", None)
     node.attributes["pads"] = ir.AttrInt64s("pads", [0] * (2 * len(windows.source)))
 
 

@@ -16,7 +16,8 @@ from tests.unit.chunking.builders import model as build
 from tests.unit.chunking.builders import weight
 from zkml_ray import PlanOptions, prove_distributed, resume, verify
 from zkml_ray.api import Run, prepare
-from zkml_ray.chunking.load import load_model
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.load import LoadedModel, load_model
 from zkml_ray.circuits.derive import rederive_circuits
 from zkml_ray.circuits.sealing import seal
 from zkml_ray.circuits.srs import ensure_srs
@@ -24,8 +25,10 @@ from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import shipped_profile
 from zkml_ray.errors import ChunkingError, ConfigError, RangeExceededError, TrustRootError
 from zkml_ray.events import Event, Warned
+from zkml_ray.schema.plan import Plan
 from zkml_ray.stages.accuracy import measure_accuracy
 from zkml_ray.stages.plan import MAX_AUTO_SCALE, plan
+from zkml_ray.verifying.extent import check_extent, check_structure
 from zkml_ray.verifying.trust import TrustRoot, check_named, check_rebuilt
 
 MIB = 1 << 20
@@ -276,10 +279,15 @@ def test_hinted_plan_of_other_weights_is_refused_whatever_model_it_names(
     check_named(trust, sealed, sealed.digest())
     srs = {pin.logrows: ensure_srs(pin.logrows).path for pin in sealed.srs}
     with pytest.raises(TrustRootError) as caught:
-        check_rebuilt(honest, sealed, srs)
+        check_rebuilt(honest, structure(honest, sealed.plan), sealed, srs)
     assert caught.value.code == "model-circuits"
     own = seal(plan(honest, options))
-    assert check_rebuilt(honest, own, srs).keys() == {chunk.id for chunk in own.plan.chunks}
+    _, keys = check_rebuilt(honest, structure(honest, own.plan), own, srs)
+    assert keys.keys() == {chunk.id for chunk in own.plan.chunks}
+
+
+def structure(model: LoadedModel, plan: Plan) -> ModelGraph:
+    return check_structure(check_extent(model, plan), plan)
 
 
 def changed_weight(source: Path, target: Path, by: float) -> Path:

@@ -1,21 +1,25 @@
 """A run that is too far from the float model is stopped before it is proved, and can go on.
 
-The model's first weights, 1/64, are nothing at scale 5: what the plan computes is zero.
+The model's first weights are 1/64: at scale 5 there is next to nothing behind them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from typer.testing import CliRunner
 
+from tests.integration.command import run_here
 from tests.unit.chunking.builders import model as build
 from zkml_ray import prove_distributed, resume, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.circuits import derive
+from zkml_ray.command_line import o3_runner
 from zkml_ray.errors import AccuracyError
 from zkml_ray.events import Event, Warned
 from zkml_ray.run.housekeeping import describe_run
@@ -58,24 +62,72 @@ def test_a_run_too_far_from_the_float_model_is_stopped_and_resumed_all_the_same(
         prove_distributed(
             model, inputs=[INPUT], store=tmp_path, run_id="far", options=COARSE, workers=1
         )
-    assert (caught.value.output, caught.value.max_abs_error) == ("y", 1.0)
+    assert caught.value.output == "y"
+    off = caught.value.max_abs_error
+    assert off is not None
+    assert 0.5 < off < 3, "about as much as the values"
     state, proved = proofs(tmp_path, "far")
     assert state == "under way"
     assert proved < 2, "the last chunk must not be proved"
     with pytest.raises(AccuracyError):
         resume("far", store=tmp_path, workers=1)
-    with pytest.raises(AccuracyError, match=r"more than 0\.999"):
-        resume("far", store=tmp_path, workers=1, max_error=0.999)
+    with pytest.raises(AccuracyError, match=r"more than 0\.4"):
+        resume("far", store=tmp_path, workers=1, max_error=0.4)
     events: list[Event] = []
     run = resume("far", store=tmp_path, workers=1, max_error="none", listener=events.append)
     assert run.verified
     (entry,) = run.comparison.outputs
-    assert (entry.output, entry.max_abs_error, entry.tolerance) == ("y", 1.0, None)
+    assert (entry.output, entry.max_abs_error, entry.tolerance) == ("y", off, None)
     assert run.manifest.comparison == run.comparison
     severe = [event.message for event in events if isinstance(event, Warned) and event.severe]
     assert len(severe) == 1
     assert severe[0] in run.manifest.warnings
     assert verify("far", store=tmp_path, model=model, allow_insecure_srs=True).ok
+
+
+def test_commands_stop_with_a_code_of_their_own_and_go_on(
+    model: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    store = ["--store", tmp_path / "store"]
+    values = tmp_path / "input.json"
+    values.write_text(f'{{"input_data": [{INPUT}]}}')
+    coarse = ["--scale", "5", "--circuits", "native"]
+    given = [model, *coarse, "--passes", "none", "--layers-per-chunk", "1", "--input", values]
+    found = run_here("prove", *given, *store, "--run", "stopped", "-w", "1")
+    assert found.code == 5
+    (line,) = found.errors
+    for words in ("output y", "larger --scale than 5", "resume stopped --max-error"):
+        assert words in line
+    assert found.stdout == ""
+    found = run_here("resume", "stopped", *store, "-w", "1", "--max-error", "none", "--json")
+    assert found.code == 0, found.stderr
+    assert "WARNING: output y differs" in found.stderr
+    (entry,) = found.json["manifest"]["comparison"]["outputs"]
+    assert entry["max_abs_error"] > 0.5
+    assert entry["tolerance"] is None
+    assert any("output y differs" in line for line in found.json["manifest"]["warnings"])
+    assert run_here("prove", *given, *store, "--max-error", "much").code == 2
+
+
+def test_stages_of_the_runner_stop_and_go_on(model: Path, tmp_path: Path) -> None:
+    def stage(*arguments: object) -> Any:
+        given = [*map(str, arguments), "--store", str(tmp_path)]
+        return CliRunner().invoke(o3_runner.app, given, catch_exceptions=True)
+
+    coarse = ["--scale", "5", "--circuits", "native", "--run", "staged"]
+    values = tmp_path / "input.json"
+    values.write_text(f'{{"input_data": [{INPUT}]}}')
+    assert stage("prepare", model, *coarse, "--input", values).exit_code == 0
+    stopped = stage("witness", "--run", "staged").exception
+    assert isinstance(stopped, AccuracyError)
+    assert stage("witness", "--run", "staged", "--max-error", "none").exit_code == 0
+    assert stage("witness", "--run", "staged").exit_code == 0
+    stopped = stage("witness", "--run", "staged", "--max-error", "0.4").exception
+    assert isinstance(stopped, AccuracyError)
+    assert stage("witness", "--run", "staged", "--max-error", "3").exit_code == 0
+    kept = ["--run", "kept", *coarse[:-2], "--max-error", "3", "--input", values]
+    assert stage("prepare", model, *kept).exit_code == 0
+    assert stage("witness", "--run", "kept").exit_code == 0
 
 
 def test_advice_of_the_refusal_helps(model: Path, tmp_path: Path, ray_cluster: None) -> None:
@@ -89,14 +141,15 @@ def test_advice_of_the_refusal_helps(model: Path, tmp_path: Path, ray_cluster: N
 
 def test_a_tolerance_is_part_of_what_was_asked(model: Path, tmp_path: Path) -> None:
     """Stages on other machines know it, and may be given another; no worker is needed."""
-    prepare(model, [INPUT], store=tmp_path, run_id="staged", options=COARSE, max_error=1.5)
+    prepare(model, [INPUT], store=tmp_path, run_id="staged", options=COARSE, max_error=3)
     advance("staged", "witness", store=tmp_path)
-    with pytest.raises(AccuracyError, match=r"more than 0\.5"):
-        advance("staged", "witness", store=tmp_path, max_error=0.5)
-    prepare(model, [INPUT], store=tmp_path, run_id="strict", options=COARSE, max_error=0.5)
-    with pytest.raises(AccuracyError, match=r"more than 0\.5"):
+    with pytest.raises(AccuracyError, match=r"more than 0\.4"):
+        advance("staged", "witness", store=tmp_path, max_error=0.4)
+    prepare(model, [INPUT], store=tmp_path, run_id="strict", options=COARSE, max_error=0.4)
+    with pytest.raises(AccuracyError, match=r"more than 0\.4"):
         advance("strict", "witness", store=tmp_path)
     advance("strict", "witness", store=tmp_path, max_error="none")
+    advance("strict", "witness", store=tmp_path)
 
 
 def test_a_fault_of_normalisation_is_caught(

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import onnx
 import pytest
 from onnx import numpy_helper
 
 from tests.unit.chunking.builders import run
-from tests.zoo.operators import DRAWN, Drawer, Use, integers, node, scalar
+from tests.zoo.operators import DRAWN, OPSET, Drawer, Use, integers, node, scalar
 from tests.zoo.quantised import real_outputs
+from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.operators import SUPPORTED
 
 SCALE: Final = 10
@@ -46,10 +48,26 @@ def test_every_supported_operator_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("operator", sorted(DRAWN))
+def test_an_attribute_that_is_written_out_as_its_default_changes_nothing(operator: str) -> None:
+    draw = Drawer(seed=3, most=100)
+    for _ in range(FEW):
+        plain = draw.use(operator).model()
+        written = onnx.ModelProto.FromString(plain.SerializeToString())
+        for made in written.graph.node:
+            given = {attribute.name for attribute in made.attribute}
+            for name, known in onnx.defs.get_schema(made.op_type, OPSET).attributes.items():
+                if name not in given and known.default_value.name:
+                    made.attribute.append(known.default_value)
+        onnx.checker.check_model(written)
+        kinds = [[n.op_type for n in normalise(m, {}).graph.node] for m in (plain, written)]
+        assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize("operator", sorted(DRAWN))
 def test_a_few_uses_of_an_operator_are_near_onnxruntime(operator: str, tmp_path: Path) -> None:
     draw = Drawer(seed=1, most=300)
-    for _ in range(FEW):
-        use = draw.use(operator)
+    uses = [draw.use(operator) for _ in range(FEW)]
+    for use in (*uses, uses[0].behind_a_shift()):
         assert error_of(use, tmp_path) <= 1, use.described()
 
 
@@ -58,8 +76,10 @@ def test_a_few_uses_of_an_operator_are_near_onnxruntime(operator: str, tmp_path:
 def test_many_uses_of_an_operator_are_near_onnxruntime(operator: str, tmp_path: Path) -> None:
     draw = Drawer(seed=2, most=3000)
     found = []
-    for _ in range(MANY):
+    for index in range(MANY):
         use = draw.use(operator)
+        if index % 4 == 0:
+            use = use.behind_a_shift()
         found.append((error_of(use, tmp_path), use.described()))
     assert max(found)[0] <= 1, max(found)
 

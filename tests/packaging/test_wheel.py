@@ -35,6 +35,8 @@ print(len(ours))
 PUBLIC_NAMES = {
     "PlanOptions": "type",
     "Run": "type",
+    "SampleInputs": "type",
+    "VerifierPolicy": "type",
     "__version__": "str",
     "prove_distributed": "function",
     "resume": "function",

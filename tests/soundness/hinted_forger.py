@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
 from zkml_ray.chunking.hinted.numbers import Arithmetic
-from zkml_ray.chunking.hinted.recipe import FINE_OVERLAP, _entry, _Solver, filled
+from zkml_ray.chunking.hinted.recipe import _entry, _product, _Solver, _split, filled, whole
 from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import MODULUS, decode, encode
 
@@ -38,6 +38,11 @@ class Forger(_Solver):
 
     start = 0
 
+    @property
+    def numbers(self) -> Arithmetic:
+        """The circuit's."""
+        return self._numbers
+
     def take(self, step: Mapping[str, Any], incoming: Mapping[str, Ints]) -> None:
         """Do one step."""
         self.start = len(self.hints)
@@ -46,10 +51,25 @@ class Forger(_Solver):
         else:
             getattr(self, step["do"])(step)
 
-    def _fine(self, values: Sequence[int], name: str) -> Ints:
-        """The nearest that two digits can hold."""
-        most = (self._numbers.divisor - 1) * (1 + (1 << FINE_OVERLAP))
-        return super()._fine([min(max(v, 0), most) for v in values], name)
+    def _fine(self, values: Sequence[int], fine: Sequence[int], name: str) -> None:
+        """The nearest that the digits can hold."""
+        most = (self._numbers.divisor - 1) * sum(1 << (fine[1] * i) for i in range(fine[0]))
+        super()._fine([min(max(v, 0), most) for v in values], fine, name)
+
+    def fine(self, step: Mapping[str, Any]) -> list[int]:
+        """The numbers that a step's first hints are the digits of."""
+        digits = self.hints[self.start : self.start + step["fine"][0]]
+        together = sum(d.astype(object) << (step["fine"][1] * i) for i, d in enumerate(digits))
+        return [int(v) for v in together]
+
+    def refine(self, step: Mapping[str, Any], numbers: Sequence[int]) -> None:
+        """Other ones, and nothing behind them."""
+        del self.hints[self.start :]
+        self._fine(numbers, step["fine"], "forged")
+
+    def hold(self, step: Mapping[str, Any], differences: Sequence[int]) -> None:
+        """Digits of what is to be at or above zero, for as long as it is."""
+        self._places([max(v, 0) for v in differences], step["places"])
 
     def raise_hint(self, which: int, place: int, amount: int) -> None:
         """Add to an element of the last step's hints (`which` of its vectors)."""
@@ -78,6 +98,81 @@ def nothing(forger: Forger, step: Mapping[str, Any]) -> None:
 def itself(step: Mapping[str, Any]) -> Mapping[str, Any]:
     """Stay honest."""
     return step
+
+
+def at(kind: str, number: int, change: Change) -> Change:
+    """A change of the one step of a kind that has so many of its kind before it."""
+    seen = iter(range(1 << 10))
+
+    def only(forger: Forger, step: Mapping[str, Any]) -> None:
+        if step["do"] == kind and next(seen) == number:
+            change(forger, step)
+
+    return only
+
+
+def shares(wrong: Callable[[int], int], rows: slice = slice(None)) -> Change:
+    """Another reciprocal sum, with the digits of what is not negative then; results follow."""
+
+    def change(forger: Forger, step: Mapping[str, Any]) -> None:
+        target, honest = step["target"], forger.fine(step)
+        forged = np.array(honest, dtype=object)
+        forged[rows] = [wrong(v) for v in forged[rows]]
+        weights = forger._wires[step["weights"]].reshape(step["shape"])
+        totals = weights.sum(axis=1).tolist()
+        forger.refine(step, forged.tolist())
+        for sign in (1, -1):
+            left = zip(forged.tolist(), totals, strict=True)
+            forger.hold(step, [sign * ((r + sign) * v - target) for r, v in left])
+        forger._wires[step["reciprocal"]] = forged.astype(np.int64)
+
+    return at("share", 0, change)
+
+
+def root_off_by(amount: int, row: int = 0) -> Change:
+    """Another reciprocal root, with the digits of what is then not negative; results follow."""
+
+    def change(forger: Forger, step: Mapping[str, Any]) -> None:
+        values = forger._wires[step["source"]][forger._array(step["index"])]
+        centred = values * values.shape[1] - values.sum(axis=1, keepdims=True)
+        roots = forger.fine(step)
+        roots[row] += amount
+        squares = [int((c.astype(object) ** 2).sum()) for c in centred]
+        spread = [step["factor"] * v + step["epsilon"] for v in squares]
+        forger.refine(step, roots)
+        for sign in (1, -1):
+            left = zip(roots, spread, strict=True)
+            forger.hold(step, [sign * ((r + sign) ** 2 * v - step["target"]) for r, v in left])
+        forger._wires[step["wire"]] = _product(centred, roots).ravel()
+
+    return at("normalise", 0, change)
+
+
+def moved_down(amount: int) -> Change:
+    """All rows stand lower in the exponential's table: every distance is so much longer.
+
+    Scores that fall out of the table at its beginning are as far below as it reaches, as ever; no
+    check but that of the rows' tops can tell.
+    """
+
+    def change(forger: Forger, step: Mapping[str, Any]) -> None:
+        numbers, top = forger.numbers, step["row_top"]
+        near, *others = forger.hints[forger.start : forger.start + 1 + 2 * numbers.digits]
+        further, largest = (
+            sum(d << (numbers.overlap_bits * i) for i, d in enumerate(part))
+            for part in (others[: numbers.digits], others[numbers.digits :])
+        )
+        distance = near + further + amount
+        below = np.minimum(distance, top)
+        forger.hints[forger.start : forger.start + 1 + 2 * numbers.digits] = [
+            below,
+            *_split(distance - below, numbers),
+            *_split(largest + amount, numbers),
+        ]
+        forger._wires[step["below"]] = below
+        forger._wires[step["wire"]] = top - below
+
+    return at("settle", 0, change)
 
 
 class Target:
@@ -126,8 +221,7 @@ class Target:
         constants = {t.name: t for t in self._model.graph.initializer}
 
         def array(name: str) -> Ints:
-            found: Ints = numpy_helper.to_array(constants[name]).astype(np.int64)
-            return found
+            return whole(numpy_helper.to_array(constants[name]))
 
         forger = Forger(self.chunk.numbers, array, "chunk-000")
         for step in self.steps():

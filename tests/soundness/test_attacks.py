@@ -314,25 +314,29 @@ def test_forged_keys_behind_an_honest_plan_are_refused_by_both_trust_roots(
     refused(attacker, "model-keys", trust=TrustRoot(model=mlp_model))
 
 
+@pytest.mark.parametrize(("logrows", "code"), [(6, "plan-extent"), (7, "model-keys")])
 def test_circuit_too_short_for_its_chunk_is_refused_by_the_model(
-    attacker: Attacker, mlp_model: LoadedModel
+    attacker: Attacker, mlp_model: LoadedModel, logrows: int, code: str
 ) -> None:
-    """The plan agrees with itself and with the model, but no key of its size can be made."""
+    """The plan agrees with itself and with the model, but no key of its size can be made.
+
+    Of 2^6 rows that is seen before anything is made.
+    """
     sealed = attacker.document(names.SEALED_PLAN)
     # A native circuit's: the model of a hinted one depends on its rows.
     document = json.loads(
         make_plan(mlp_model, replace(BY_LAYER, circuits="native")).plan.to_bytes()
     )
     for chunk in document["chunks"]:
-        chunk["arguments"]["logrows"] = 6
+        chunk["arguments"]["logrows"] = logrows
     claimed = Plan.model_validate_json(json.dumps(document))
     sealed["plan"] = json.loads(rederive_circuits(mlp_model, claimed).plan.to_bytes())
-    srs = ensure_srs(6)
+    srs = ensure_srs(logrows)
     sealed["srs"] = [srs.pin().model_dump(mode="json")]
     attacker.replace_plan(sealed)
-    attacker.replace(names.srs(6), srs.path.read_bytes())
+    attacker.replace(names.srs(logrows), srs.path.read_bytes())
     refused(attacker, "plan-digest")
-    refused(attacker, "model-keys", trust=TrustRoot(model=mlp_model))
+    refused(attacker, code, trust=TrustRoot(model=mlp_model))
 
 
 def test_proof_under_another_model_s_key_is_refused(attacker: Attacker, forger: Attacker) -> None:

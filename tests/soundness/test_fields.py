@@ -116,7 +116,7 @@ PLAN: Mapping[str, tuple[str, ...]] = {
     "plan.ezkl_version": ("ezkl-version",),
     "plan.model_sha256": ("model-digest",),
     "plan.normalised_sha256": REBUILT,
-    "plan.dimensions.[].[]": REBUILT,
+    "plan.dimensions.[].[]": ("plan-extent",),
     "plan.rewrites.[].name": REBUILT,
     "plan.rewrites.[].node": REBUILT,
     "plan.rewrites.[].parameter": REBUILT,
@@ -209,7 +209,7 @@ HINTED_EDITS: Mapping[str, tuple[Place, Any]] = {
 }
 
 PLAN_CONTAINERS: Mapping[str, tuple[str, ...]] = {
-    "plan.dimensions": REBUILT,
+    "plan.dimensions": ("plan-extent",),
     "plan.dimensions.[]": ("plan-schema",),
     "plan.rewrites": REBUILT,
     "plan.chunks": ("plan-topology",),

@@ -8,21 +8,34 @@ well, so that each refusal is seen to come from the amount that is wrong.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tests.soundness.hinted_forger import Change, Forger, Target, nothing
+from tests.soundness.hinted_forger import (
+    Change,
+    Forger,
+    Target,
+    at,
+    moved_down,
+    nothing,
+    root_off_by,
+    shares,
+)
 from tests.unit.chunking.hinted_circuit import NUMBERS
 from tests.unit.chunking.test_hinted_functions import CASES, gelu
-from tests.unit.chunking.test_hinted_operators import inputs
+from tests.unit.chunking.test_hinted_operators import Case, inputs, node
 
+Ints = NDArray[np.int64]
 Step = Mapping[str, Any]
 
 MODELS = {
     "softmax": CASES["softmax"],
+    "tied softmax": Case(nodes=[node("Softmax", "x", axis=-1)], x=[2, 16], y=[2, 16]),
     "layer norm": CASES["layer norm"],
     "gelu": gelu("Div x, x (1 + erf) half"),
     "product": CASES["product of activations"],
@@ -32,25 +45,29 @@ TABLE = (1 << NUMBERS.logrows) - 8
 """Where ezkl's table ends: five rows of halo2's blinding, and three."""
 
 
+TOPS = [1, 3, 9, 12], [11]
+"""Of the tied softmax's rows: both of its groups hold some of the first row's."""
+
+
+def scores() -> dict[str, NDArray[np.float32]]:
+    """One row with four tied scores above all others, and one with a single score."""
+    drawn = np.random.default_rng(7).integers(-900, 100, size=(2, 16))
+    for row, places in enumerate(TOPS):
+        drawn[row, places] = 140
+    return {"x": (drawn / 2**NUMBERS.scale).astype(np.float32)}
+
+
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Target]:
     return {
         name: Target(
-            tmp_path_factory.mktemp("target"), case.proto(), NUMBERS, inputs(case, NUMBERS)
+            tmp_path_factory.mktemp("target"),
+            case.proto(),
+            NUMBERS,
+            scores() if name == "tied softmax" else inputs(case, NUMBERS),
         )
         for name, case in MODELS.items()
     }
-
-
-def at(kind: str, number: int, change: Change) -> Change:
-    """A change of the one step of a kind that has so many of its kind before it."""
-    seen = iter(range(1 << 10))
-
-    def only(forger: Forger, step: Step) -> None:
-        if step["do"] == kind and next(seen) == number:
-            change(forger, step)
-
-    return only
 
 
 def raised(*edits: tuple[int, int, int]) -> Change:
@@ -116,32 +133,6 @@ def test_digits_outside_the_table_are_refused_where_all_equations_hold(
 # Softmax. Its steps: the moved scores, the reciprocals, the rounded results, the outputs.
 
 
-def shares(wrong: Callable[[int], int], rows: slice = slice(None)) -> Change:
-    """Another reciprocal sum, with the digits of what is not negative then; results follow."""
-
-    def change(forger: Forger, step: Step) -> None:
-        width, target = NUMBERS.logrows - 1, step["target"]
-        low, high = forger.hints[forger.start : forger.start + 2]
-        honest = low + (high << 6)
-        forged = honest.copy()
-        forged[rows] = [wrong(int(v)) for v in honest[rows]]
-        high = np.minimum(forged >> 6, NUMBERS.divisor - 1)
-        forger.hints[forger.start :] = [forged - (high << 6), high]
-        weights = forger._wires[step["wire"]].reshape(step["shape"]) // honest[:, None]
-        totals = weights.sum(axis=1).tolist()
-        for sign in (1, -1):
-            left = [
-                sign * ((r + sign) * v - target)
-                for r, v in zip(forged.tolist(), totals, strict=True)
-            ]
-            for place in range(1, step["digits"]):
-                digits = [(max(v, 0) >> (width * place)) & ((1 << width) - 1) for v in left]
-                forger.hints.append(np.asarray(digits))
-        forger._wires[step["wire"]] = (weights * forged[:, None]).ravel()
-
-    return at("share", 0, change)
-
-
 @pytest.mark.parametrize("factor", [1.01, 0.99, 1.001, 0.999, 2.0, 0.5])
 def test_softmax_whose_shares_add_up_to_something_else_is_refused(
     targets: Mapping[str, Target], factor: float
@@ -167,32 +158,66 @@ def test_next_reciprocal_is_accepted_and_the_one_after_is_not(
     assert not off_by(-2)
 
 
-def moved_to(top: int) -> Callable[[Step], Step]:
-    """The largest score of every row goes elsewhere in the exponential's table."""
-
-    def rewrite(step: Step) -> Step:
-        return {**step, "row_top": top} if step.get("row_top") is not None else step
-
-    return rewrite
-
-
-@pytest.mark.parametrize("reach", [0.0, 1.0, 3.0, 4.5])
-def test_softmax_of_rows_where_the_table_is_coarse_is_refused(
-    targets: Mapping[str, Target], reach: float
+@pytest.mark.parametrize("name", ["softmax", "tied softmax"])
+def test_row_whose_largest_score_stands_below_the_tables_top_is_refused(
+    targets: Mapping[str, Target], name: str
 ) -> None:
-    target = targets["softmax"]
-    vector = target.vector(rewrite=moved_to(int(reach * 2**NUMBERS.scale)))
-    assert not target.accepts(vector)
+    """Down by the logarithm of its sum it stood with the reciprocal's range alone (log 4 of it).
+
+    Four tied scores of sixteen then had 0.13 % less of the row together at scale 7, and at
+    scale 12 13 quanta; ten of 1,024 a third less.
+    """
+    target = targets[name]
+    assert target.accepts(target.vector(moved_down(0)))
+    for amount in (1, 2, 10, round(math.log(4) * 2**NUMBERS.scale), 5 << NUMBERS.scale):
+        assert not target.accepts(target.vector(moved_down(amount))), amount
 
 
-def test_softmax_of_rows_moved_within_the_fine_part_of_the_table_is_the_same(
+def test_row_whose_largest_score_stands_above_the_tables_top_is_refused(
     targets: Mapping[str, Target],
 ) -> None:
-    target = targets["softmax"]
+    target = targets["tied softmax"]
+    for amount in (-1, -8, -23):
+        assert not target.accepts(target.vector(moved_down(amount))), amount
+
+
+def named(wrong: Callable[[Ints], Ints], amount: int = 0) -> Change:
+    """Other one-hot hints than the honest ones, [group, row] without the first group's."""
+
+    def change(forger: Forger, step: Step) -> None:
+        (honest,) = forger.hints[forger.start :]
+        forger.hints[forger.start :] = [wrong(honest.reshape(-1, 2)).ravel()]
+
+    return both(moved_down(amount), at("pin", 0, change))
+
+
+def test_group_of_a_rows_top_is_named_and_no_other(targets: Mapping[str, Target]) -> None:
+    """Both groups of the first row hold a top: either may be named, and nothing else."""
+    target = targets["tied softmax"]
     assert target.accepts(target.vector())
     honest = target.outputs()
-    assert target.accepts(target.vector(rewrite=moved_to(int(7.5 * 2**NUMBERS.scale))))
-    assert target.outputs() == honest
+    first = np.array([[1, 0]])
+    for change, passes in (
+        (named(lambda b: b), True),
+        (named(lambda b: b ^ first), True),  # the other tie
+        (named(lambda b: b ^ first[:, ::-1]), False),  # no top there
+        (named(lambda b: b + 2 * first), False),
+        (named(lambda b: b - first), False),
+        (named(lambda b: 0 * b, amount=1), False),
+        (named(lambda b: 0 * b + 1, amount=1), False),
+        (named(lambda b: 0 * b - 1, amount=1), False),
+        (named(lambda b: 0 * b + 2, amount=1), False),
+    ):
+        assert target.accepts(target.vector(change)) is passes
+        if passes:
+            assert target.outputs() == honest
+
+
+def test_products_of_two_rows_that_cancel_are_refused(targets: Mapping[str, Target]) -> None:
+    """One sum for all rows: -b of one row would make up for b of another, were it a digit."""
+    target = targets["tied softmax"]
+    change = named(lambda b: np.array([[1, -1]]), amount=1)
+    assert not target.accepts(target.vector(change))
 
 
 @pytest.mark.parametrize("amount", [1, 5, -1, -100])
@@ -203,9 +228,10 @@ def test_wrong_argument_of_the_exponential_is_refused(
     target = targets["softmax"]
 
     def follow(forger: Forger, step: Step) -> None:
-        forger.raise_wire(step["wire"], 0, amount)
+        forger.raise_wire(step["wire"], 0, -amount)
+        forger.raise_wire(step["below"], 0, amount)
 
-    for edits in (((0, 0, amount),), ((0, 0, amount), (1, 0, amount))):
+    for edits in (((0, 0, amount),), ((0, 0, amount), (1, 0, -amount))):
         change = at("settle", 0, both(raised(*edits), follow))
         assert not target.accepts(target.vector(change)), edits
 
@@ -265,33 +291,6 @@ def test_other_digits_of_the_same_remainder_change_nothing(targets: Mapping[str,
 # LayerNormalization.
 
 
-def root_off_by(amount: int, row: int = 0) -> Change:
-    """Another reciprocal root, with the digits of what is then not negative; results follow."""
-
-    def change(forger: Forger, step: Step) -> None:
-        width = NUMBERS.logrows - 1
-        values = forger._wires[step["source"]][forger._array(step["index"])]
-        centred = values * values.shape[1] - values.sum(axis=1, keepdims=True)
-        low, high = forger.hints[forger.start : forger.start + 2]
-        roots = (low + (high << 6)).tolist()
-        roots[row] += amount
-        top = np.minimum(np.asarray(roots) >> 6, NUMBERS.divisor - 1)
-        forger.hints[forger.start : forger.start + 2] = [np.asarray(roots) - (top << 6), top]
-        spread = [int((c.astype(object) ** 2).sum()) + step["epsilon"] for c in centred]
-        del forger.hints[forger.start + 2 :]
-        for sign in (1, -1):
-            left = [
-                sign * ((r + sign) ** 2 * v - step["target"])
-                for r, v in zip(roots, spread, strict=True)
-            ]
-            for place in range(1, step["digits"]):
-                digits = [(max(v, 0) >> (width * place)) & ((1 << width) - 1) for v in left]
-                forger.hints.append(np.asarray(digits))
-        forger._wires[step["wire"]] = (centred * np.asarray(roots)[:, None]).ravel()
-
-    return at("normalise", 0, change)
-
-
 def test_rewritten_honest_root_is_accepted(targets: Mapping[str, Target]) -> None:
     target = targets["layer norm"]
     assert target.accepts(target.vector(root_off_by(0)))
@@ -300,9 +299,13 @@ def test_rewritten_honest_root_is_accepted(targets: Mapping[str, Target]) -> Non
 def test_next_root_is_accepted_and_the_one_after_is_not(targets: Mapping[str, Target]) -> None:
     """(r - 1)^2 W <= C <= (r + 1)^2 W: the root, rounded down or up."""
     target = targets["layer norm"]
-    for amount, passes in ((1, True), (2, False), (-2, False), (-1, False), (64, False)):
-        assert target.accepts(target.vector(root_off_by(amount))) is passes, amount
-        assert target.accepts(target.vector(root_off_by(amount, row=2))) is passes, amount
+
+    def off_by(amount: int, row: int) -> bool:
+        return target.accepts(target.vector(root_off_by(amount, row=row)))
+
+    for row in (0, 2):
+        assert [off_by(1, row), off_by(-1, row)].count(True) == 1
+        assert not any(off_by(amount, row) for amount in (2, -2, 64))
 
 
 def test_negative_root_is_refused(targets: Mapping[str, Target]) -> None:
@@ -310,8 +313,7 @@ def test_negative_root_is_refused(targets: Mapping[str, Target]) -> None:
     target, honest = targets["layer norm"], []
 
     def keep(forger: Forger, step: Step) -> None:
-        low, high = forger.hints[forger.start : forger.start + 2]
-        honest.append(int(low[0] + (high[0] << 6)))
+        honest.append(forger.fine(step)[0])
 
     target.vector(at("normalise", 0, keep))
     assert not target.accepts(target.vector(root_off_by(-2 * honest[0])))

@@ -16,6 +16,7 @@ EVENTS: list[Event] = [
     PlanReady(chunks=(("chunk-000", "Gemm Relu"), ("chunk-001", "Gemm")), predicted_s=3.2),
     StageStarted(stage="witness"),
     Warned(message="[bold]no markup[/bold] here"),
+    Warned(message="not what it seems", severe=True),
     ChunkMoved(chunk_id="chunk-000", state="witnessed", seconds=0.25),
     ChunkMoved(chunk_id="chunk-000", state="proving", worker="worker-1"),
     ChunkMoved(chunk_id="chunk-000", state="verified", worker="worker-1", seconds=1.5),
@@ -36,6 +37,7 @@ def test_progress_off_a_terminal_is_one_plain_line_an_event() -> None:
         "plan: cutting the model",
         "plan: 2 chunks, about 3 s of proving when keys are cached",
         "warning: [bold]no markup[/bold] here",
+        "WARNING: not what it seems",
         "chunk-000: witnessed in 0.25 s",
         "chunk-000: proving on worker-1",
         "chunk-000: verified on worker-1 in 1.50 s",
@@ -48,6 +50,7 @@ def test_progress_on_a_terminal_shows_chunks_and_workers() -> None:
     assert "\x1b" in shown
     for text in ("chunk-000", "verified", "worker-1", "1/2 chunks", "predicted 3 s"):
         assert text in shown
+    assert "\x1b[1;31mWARNING: not what it seems" in shown, "bold and red"
 
 
 @pytest.mark.parametrize("trust", ["insecure", "ceremony"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -55,6 +55,15 @@ class Use:
         """Numbers for x, multiples of 2^-scale."""
         drawn = np.random.default_rng(seed).uniform(self.low, self.high, size=self.shape)
         return np.ldexp(np.rint(np.ldexp(drawn, scale)), -scale).astype(np.float32)
+
+    def behind_a_shift(self) -> Use:
+        """The same of x / 4, which ezkl only takes note of: the next operator divides."""
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
+        for copy in copies:
+            copy.input[:] = ["quarter" if name == "x" else name for name in copy.input]
+        shift = node("Mul", "x", "shift", to="quarter")
+        constants = [*self.constants, scalar("shift", 0.25)]
+        return replace(self, nodes=[shift, *copies], constants=constants)
 
     def described(self) -> str:
         """What is needed to find a failure again."""
@@ -215,7 +224,8 @@ def _reduction(op_type: str) -> Callable[[Drawer], Use]:
             idle = node(op_type, "x", noop_with_empty_axes=1, **keep)
             return Use(nodes=[idle], shape=shape, low=0.0)
         axes = integers("a", draw.axes(shape))
-        return Use(nodes=[node(op_type, "x", "a", **keep)], shape=shape, constants=[axes], low=0.0)
+        low = -4.0 if op_type == "ReduceMax" else 0.0
+        return Use(nodes=[node(op_type, "x", "a", **keep)], shape=shape, constants=[axes], low=low)
 
     return use
 
@@ -236,18 +246,25 @@ def _window(draw: Drawer, rank: int, *, dilated: bool = True) -> dict[str, list[
 
 
 def _padded(draw: Drawer, window: dict[str, list[int]]) -> dict[str, object]:
-    if draw.flag():
+    if draw.flag() and _overlap(window):
         return {**window, "auto_pad": ("SAME_UPPER", "SAME_LOWER", "VALID")[draw.pick(0, 1, 2)]}
     pads = [draw.pick(*range(size)) for size in window["kernel_shape"] * 2]
     return {**window, "pads": pads}
 
 
+def _overlap(window: Mapping[str, list[int]]) -> bool:
+    """Whether no element lies between two windows: elsewhere versions of ONNX disagree."""
+    pairs = zip(window["strides"], window["kernel_shape"], strict=True)
+    return all(stride <= size for stride, size in pairs)
+
+
 def _pool(op_type: str) -> Callable[[Drawer], Use]:
     def use(draw: Drawer) -> Use:
         shape = _image(draw)
-        given = _padded(draw, _window(draw, len(shape) - 2, dilated=False))
-        if "pads" in given and draw.flag():
-            given["ceil_mode"] = 1
+        window = _window(draw, len(shape) - 2, dilated=False)
+        given: dict[str, object] = {**window, "ceil_mode": int(_overlap(window))}
+        if draw.flag():
+            given = _padded(draw, window)
         if op_type == "AveragePool":
             given["count_include_pad"] = draw.pick(0, 1)
         return Use(nodes=[node(op_type, "x", **given)], shape=shape)
@@ -265,8 +282,8 @@ def _conv(draw: Drawer) -> Use:
         constants.append(draw.floats("b", [2 * group]))
     inputs = ["x", *[tensor.name for tensor in constants]]
     given = _padded(draw, window)
-    if "dilations" in given and given.get("auto_pad") in ("SAME_UPPER", "SAME_LOWER"):
-        given["strides"] = [1] * (len(shape) - 2)
+    if given.get("auto_pad") in ("SAME_UPPER", "SAME_LOWER"):
+        given.pop("dilations", None)  # onnxruntime has no such thing
     operator = node("Conv", *inputs, group=group, **given)
     return Use(nodes=[operator], shape=shape, constants=constants)
 
@@ -415,7 +432,10 @@ def _reshape(draw: Drawer) -> Use:
 
 def _flatten(draw: Drawer) -> Use:
     shape = draw.shape()
-    return Use(nodes=[node("Flatten", "x", axis=draw.axis([*shape, 1]))], shape=shape)
+    return Use(
+        nodes=[node("Flatten", "x", axis=draw.pick(*range(-len(shape), len(shape) + 1)))],
+        shape=shape,
+    )
 
 
 def _transpose(draw: Drawer) -> Use:
@@ -540,6 +560,7 @@ DRAWN: Final[Mapping[str, Callable[[Drawer], Use]]] = {
     "Identity": _pointwise("Identity", -4.0, 4.0),
     "LayerNormalization": _norm,
     "LeakyRelu": _leaky,
+    "Log": _pointwise("Log", 0.5, 7.5),
     "MatMul": _matmul,
     "Max": _neighbours,
     "MaxPool": _pool("MaxPool"),

@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,7 @@ import ezkl
 
 from zkml_ray.canonical import canonical_json
 from zkml_ray.commitments.field import decode, encode
-from zkml_ray.errors import ConfigError, RangeExceededError, StageError
+from zkml_ray.errors import ConfigError, OutOfMemoryError, RangeExceededError, StageError
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.scratch import process_folder, scratch_folder
@@ -290,6 +291,9 @@ def _gen_settings(onnx_path: Path, out: Path, args: Any) -> None:
         text=True,
         check=False,
     )
+    if done.returncode in (-signal.SIGABRT, -signal.SIGKILL):
+        # ezkl's panics are caught there; what is not is an allocation that failed.
+        raise OutOfMemoryError(f"{onnx_path.stem}: memory ran out while its circuit was counted")
     if done.returncode != 0 or done.stdout:
         text = " ".join(done.stdout.split()) or f"its process ended with {done.returncode}"
         chunk_id = onnx_path.stem if onnx_path.stem.startswith("chunk-") else None

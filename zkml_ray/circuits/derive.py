@@ -93,6 +93,7 @@ def derive_circuits(
     commitment: CommitmentArguments,
     arguments: ArgumentRule,
     hinted: HintedRule | None = None,
+    made_chunk: Callable[[ChunkPlan], None] | None = None,
 ) -> DerivedCircuits:
     """Derive every chunk's circuit.
 
@@ -106,6 +107,7 @@ def derive_circuits(
         commitment: How boundaries are cut into leaves.
         arguments: Gives each native circuit's arguments.
         hinted: Says which circuits are hinted, and gives their arguments; None: none is.
+        made_chunk: Told of each chunk as soon as it is made; may refuse to go on.
 
     Raises:
         ChunkingError: The partition is not one, or scales do not fit.
@@ -161,6 +163,8 @@ def derive_circuits(
                 poseidon_rows=made.settings.poseidon_rows,
             )
         )
+        if made_chunk is not None:
+            made_chunk(chunks[-1])
     normalised = graph.proto.SerializeToString(deterministic=True)
     plan = Plan(
         ezkl_version=backend.EZKL_VERSION,
@@ -200,26 +204,53 @@ def _check_cuts(chunk_id: str, graph: ModelGraph, outgoing: Sequence[str]) -> No
             )
 
 
-def rederive_circuits(model: LoadedModel, plan: Plan) -> DerivedCircuits:
+def rederived_graph(model: LoadedModel, plan: Plan) -> ModelGraph:
+    """The graph that a plan's chunks are cut from, made again from the model.
+
+    Raises:
+        ZkmlRayError: The plan's dimensions or rewrites do not fit the model.
+    """
+    return normalised_graph(model, dict(plan.dimensions), _rewrites(plan))
+
+
+def rewritten_graph(normalised: ModelGraph, plan: Plan) -> ModelGraph:
+    """The same from the normalised model.
+
+    Raises:
+        ZkmlRayError: The plan's rewrites do not fit the model.
+    """
+    return ModelGraph(apply_rewrites(normalised.proto, _rewrites(plan)))
+
+
+def _rewrites(plan: Plan) -> list[Rewrite]:
+    return [
+        Rewrite(name=step.name, node=step.node, parameter=step.parameter) for step in plan.rewrites
+    ]
+
+
+def rederive_circuits(
+    model: LoadedModel,
+    plan: Plan,
+    graph: ModelGraph | None = None,
+    made_chunk: Callable[[ChunkPlan], None] | None = None,
+) -> DerivedCircuits:
     """Derive a plan's circuits again from the model, with the arguments that the plan records.
 
     Args:
         model: The verifier's own copy of the model.
         plan: The plan to check; only its arguments are used.
+        graph: `rederived_graph` of the two, if it is made already.
+        made_chunk: Told of each chunk as soon as it is made; may refuse to go on.
 
     Raises:
         ZkmlRayError: The arguments do not fit the model.
     """
-    dimensions = dict(plan.dimensions)
-    rewrites = [
-        Rewrite(name=step.name, node=step.node, parameter=step.parameter) for step in plan.rewrites
-    ]
     recorded = {chunk.id: chunk.arguments for chunk in plan.chunks}
     return derive_circuits(
         model,
-        normalised_graph(model, dimensions, rewrites),
-        dimensions=dimensions,
-        rewrites=rewrites,
+        graph or rederived_graph(model, plan),
+        dimensions=dict(plan.dimensions),
+        rewrites=_rewrites(plan),
         parts=[chunk.nodes for chunk in plan.chunks],
         input_scale=plan.input_scale,
         commitment=plan.commitment,
@@ -227,6 +258,7 @@ def rederive_circuits(model: LoadedModel, plan: Plan) -> DerivedCircuits:
         hinted=lambda chunk_id, *_: (
             recorded[chunk_id] if recorded[chunk_id].kind == "hinted" else None
         ),
+        made_chunk=made_chunk,
     )
 
 

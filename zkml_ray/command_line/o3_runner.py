@@ -13,7 +13,7 @@ run like any other: it is what `zkml-ray` resumes, verifies, fetches and opens.
 | prepare | the model, the input, the request |
 | compile | the plan, each chunk's model and settings |
 | setup | the SRS and the keys (`--store-keys`); needs the plan |
-| witness | every boundary's values and salts (private); needs the plan |
+| witness | every boundary's values and salts (private); needs the plan; compares the outputs |
 | prove | each chunk's verifying key, record and proof; makes the keys it does not find |
 | verify | the sealed plan, and last the manifest |
 
@@ -29,12 +29,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zkml_ray.command_line.demands import Demands
 from zkml_ray.command_line.groups import add_commands
 from zkml_ray.command_line.options import (
+    AllowLeakyNative,
     CircuitOptions,
     Crew,
     Input,
     Json,
+    MaxErrorOption,
     Model,
     NewRun,
     Place,
@@ -44,6 +47,7 @@ from zkml_ray.command_line.options import (
     StoreKeysOption,
     Trust,
     Workers,
+    max_error_option,
     plan_options,
 )
 from zkml_ray.command_line.prove import go_on, show_run
@@ -76,6 +80,7 @@ class Request:
     scale: Scale = 10
     circuits: CircuitOptions
     private_input: PrivateInput = False
+    allow_leaky_native: AllowLeakyNative = False
 
     def options(self) -> PlanOptions:
         """Choices about the plan.
@@ -104,7 +109,9 @@ class StageProving(Proving):
     store_keys: StoreKeysOption = "all"
 
 
-def prepare(*, request: Request, place: Place, json_: Json = False) -> None:
+def prepare(
+    *, request: Request, max_error: MaxErrorOption = None, place: Place, json_: Json = False
+) -> None:
     """Store the model, the input and what is to be done with them."""
     from zkml_ray.api import prepare as prepare_run
 
@@ -116,6 +123,8 @@ def prepare(*, request: Request, place: Place, json_: Json = False) -> None:
         run_id=request.run,
         options=request.options(),
         private_input=request.private_input,
+        max_error=max_error_option(max_error),
+        allow_leaky_native=request.allow_leaky_native,
         command=["zkml-o3-runner", *sys.argv[1:]],
     )
     _show("prepare", _state(stored.run_id, place), place, json_)
@@ -131,9 +140,11 @@ def setup(run: Run, *, proving: StageProving, json_: Json = False) -> None:
     _advance("setup", run, proving, json_)
 
 
-def witness(run: Run, *, place: Place, json_: Json = False) -> None:
-    """Run the quantised model and store every boundary's values."""
-    _advance("witness", run, _alone(place), json_)
+def witness(
+    run: Run, *, max_error: MaxErrorOption = None, place: Place, json_: Json = False
+) -> None:
+    """Run the quantised model, store every boundary's values, compare its outputs."""
+    _advance("witness", run, _alone(place, max_error), json_)
 
 
 def prove(run: Run, *, proving: StageProving, json_: Json = False) -> None:
@@ -141,7 +152,9 @@ def prove(run: Run, *, proving: StageProving, json_: Json = False) -> None:
     _advance("prove", run, proving, json_)
 
 
-def verify(run: Run, *, trust: Trust, proving: StageProving, json_: Json = False) -> None:
+def verify(
+    run: Run, *, trust: Trust, demands: Demands, proving: StageProving, json_: Json = False
+) -> None:
     """Link and verify the proofs and write the manifest; with a trust root, verify as an outsider.
 
     A complete run is verified with a trust root alone, as zkml-ray verify does.
@@ -151,7 +164,7 @@ def verify(run: Run, *, trust: Trust, proving: StageProving, json_: Json = False
         go_on(run, proving, json_ and not trusted)
         if not trusted:
             return
-    verify_run(run, place=proving.place, trust=trust, json_=json_)
+    verify_run(run, place=proving.place, trust=trust, demands=demands, json_=json_)
 
 
 def run_(*, request: Request, proving: StageProving, json_: Json = False) -> None:
@@ -167,6 +180,7 @@ def run_(*, request: Request, proving: StageProving, json_: Json = False) -> Non
             run_id=request.run,
             options=request.options(),
             private_input=request.private_input,
+            allow_leaky_native=request.allow_leaky_native,
             command=["zkml-o3-runner", *sys.argv[1:]],
             listener=progress,
         )
@@ -198,9 +212,9 @@ def main() -> None:
     run_app(app, "zkml-o3-runner")
 
 
-def _alone(place: Place) -> Proving:
+def _alone(place: Place, max_error: str | None = None) -> Proving:
     """For a stage that needs no worker and makes no keys."""
-    return Proving(crew=StageCrew(), place=place)
+    return Proving(crew=StageCrew(), place=place, max_error=max_error)
 
 
 def _advance(until: Until, run: str, proving: Proving, json_: bool) -> None:

@@ -18,6 +18,7 @@ from zkml_ray.stores import ArtifactStore, open_store
 from zkml_ray.stores.layout import RunLayout
 
 if TYPE_CHECKING:
+    from zkml_ray.stages.comparison import MaxError
     from zkml_ray.stages.plan import PlanOptions
     from zkml_ray.stages.setup import StoreKeys
 
@@ -37,6 +38,13 @@ Input = Annotated[
 ]
 PrivateInput = Annotated[
     bool, typer.Option("--private-input", help="Prove without revealing the input.")
+]
+AllowLeakyNative = Annotated[
+    bool,
+    typer.Option(
+        "--allow-leaky-native",
+        help="Hide inputs behind native circuits all the same: their proofs let guesses be tested.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 StoreOption = Annotated[
@@ -80,6 +88,15 @@ StoreKeysOption = Annotated[
         "none: whoever verifies needs the model.",
     ),
 ]
+MaxErrorOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--max-error",
+        help="How far an output may be from onnxruntime's on the same input: a number, default (as "
+        "far as rounding explains) or none (any). Beyond it a run stops before it is proved; a "
+        "plan is refused beyond a number, and warns beyond the default [default, or as begun].",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +131,17 @@ class ProvingArguments(TypedDict):
     workers: int
     threads: int | None
     store_keys: StoreKeys
+    max_error: MaxError | None
     address: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proving:
-    """Who proves, where, and which keys stay in the store."""
+    """Who proves, where, how exactly, and which keys stay in the store."""
 
     crew: Crew
     store_keys: StoreKeysOption = "verifying"
+    max_error: MaxErrorOption = None
     place: Place
     address: Address = None
 
@@ -130,7 +149,7 @@ class Proving:
         """The same, for the API.
 
         Raises:
-            ConfigError: --store-keys has no such value.
+            ConfigError: --store-keys or --max-error has no such value.
         """
         from zkml_ray.stages.setup import StoreKeys
 
@@ -146,6 +165,7 @@ class Proving:
             "workers": self.crew.workers,
             "threads": self.crew.threads,
             "store_keys": store_keys,
+            "max_error": max_error_option(self.max_error),
             "address": self.address,
         }
 
@@ -248,6 +268,17 @@ def plan_options(
         circuits=circuit_kind(circuits.circuits),
         range_bits=circuits.range_bits,
     )
+
+
+def max_error_option(text: str | None) -> MaxError | None:
+    """The tolerance that --max-error stands for; None: none was given.
+
+    Raises:
+        ConfigError: It has no such value.
+    """
+    from zkml_ray.stages.comparison import checked_max_error
+
+    return None if text is None else checked_max_error(text)
 
 
 def scale_options(text: str) -> Sequence[int]:

@@ -13,11 +13,13 @@ from zkml_ray.command_line.options import (
     CircuitOptions,
     Json,
     LayersPerChunk,
+    MaxErrorOption,
     Memory,
     Model,
     PassOptions,
     Threads,
     Workers,
+    max_error_option,
     plan_options,
     scale_options,
 )
@@ -47,14 +49,7 @@ def plan(
         Optional[list[Path]],  # noqa: UP045
         typer.Option("--calibrate", help="Inputs to measure accuracy with; may be repeated."),
     ] = None,
-    max_error: Annotated[
-        str,
-        typer.Option(
-            "--max-error",
-            help="Refuse a plan whose outputs differ from onnxruntime's by more than this; "
-            "default: warn where prove would stop; none: do not.",
-        ),
-    ] = "default",
+    max_error: MaxErrorOption = None,
     no_measure: Annotated[
         bool,
         typer.Option(
@@ -114,14 +109,15 @@ def plan(
         return make_plan(loaded, replace(options, scale=at), prices.profile)
 
     accuracy, unmeasured = None, ""
-    aim = _aim(max_error)
+    checked = max_error_option(max_error) or "default"
+    aim = checked if isinstance(checked, float) else None
     if calibrate or aim is not None or len(scales) > 1:
         derived, accuracy = _calibrated(loaded, options, planned, scales, calibrate, aim)
     else:
         derived = planned(scales[0])
         if not no_measure:
             accuracy, unmeasured = _measured(loaded, derived)
-    alarm = accuracy.warning if accuracy is not None and max_error == "default" else None
+    alarm = accuracy.warning if accuracy is not None and checked == "default" else None
     made, forecast = derived.plan, prices.forecast(derived)
     sealed = seal(derived) if verify_keys else None
     if dot is not None:
@@ -148,8 +144,7 @@ def plan(
         lines += [f"Plan digest {sealed.digest()}", srs_line(sealed.srs_trust())]
     say(*lines)
     if alarm is not None:
-        line = f"WARNING: {alarm}"
-        stdout.print(line, markup=False, highlight=False, soft_wrap=True, style="bold red")
+        say(f"WARNING: {alarm}", style="bold red")
 
 
 def calibrate(
@@ -177,18 +172,6 @@ def calibrate(
         print_json({"path": str(path), "profile": profile.model_dump(mode="json")})
         return
     stdout.print(f"{len(measured)} circuits measured; profile saved as {path}", soft_wrap=True)
-
-
-def _aim(max_error: str) -> float | None:
-    """The largest error that a plan may have; None: any.
-
-    Raises:
-        ConfigError: --max-error has no such value.
-    """
-    from zkml_ray.stages.comparison import checked_max_error
-
-    checked = checked_max_error(max_error)
-    return checked if isinstance(checked, float) else None
 
 
 def _measured(model: LoadedModel, circuits: DerivedCircuits) -> tuple[AccuracyReport | None, str]:

@@ -11,11 +11,13 @@ import typer
 
 from zkml_ray.command_line.options import (
     Address,
+    AllowLeakyNative,
     CircuitOptions,
     Crew,
     Input,
     Json,
     LayersPerChunk,
+    MaxErrorOption,
     Memory,
     Model,
     NewRun,
@@ -58,11 +60,13 @@ def prove(
         typer.Option("--reveal", help="Boundary to reveal; may be repeated [inputs, outputs]."),
     ] = None,
     private_input: PrivateInput = False,
+    allow_leaky_native: AllowLeakyNative = False,
     keep_checkpoints: Annotated[
         str, typer.Option("--keep-checkpoints", help="yes or no: boundary values, for `open`.")
     ] = "yes",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random input.")] = 0,
     store_keys: StoreKeysOption = "verifying",
+    max_error: MaxErrorOption = None,
     address: Address = None,
     json_: Json = False,
 ) -> None:
@@ -72,7 +76,9 @@ def prove(
 
     if keep_checkpoints not in ("yes", "no"):
         raise ConfigError(f"--keep-checkpoints is yes or no, not {keep_checkpoints}")
-    proving = Proving(crew=crew, place=place, store_keys=store_keys, address=address)
+    proving = Proving(
+        crew=crew, place=place, store_keys=store_keys, max_error=max_error, address=address
+    )
     with Progress(stderr) as progress:
         result = prove_distributed(
             model,
@@ -88,6 +94,7 @@ def prove(
             ),
             reveal=reveal,
             private_input=private_input,
+            allow_leaky_native=allow_leaky_native,
             salt_seed=None if salt_seed is None else salt_seed.encode(),
             keep_checkpoints=keep_checkpoints == "yes",
             **proving.arguments(),
@@ -104,11 +111,14 @@ def resume(
     crew: Crew,
     place: Place,
     store_keys: StoreKeysOption = "verifying",
+    max_error: MaxErrorOption = None,
     address: Address = None,
     json_: Json = False,
 ) -> None:
     """Continue a run that was begun, on any machine that reaches its store."""
-    proving = Proving(crew=crew, place=place, store_keys=store_keys, address=address)
+    proving = Proving(
+        crew=crew, place=place, store_keys=store_keys, max_error=max_error, address=address
+    )
     go_on(run, proving, json_)
 
 

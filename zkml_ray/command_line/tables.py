@@ -311,6 +311,9 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     if verdict.hidden:
         lines.append(f"Committed, not shown: {', '.join(verdict.hidden)}")
     lines.append(f"Quantised: {verdict.quantisation}")
+    lines.append(verdict.choice)
+    if verdict.measured is not None:
+        lines.append(verdict.measured.describe())
     lines.append(f"Plan digest {verdict.plan_digest}")
     lines.append(srs_line(verdict.srs_trust))
     lines.append("Not claimed: " + "; ".join(verdict.not_claimed) + ".")

@@ -2,7 +2,7 @@
 
 Results go to stdout, progress and errors to stderr. With --json, stdout holds one JSON object.
 Exit codes: 0 fine, 1 verification failed, 2 bad usage or input, 3 infrastructure, 4 model not
-supported.
+supported, 5 outputs too far from the float model's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from zkml_ray.errors import ExitCode, VerificationError, ZkmlRayError
+from zkml_ray.errors import AccuracyError, ExitCode, VerificationError, ZkmlRayError
 from zkml_ray.extras import named_if_missing
 
 stderr = Console(stderr=True)
@@ -53,10 +53,10 @@ def run_app(app: typer.Typer, name: str) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def say(*lines: str) -> None:
+def say(*lines: str, style: str | None = None) -> None:
     """Write lines to stdout as they are, however wide the terminal."""
     for line in lines:
-        stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+        stdout.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -65,7 +65,9 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def _fail(error: Exception, code: ExitCode) -> None:
-    stderr.print(f"error: {' '.join(str(error).split())}", markup=False, soft_wrap=True)
+    style = "bold red" if isinstance(error, AccuracyError) else None
+    line = f"error: {' '.join(str(error).split())}"
+    stderr.print(line, style=style, markup=False, soft_wrap=True)
     if isinstance(error, VerificationError) and (error.expected or error.got):
         stderr.print(
             f"       expected {error.expected or '?'}, got {error.got or '?'}",

@@ -1,6 +1,7 @@
 """Commands for verifiers: verify, bundle, export, open, verify-opening.
 
-They import neither Ray nor a stage. `python -m zkml_ray.verifier` is `verify` alone.
+They import neither Ray nor, but for `--sample-inputs`, a stage. `python -m zkml_ray.verifier` is
+`verify` alone.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from typing import Annotated, Optional
 
 import typer
 
+from zkml_ray.command_line.demands import Demands
 from zkml_ray.command_line.groups import add_commands
 from zkml_ray.command_line.options import Json, Place, RunArgument, RunOrBundle, Trust
 from zkml_ray.command_line.terminal import print_json, run_app, say, stderr, stdout
 from zkml_ray.errors import ConfigError, VerificationError
 
 
-def verify(run: RunOrBundle, *, place: Place, trust: Trust, json_: Json = False) -> None:
+def verify(
+    run: RunOrBundle, *, place: Place, trust: Trust, demands: Demands, json_: Json = False
+) -> None:
     """Verify a stored run, trusting nothing but the model or a plan digest."""
     from zkml_ray.command_line.tables import verdict_lines
     from zkml_ray.verification import verify as verify_run
@@ -31,6 +35,10 @@ def verify(run: RunOrBundle, *, place: Place, trust: Trust, json_: Json = False)
             model=trust.model,
             plan_digest=trust.plan_digest,
             allow_insecure_srs=trust.allow_insecure_srs,
+            policy=demands.policy(with_model=trust.model is not None),
+            measure=demands.measure(),
+            max_seconds=demands.max_seconds,
+            max_memory_bytes=demands.max_memory_bytes(),
         )
     except VerificationError as error:
         if json_:

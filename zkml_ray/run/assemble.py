@@ -28,6 +28,7 @@ from zkml_ray.schema.plan import Plan, SealedPlan, VerifyingKeyPin
 from zkml_ray.schema.request import RunRequest
 from zkml_ray.stages.witness import BoundaryValues
 from zkml_ray.verifying.link import boundary_leaves, commitments
+from zkml_ray.verifying.verdict import LEAKY_NATIVE
 
 
 def revealed_names(plan: Plan, request: RunRequest) -> tuple[str, ...]:
@@ -47,6 +48,29 @@ def revealed_names(plan: Plan, request: RunRequest) -> tuple[str, ...]:
     if request.private_input:
         wanted -= set(plan.model_inputs)
     return tuple(name for name in known if name in wanted)
+
+
+def check_leaks(plan: Plan, request: RunRequest) -> str | None:
+    """Hidden inputs are proved by circuits that hide them, unless the request says otherwise.
+
+    Returns:
+        What a reader of the manifest should know; None where nothing leaks.
+
+    Raises:
+        ConfigError: An input is hidden, a circuit is native, and that was not allowed.
+    """
+    hidden = sorted(set(plan.model_inputs) - set(revealed_names(plan, request)))
+    native = [chunk.id for chunk in plan.chunks if chunk.arguments.kind == "native"]
+    if not hidden or not native:
+        return None
+    if not request.allow_leaky_native:
+        raise ConfigError(
+            f"input {', '.join(hidden)} is to stay hidden, but {native[0]} "
+            f"({len(native)} of {len(plan.chunks)}) has a native circuit, whose proof shows how "
+            "many values are negative, zero and positive, so that a guess can be tested: use "
+            "--circuits hinted, or accept that with --allow-leaky-native (allow_leaky_native=True)"
+        )
+    return f"input {', '.join(hidden)} is hidden, and {LEAKY_NATIVE}"
 
 
 def assemble(

@@ -45,7 +45,7 @@ from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import StageError, ZkmlRayError
 from zkml_ray.events import ChunkMoved, Listener, PlanReady, StageStarted, Warned
 from zkml_ray.run.activations import Activations
-from zkml_ray.run.assemble import assemble, revealed_names
+from zkml_ray.run.assemble import assemble, check_leaks
 from zkml_ray.run.journal import Journal
 from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.manifest import ChunkRecord, Comparison, Manifest, Span, StageRecord
@@ -54,7 +54,6 @@ from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.schema.request import RunRequest
 from zkml_ray.scratch import scratch_folder
 from zkml_ray.stages.comparison import (
-    MaxError,
     OutputDifference,
     compared,
     recorded,
@@ -131,7 +130,6 @@ class Coordinator:
         threads: int,
         upload_keys: bool,
         list_keys: bool,
-        max_error: MaxError,
         listener: Listener,
     ) -> None:
         """Take up a run that was begun.
@@ -149,7 +147,6 @@ class Coordinator:
             threads: Prover threads of each, for predictions.
             upload_keys: Store proving keys too.
             list_keys: Let the manifest refer to keys; without, only the model's owner can verify.
-            max_error: Largest accepted difference of an output from the float model's.
             listener: Told of every event.
         """
         self._request = request
@@ -164,7 +161,6 @@ class Coordinator:
         self._threads = threads
         self._upload_keys = upload_keys
         self._list_keys = list_keys
-        self._max_error = max_error
         self._listener = listener
         self._reference = Reference(values={}, source="")
         self._differences: tuple[OutputDifference, ...] = ()
@@ -247,7 +243,7 @@ class Coordinator:
         self, circuits: DerivedCircuits, srs: Mapping[int, SrsFile], activations: Activations
     ) -> RunOutcome:
         outputs = activations.real_outputs()
-        comparison = recorded(self._differences, self._reference, self._max_error)
+        comparison = recorded(self._differences, self._reference, self._request.max_error)
         with self._stage("link", "comparing commitments across every boundary"):
             manifest = assemble(
                 request=self._request,
@@ -305,8 +301,8 @@ class Coordinator:
             self._differences = compared(plan_, activations.real_outputs(), self._reference)
         if self._reference.note:
             self._warn(f"outputs and float model: {self._reference.note}")
-        require(self._differences, self._max_error, plan_, self._request.run_id)
-        if self._max_error == "none" and (message := warning(self._differences)):
+        require(self._differences, self._request.max_error, plan_, self._request.run_id)
+        if self._request.max_error == "none" and (message := warning(self._differences)):
             self._warn(message, severe=True)
 
     @contextmanager
@@ -344,7 +340,9 @@ class Coordinator:
             if self._request.input_source.kind == "random":
                 seed = self._request.input_source.seed
                 self._warn(f"no input was given: the input is random, from seed {seed}")
-            revealed_names(circuits.plan, self._request)
+            leak = check_leaks(circuits.plan, self._request)
+            if leak is not None:
+                self._warn(leak)
         forecast = CostModel(profile=load_profile(), threads=self._threads).forecast(circuits)
         self._journal.keep_forecast(forecast)
         self._forecast = forecast

@@ -61,6 +61,7 @@ def begin(
     options: PlanOptions | None,
     reveal: Sequence[str] | None,
     private_input: bool,
+    allow_leaky_native: bool,
     seeded_salts: bool,
     keep_checkpoints: bool,
     seed: int,
@@ -97,6 +98,7 @@ def begin(
         choices=options.choices(),
         reveal=None if reveal is None else tuple(reveal),
         private_input=private_input,
+        allow_leaky_native=allow_leaky_native,
         keep_checkpoints=keep_checkpoints,
         seeded_salts=seeded_salts,
         max_error="default" if max_error is None else checked_max_error(max_error),
@@ -117,8 +119,12 @@ def _store_again(journal: Journal, request: RunRequest, model: bytes, stored_inp
         journal.keep(names.INPUT, stored_input)
 
 
-def take_up(journal: Journal) -> Begun:
+def take_up(journal: Journal, max_error: MaxError | None = None) -> Begun:
     """Read what a run was asked to do.
+
+    Args:
+        journal: The run's objects.
+        max_error: Another tolerance: stored, so that it holds from now on, whoever goes on.
 
     Raises:
         RunExistsError: The run is complete.
@@ -126,6 +132,9 @@ def take_up(journal: Journal) -> Begun:
         StoreError: The store failed, or its model or input was changed.
     """
     request = journal.request()
+    if max_error is not None:
+        request = request.model_copy(update={"max_error": checked_max_error(max_error)})
+        journal.begin(request)
     loaded = parse_model(journal.store.read_verified(request.model), request.model_file)
     dimensions = PlanOptions.of(request.choices).dimensions_of(loaded)
     graph = normalised_graph(loaded, dimensions.values)
@@ -141,13 +150,9 @@ def coordinating(
     workers: int,
     threads: int,
     store_keys: StoreKeys,
-    max_error: MaxError | None,
     listener: Listener,
 ) -> Coordinator:
-    """A coordinator that takes up a run; the arguments are its own.
-
-    A tolerance that is given holds instead of the request's, which stays as it is stored.
-    """
+    """A coordinator that takes up a run; the arguments are its own."""
     return Coordinator(
         request=begun.request,
         options=PlanOptions.of(begun.request.choices),
@@ -161,7 +166,6 @@ def coordinating(
         threads=threads,
         upload_keys=store_keys is StoreKeys.ALL,
         list_keys=store_keys is not StoreKeys.NONE,
-        max_error=begun.request.max_error if max_error is None else checked_max_error(max_error),
         listener=listener,
     )
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from zkml_ray.commitments.leaves import LeafLayout, salts_for
 from zkml_ray.commitments.merkle import BoundaryMetadata
 from zkml_ray.commitments.packing import PackingSpec
+from zkml_ray.limits import MAX_RANGE_BITS
 from zkml_ray.schema.document import ChunkId, Document, Integer, Name, Sha256
 
 Dimension = Annotated[int, Field(ge=1, le=1 << 31)]
@@ -54,7 +55,7 @@ class CircuitArguments(Document):
     logrows: Annotated[int, Field(ge=6, le=26)]
     lookup_range: tuple[Integer, Integer] = (-128, 128)
     kind: Literal["native", "hinted"] = "native"
-    range_bits: Annotated[int, Field(ge=0, le=20)] = 0
+    range_bits: Annotated[int, Field(ge=0, le=MAX_RANGE_BITS)] = 0
 
 
 class LayoutSpec(Document):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from zkml_ray.limits import MAX_RANGE_BITS
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.document import Document, Name, Sha256, Text
 from zkml_ray.schema.manifest import ChunkRecord, InputSource, RunName
@@ -30,7 +31,7 @@ class PlanChoices(Document):
     max_leaf_slots: Annotated[int, Field(ge=8, le=1 << 16)]
     passes: tuple[Name, ...] | None = None
     circuits: Literal["auto", "hinted", "native"] = "auto"
-    range_bits: Annotated[int, Field(ge=0, le=20)] = 5
+    range_bits: Annotated[int, Field(ge=0, le=MAX_RANGE_BITS)] = 5
 
 
 class RunRequest(Document):
@@ -48,6 +49,8 @@ class RunRequest(Document):
         choices: Choices about the plan.
         reveal: Boundaries that the statement opens; None: the model's inputs and outputs.
         private_input: Do not reveal the inputs.
+        allow_leaky_native: Hide inputs behind native circuits all the same, whose proofs show
+            counts of their values' signs.
         keep_checkpoints: Keep boundary values and salts when the run is complete.
         seeded_salts: Whether salts came from a given seed (the seed itself is not kept).
         max_error: Largest accepted difference of an output from the float model's.
@@ -65,6 +68,7 @@ class RunRequest(Document):
     choices: PlanChoices
     reveal: tuple[Name, ...] | None
     private_input: bool
+    allow_leaky_native: bool = False
     keep_checkpoints: bool
     seeded_salts: bool
     max_error: Literal["default", "none"] | PositiveError = "default"

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from zkml_ray import limits
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits.derive import DerivedCircuits, normalised_graph
@@ -39,7 +40,7 @@ from zkml_ray.stages.witness import BoundaryValues, forward
 RANDOM_SAMPLES: Final = 4
 """Seeded random inputs that stand in where no calibration data is given."""
 
-AUTO_SCALES: Final = (6, 7, 8, 9, 10, 11, 12, 13)
+AUTO_SCALES: Final = tuple(range(limits.MIN_SCALE, 14))
 """Scales that are tried. Above 13 a product of two numbers near 2 leaves the default range."""
 
 _SALT_SEED: Final = b"zkml_ray/accuracy"
@@ -102,7 +103,7 @@ def measure_accuracy(
     cut = ModelGraph(onnx.ModelProto.FromString(circuits.normalised))
     inner = [b.name for b in plan.boundaries if b.name not in plan.model_outputs]
     found = {boundary.name: Measured() for boundary in plan.boundaries}
-    vector = _class_vector(plan)
+    vector = class_vector(plan)
     agreed = 0
     note = ""
     with scratch_folder() as folder:
@@ -272,7 +273,7 @@ def _compiled(circuits: DerivedCircuits, folder: Path) -> Mapping[str, CachedCir
     }
 
 
-def _class_vector(plan: Plan) -> str | None:
+def class_vector(plan: Plan) -> str | None:
     """The output that holds one score per class, if there is exactly one output and it is such."""
     if len(plan.model_outputs) != 1:
         return None

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from zkml_ray import limits
 from zkml_ray.chunking.cuts import SegmentCost, best_cuts, blocking_segment
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
@@ -35,12 +36,6 @@ from zkml_ray.cost.sizing import Sized, better_size
 from zkml_ray.errors import ChunkingError
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.search import Budget, TooLarge, split_more
-
-FUNCTION_BITS: Final = 3
-"""The same where functions are computed, whose tables and reciprocals are as fine as the rows are
-many: an encoder block at scale 12 is off by 0.0163 with 2^14 rows, by 0.0007 with 2^15."""
-
-FUNCTIONS: Final = frozenset({"Erf", "LayerNormalization", "Softmax"})
 
 MIN_LOGROWS: Final = 8
 """Fewer rows have no room for values among blinders."""
@@ -246,8 +241,8 @@ class HintedPlanner:
     ) -> Iterator[tuple[Arithmetic, Sized]]:
         touched = [*into, *out]
         hash_rows = HASH_ROWS * sum(t.layout.leaf_count * t.layout.packed_per_leaf for t in touched)
-        functions = any(self._graph.nodes[name].op_type in FUNCTIONS for name in nodes)
-        least = self._scale + (FUNCTION_BITS if functions else PRECISION_BITS)
+        functions = any(self._graph.nodes[name].op_type in limits.FUNCTIONS for name in nodes)
+        least = self._scale + (limits.MIN_TABLE_BITS if functions else PRECISION_BITS)
         for logrows in range(least, least + MORE_ROWS):
             if hash_rows + BLINDING_ROWS > 1 << logrows or logrows < MIN_LOGROWS:
                 continue

@@ -15,6 +15,7 @@ from typing import Final, Literal, get_args
 
 from pydantic import ValidationError
 
+from zkml_ray import limits
 from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.dimensions import Completed, complete_dimensions
 from zkml_ray.chunking.graph import ModelGraph
@@ -37,6 +38,7 @@ from zkml_ray.stages.hinted import MORE_ROWS, HintedPlanner
 from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
+from zkml_ray.verifying.policy import VerifierPolicy, shortfalls
 
 CircuitKind = Literal["auto", "hinted", "native"]
 
@@ -48,9 +50,6 @@ percent off, and a worker that has proved other chunks keeps some of what they t
 
 MAX_AUTO_SCALE: Final = 15
 """Above it "auto" does not choose hinted circuits: their table takes 2^(scale + 2) rows or more."""
-
-MAX_COMMITTED_BITS: Final = 40
-"""Width of a committed value, two digits of a decomposition of at most 2^20 each."""
 
 MIN_MEMORY_BYTES: Final = 64 << 20
 """Below this not even Python fits."""
@@ -87,8 +86,11 @@ class PlanOptions:
     range_bits: int = 5
 
     def __post_init__(self) -> None:
-        if not 1 <= self.scale <= 20:
-            raise ConfigError(f"scale must lie in 1..20 (bits after the point), not {self.scale}")
+        if not 1 <= self.scale <= limits.MAX_SCALE_BITS:
+            raise ConfigError(
+                f"scale must lie in 1..{limits.MAX_SCALE_BITS} (bits after the point), not "
+                f"{self.scale}"
+            )
         if self.layers_per_chunk is not None and self.layers_per_chunk < 1:
             raise ConfigError(f"layers per chunk must be at least 1, not {self.layers_per_chunk}")
         if self.workers < 1:
@@ -99,8 +101,10 @@ class PlanOptions:
                 f"{self.memory_bytes} bytes"
             )
         circuit_kind(self.circuits)
-        if not 0 <= self.range_bits <= 20:
-            raise ConfigError(f"range bits must lie in 0..20, not {self.range_bits}")
+        if not 0 <= self.range_bits <= limits.MAX_RANGE_BITS:
+            raise ConfigError(
+                f"range bits must lie in 0..{limits.MAX_RANGE_BITS}, not {self.range_bits}"
+            )
         for name in self.passes or ():
             if name not in PASSES:
                 raise ConfigError(f"there is no pass {name}; passes: {', '.join(PASSES)}")
@@ -206,6 +210,21 @@ def _of_kind(
 ) -> DerivedCircuits:
     """The plan with the kind of circuits that the options ask for."""
     graph = normalised_graph(model, options.dimensions)
+    circuits = _of_its_kind(model, graph, options, prices, limit_bytes)
+    refusal = shortfalls(circuits.plan, VerifierPolicy(), graph)
+    if refusal is None:
+        return circuits
+    notice = f"who verifies with the model refuses this plan by default: {refusal}"
+    return replace(circuits, notices=(*circuits.notices, notice))
+
+
+def _of_its_kind(
+    model: LoadedModel,
+    graph: ModelGraph,
+    options: PlanOptions,
+    prices: CostModel,
+    limit_bytes: int | None,
+) -> DerivedCircuits:
     if options.circuits == "native":
         return _native(model, graph, options, prices, limit_bytes)
     try:
@@ -303,10 +322,11 @@ def hinted_commitment(options: PlanOptions) -> CommitmentArguments:
     """
     largest_table_bits = options.scale + PRECISION_BITS + MORE_ROWS - 1
     bits = max(options.scale + max(options.range_bits, 1) + 2, largest_table_bits)
-    if bits > MAX_COMMITTED_BITS:
+    # Two digits of a decomposition, of at most 2^20 each.
+    if bits > limits.MAX_COMMITTED_BITS:
         raise ChunkingError(
             f"scale {options.scale} with values up to 2^{options.range_bits} needs {bits} bits a "
-            f"value, more than {MAX_COMMITTED_BITS}: use a smaller --scale or --range-bits"
+            f"value, more than {limits.MAX_COMMITTED_BITS}: use a smaller --scale or --range-bits"
         )
     return CommitmentArguments(
         decomp_base=1 << -(-bits // 2),

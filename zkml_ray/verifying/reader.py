@@ -24,6 +24,7 @@ from zkml_ray.errors import (
     ManifestError,
     ObjectTooLargeError,
     VerificationError,
+    out_of_memory,
 )
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.manifest import Manifest
@@ -221,7 +222,9 @@ def malformed_as(code: str) -> Iterator[None]:
         yield
     except (ManifestError, FieldRangeError) as error:
         raise VerificationError(str(error), code=code) from None
-    except (ValueError, LookupError, ArithmeticError, RecursionError, MemoryError) as error:
+    except MemoryError:
+        raise out_of_memory("a document was read") from None
+    except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
         raise VerificationError(
             f"a document cannot be read: {type(error).__name__}: {str(error)[:200]}", code=code
         ) from None

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from zkml_ray import limits
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS, Arithmetic
 from zkml_ray.circuits import backend
@@ -33,32 +34,26 @@ from zkml_ray.errors import (
     ChunkingError,
     ConfigError,
     FieldRangeError,
+    LimitExceededError,
+    OutOfMemoryError,
     StageError,
     TrustRootError,
     VerificationError,
+    out_of_memory,
 )
 from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan, LayoutSpec, Plan, SealedPlan
 
 if TYPE_CHECKING:
+    from zkml_ray.chunking.graph import ModelGraph
     from zkml_ray.chunking.load import LoadedModel
+    from zkml_ray.circuits.derive import DerivedCircuits
 
 HINTED_REWRITES: Final = frozenset({"split-output"})
 """Rewrites of hinted plans. The others are for ezkl's own arithmetic, and make some tensors small,
 which a hinted chunk would round away."""
 
-MAX_SCALE_BITS: Final = 20
-"""log2 of the finest fixed-point step a plan may start from; 0 would round to whole numbers."""
-
-MAX_DECOMPOSITION_BITS: Final = 40
-"""Width of the values a circuit may admit. Soundness needs far less than the field's 253."""
-
 ACCUMULATION_BITS: Final = 40
 """Room for the number of terms of a sum and for weights beyond the range."""
-
-MAX_LOOKUP: Final = 1 << 26
-
-MAX_ELEMENTS: Final = 1 << 24
-"""Elements of all boundaries of a plan together."""
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -125,13 +120,13 @@ def check_arguments(plan: Plan) -> None:
         VerificationError: Code "plan-arguments" or "plan-layout".
     """
     _require_ezkl(plan)
-    if not 1 <= plan.input_scale <= MAX_SCALE_BITS:
-        raise _argument("input_scale", plan.input_scale, f"1 to {MAX_SCALE_BITS}")
+    if not 1 <= plan.input_scale <= limits.MAX_SCALE_BITS:
+        raise _argument("input_scale", plan.input_scale, f"1 to {limits.MAX_SCALE_BITS}")
     dimensions = [name for name, _ in plan.dimensions]
     if dimensions != sorted(set(dimensions)):
         raise _argument("dimensions", dimensions, "each name once, sorted")
-    if sum(boundary.layout.element_count for boundary in plan.boundaries) > MAX_ELEMENTS:
-        raise _argument("boundaries", "too many elements", f"at most {MAX_ELEMENTS} in all")
+    if sum(boundary.layout.element_count for boundary in plan.boundaries) > limits.MAX_ELEMENTS:
+        raise _argument("boundaries", "too many elements", f"at most {limits.MAX_ELEMENTS} in all")
     try:
         packing = PackingSpec.for_decomposition(
             plan.commitment.decomp_base, plan.commitment.decomp_legs
@@ -181,12 +176,13 @@ def check_topology(plan: Plan) -> None:
             if name in producers:
                 raise _topology(f"boundary {name} has two producers", name)
             producers[name] = chunk.id
+    inputs, outputs = set(plan.model_inputs), set(plan.model_outputs)
     for name, boundary in boundaries.items():
         if boundary.producer != producers.get(name) or list(boundary.consumers) != consumers[name]:
             raise _topology(f"boundary {name}: producer or consumers are not the chunks'", name)
-        if (name in plan.model_inputs) != (boundary.producer is None):
+        if (name in inputs) != (boundary.producer is None):
             raise _topology(f"boundary {name} needs a producer, or is an input of the model", name)
-        if not boundary.consumers and (boundary.producer is None or name not in plan.model_outputs):
+        if not boundary.consumers and (boundary.producer is None or name not in outputs):
             raise _topology(f"boundary {name} leads nowhere", name)
         made = -1 if boundary.producer is None else position[boundary.producer]
         if any(position[reader] <= made for reader in boundary.consumers):
@@ -231,17 +227,18 @@ def check_pins(sealed: SealedPlan) -> None:
 
 
 def check_rebuilt(
-    model: LoadedModel, sealed: SealedPlan, srs_paths: Mapping[int, Path]
-) -> dict[str, bytes]:
-    """The dear half of the trust root "model": everything made again.
+    model: LoadedModel, graph: ModelGraph, sealed: SealedPlan, srs_paths: Mapping[int, Path]
+) -> tuple[DerivedCircuits, dict[str, bytes]]:
+    """The dear half of the trust root "model": everything made again, and compared as it is made.
 
     Args:
         model: The verifier's own copy.
+        graph: What `extent.check_structure` made of it.
         sealed: The plan to check.
         srs_paths: Per logrows, the whole SRS file, its digest checked.
 
     Returns:
-        Per chunk id, the verifying key that was made.
+        The circuits, and per chunk id the verifying key that was made.
 
     Raises:
         TrustRootError: Code "model-circuits" or "model-keys".
@@ -251,10 +248,24 @@ def check_rebuilt(
     from zkml_ray.circuits.sealing import make_keys
 
     plan = sealed.plan
+
+    def agrees(chunk: ChunkPlan) -> None:
+        """One circuit that differs is enough: no other is made then."""
+        if chunk != plan.chunk(chunk.id):
+            raise TrustRootError(
+                f"the plan is not what the model gives: {chunk.id} differs",
+                expected=chunk.digest(),
+                got=plan.chunk(chunk.id).digest(),
+                subject=chunk.id,
+                code="model-circuits",
+            )
+
     try:
-        rebuilt = rederive_circuits(model, plan)
-    except OSError:
+        rebuilt = rederive_circuits(model, plan, graph, agrees)
+    except (OSError, TrustRootError, LimitExceededError):
         raise
+    except (MemoryError, OutOfMemoryError):
+        raise out_of_memory("circuits are made again") from None
     except Exception as error:
         # Whatever onnx or onnx-ir say of the model under a stranger's arguments.
         raise TrustRootError(
@@ -291,7 +302,7 @@ def check_rebuilt(
                 code="model-keys",
             )
         keys[chunk.id] = vk
-    return keys
+    return rebuilt, keys
 
 
 def _require_ezkl(plan: Plan) -> None:
@@ -307,8 +318,10 @@ def _require_ezkl(plan: Plan) -> None:
 def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
     arguments = chunk.arguments
     bits = arguments.decomp_legs * math.log2(arguments.decomp_base)
-    if bits > MAX_DECOMPOSITION_BITS:
-        raise _argument(f"{chunk.id} decomposition", bits, f"at most {MAX_DECOMPOSITION_BITS} bits")
+    if bits > limits.MAX_COMMITTED_BITS:
+        raise _argument(
+            f"{chunk.id} decomposition", bits, f"at most {limits.MAX_COMMITTED_BITS} bits"
+        )
     if arguments.decomp_base**arguments.decomp_legs - 1 > packing.element_bound:
         raise _argument(
             f"{chunk.id} decomposition", bits, f"within +-{packing.element_bound}, as packing is"
@@ -321,8 +334,10 @@ def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
             arguments.scale_rebase_multiplier,
             f"products within {PACKED_BITS} bits",
         )
-    if not 1 <= arguments.param_scale <= MAX_SCALE_BITS:
-        raise _argument(f"{chunk.id} param_scale", arguments.param_scale, f"1..{MAX_SCALE_BITS}")
+    if not 1 <= arguments.param_scale <= limits.MAX_SCALE_BITS:
+        raise _argument(
+            f"{chunk.id} param_scale", arguments.param_scale, f"1..{limits.MAX_SCALE_BITS}"
+        )
     low, high = arguments.lookup_range
     if plan.commitment.salts_apart and not plan.commitment.salted:
         raise _argument("commitment", "no salts, but apart", "salts apart where there are salts")
@@ -331,8 +346,10 @@ def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
         return
     if arguments.range_bits:
         raise _argument(f"{chunk.id} range_bits", arguments.range_bits, "0 in a native circuit")
-    if not -MAX_LOOKUP <= low < 0 < high <= MAX_LOOKUP:
-        raise _argument(f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{MAX_LOOKUP}")
+    if not -limits.MAX_LOOKUP <= low < 0 < high <= limits.MAX_LOOKUP:
+        raise _argument(
+            f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{limits.MAX_LOOKUP}"
+        )
 
 
 def _check_hinted(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:

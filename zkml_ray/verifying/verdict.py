@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from zkml_ray.errors import VerificationError
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import CircuitArguments, Plan, SealedPlan
+from zkml_ray.verifying.policy import VerifierPolicy
 
 NOT_CLAIMED: Final = (
     "the float model's exact output: what is proved is the quantised model, each rounding to one "
@@ -21,6 +22,11 @@ NOT_CLAIMED: Final = (
 
 UNSALTED: Final = (
     "that hidden values stay hidden: leaves carry no salts, so guesses can be tested against them"
+)
+
+LEAKY_NATIVE: Final = (
+    "proofs of native circuits show counts of their values' signs, so that a guess of it can be "
+    "tested"
 )
 
 INSECURE: Final = "anything against the maker of the SRS: it was generated, and he can forge proofs"
@@ -40,6 +46,44 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The plan's quantised model beside the float model, on inputs of the verifier's own.
+
+    Attributes:
+        samples: Number of inputs.
+        reference: What gave the float model's outputs.
+        out_of_range: Those that the plan's circuits do not admit: no proof of them is possible.
+        max_abs_error: Largest absolute difference of an output; None where every input is out of
+            range.
+        mean_abs_error: Mean absolute difference.
+        top1_agreement: Share of the inputs in range whose largest output is the float model's;
+            None where the model does not give one vector of scores.
+    """
+
+    samples: int
+    reference: str
+    out_of_range: int
+    max_abs_error: float | None
+    mean_abs_error: float | None
+    top1_agreement: float | None
+
+    def describe(self) -> str:
+        """The measurement in one sentence."""
+        if self.max_abs_error is None or self.mean_abs_error is None:
+            return f"Measured: all {self.samples} sample inputs are outside the plan's range."
+        said = (
+            f"Measured on {self.samples - self.out_of_range} sample inputs against "
+            f"{self.reference}: outputs off by {self.max_abs_error:.3g} at most, "
+            f"{self.mean_abs_error:.3g} on average"
+        )
+        if self.top1_agreement is not None:
+            said += f"; the same largest output on {self.top1_agreement:.2%}"
+        if self.out_of_range:
+            said += f"; {self.out_of_range} more are outside the plan's range"
+        return said + "."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The result of a verification that held (a failed one raises).
 
@@ -51,6 +95,10 @@ class Verdict:
         trust_root: What was trusted: "model" or "plan digest".
         statement: What was proved, in one sentence.
         quantisation: The fixed-point arithmetic that was proved, in one line.
+        plan_chosen_by: "prover", or "author of the plan digest": whom one relies on for how
+            coarse that arithmetic is.
+        policy: The floors that the plan was held to; None: none.
+        measured: The quantised model beside the float model, where sample inputs were given.
         revealed: Per revealed boundary, its real values, flat, row-major.
         hidden: Boundaries that are committed to and not shown.
         srs_trust: "ceremony", or "insecure": whoever generated the SRS can forge.
@@ -65,11 +113,25 @@ class Verdict:
     trust_root: str
     statement: str
     quantisation: str
+    plan_chosen_by: str
+    policy: VerifierPolicy | None
+    measured: Measured | None
     revealed: Mapping[str, tuple[float, ...]]
     hidden: tuple[str, ...]
     srs_trust: str
     not_claimed: tuple[str, ...]
     steps: tuple[Step, ...]
+
+    @property
+    def choice(self) -> str:
+        """Who chose how coarse the arithmetic is, and within which floors, in one sentence."""
+        by_prover = self.plan_chosen_by == "prover"
+        floors = "no floors were set"
+        if self.policy is not None:
+            floors = f"floors: {self.policy.describe(with_model=by_prover)}"
+        if by_prover:
+            return f"The prover chose the plan; {floors}."
+        return f"The plan is that of whoever published its digest; {floors}."
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as the command line's JSON object."""
@@ -81,12 +143,31 @@ class Verdict:
             "trust_root": self.trust_root,
             "statement": self.statement,
             "quantisation": self.quantisation,
+            "plan_chosen_by": self.plan_chosen_by,
+            "policy": None if self.policy is None else self.policy.as_json(),
+            "measured": None if self.measured is None else asdict(self.measured),
             "revealed": {name: list(values) for name, values in self.revealed.items()},
             "hidden": list(self.hidden),
             "srs_trust": self.srs_trust,
             "not_claimed": list(self.not_claimed),
             "steps": [{"name": step.name, "seconds": step.seconds} for step in self.steps],
         }
+
+    @classmethod
+    def of_json(cls, document: dict[str, Any]) -> Verdict:
+        """The verdict that `as_json` gave."""
+        policy, measured = document["policy"], document["measured"]
+        return cls(
+            **{
+                **document,
+                "policy": None if policy is None else VerifierPolicy(**policy),
+                "measured": None if measured is None else Measured(**measured),
+                "revealed": {name: tuple(values) for name, values in document["revealed"].items()},
+                "hidden": tuple(document["hidden"]),
+                "not_claimed": tuple(document["not_claimed"]),
+                "steps": tuple(Step(**step) for step in document["steps"]),
+            }
+        )
 
 
 class Clock:
@@ -107,6 +188,8 @@ def describe(
     manifest: Manifest,
     sealed: SealedPlan,
     trust_root: str,
+    policy: VerifierPolicy | None,
+    measured: Measured | None,
     revealed: Mapping[str, tuple[float, ...]],
     steps: tuple[Step, ...],
 ) -> Verdict:
@@ -116,6 +199,8 @@ def describe(
         manifest: The run.
         sealed: Its plan.
         trust_root: What was trusted.
+        policy: The floors that the plan was held to.
+        measured: What sample inputs showed.
         revealed: Per revealed boundary, its real values.
         steps: What was checked.
     """
@@ -128,12 +213,16 @@ def describe(
         trust_root=trust_root,
         statement=_sentence(manifest, plan, revealed),
         quantisation=_quantisation(plan),
+        plan_chosen_by="prover" if trust_root == "model" else "author of the plan digest",
+        policy=policy,
+        measured=measured,
         revealed=revealed,
         hidden=tuple(b.name for b in plan.boundaries if b.name not in revealed),
         srs_trust=trust,
         not_claimed=(
             *NOT_CLAIMED,
             *([] if plan.commitment.salted else [UNSALTED]),
+            *_leaks(plan, revealed),
             *([] if trust == "ceremony" else [INSECURE]),
         ),
         steps=steps,
@@ -157,6 +246,14 @@ def refusal(run: str, error: VerificationError) -> dict[str, Any]:
         "expected": error.expected,
         "got": error.got,
     }
+
+
+def _leaks(plan: Plan, revealed: Mapping[str, Sequence[float]]) -> list[str]:
+    """What native circuits show of hidden inputs; all else that is hidden follows from inputs."""
+    hidden = [name for name in plan.model_inputs if name not in revealed]
+    if not hidden or all(chunk.arguments.kind == "hinted" for chunk in plan.chunks):
+        return []
+    return [f"that the hidden {', '.join(hidden)} stays so: {LEAKY_NATIVE}"]
 
 
 def _sentence(manifest: Manifest, plan: Plan, revealed: Mapping[str, Sequence[float]]) -> str:

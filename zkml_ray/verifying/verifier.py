@@ -21,8 +21,9 @@ is imported here, and onnx only where the trust root is a model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from zkml_ray import names
 from zkml_ray.canonical import sha256_hex
@@ -30,6 +31,7 @@ from zkml_ray.circuits import backend
 from zkml_ray.commitments.field import encode
 from zkml_ray.commitments.leaves import hash_leaves, pack_leaves
 from zkml_ray.errors import (
+    ConfigError,
     FieldRangeError,
     InsecureSrsError,
     ObjectTooLargeError,
@@ -43,7 +45,9 @@ from zkml_ray.schema.proof import ChunkProof
 from zkml_ray.scratch import scratch_folder
 from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verifying.extent import check_extent, check_structure
 from zkml_ray.verifying.link import boundary_leaves, check_instance_layout, commitments
+from zkml_ray.verifying.policy import VerifierPolicy, check_policy, check_weights
 from zkml_ray.verifying.reader import (
     MAX_MANIFEST_BYTES,
     MAX_PROOF_DOCUMENT_BYTES,
@@ -60,9 +64,18 @@ from zkml_ray.verifying.trust import (
     check_rebuilt,
     check_topology,
 )
-from zkml_ray.verifying.verdict import Clock, Step, Verdict, describe
+from zkml_ray.verifying.verdict import Clock, Measured, Step, Verdict, describe
 
-__all__ = ["Step", "TrustRoot", "Verdict", "verify_manifest", "verify_run"]
+if TYPE_CHECKING:
+    from zkml_ray.chunking.load import LoadedModel
+    from zkml_ray.circuits.derive import DerivedCircuits
+
+__all__ = ["Measure", "Step", "TrustRoot", "Verdict", "verify_manifest", "verify_run"]
+
+Measure: TypeAlias = "Callable[[LoadedModel, DerivedCircuits], Measured]"
+"""(the verifier's model, the plan's circuits derived from it) -> how far apart they are. What runs
+the quantised model and onnxruntime is a proving stage's, so it is handed in
+(`zkml_ray.stages.samples`)."""
 
 
 def verify_run(
@@ -71,6 +84,8 @@ def verify_run(
     trust: TrustRoot,
     *,
     allow_insecure_srs: bool = False,
+    policy: VerifierPolicy | None = None,
+    measure: Measure | None = None,
 ) -> Verdict:
     """Verify a stored run.
 
@@ -79,12 +94,17 @@ def verify_run(
         layout: Its project and id.
         trust: What the caller trusts.
         allow_insecure_srs: Accept an SRS that its maker can forge with.
+        policy: Floors of the plan; None: the default ones where the trust root is the model, so
+            that the prover chose the plan, and none where it is the digest of somebody's plan.
+        measure: Compares the plan's quantised model with the float model, on data that the
+            verifier has; may refuse. Needs the model as trust root.
 
     Raises:
         ConfigError: There is no such run.
         VerificationError: The run is not what it claims to be.
         StoreError: The store cannot be read.
     """
+    _check_call(trust, measure)
     try:
         data = manifest_bytes(store, layout)
     except ObjectTooLargeError as error:
@@ -98,7 +118,14 @@ def verify_run(
             got=f"{manifest.project}/{manifest.run_id}",
             code="run-identity",
         )
-    return verify_manifest(manifest, store, trust, allow_insecure_srs=allow_insecure_srs)
+    return verify_manifest(
+        manifest,
+        store,
+        trust,
+        allow_insecure_srs=allow_insecure_srs,
+        policy=policy,
+        measure=measure,
+    )
 
 
 def verify_manifest(
@@ -107,14 +134,22 @@ def verify_manifest(
     trust: TrustRoot,
     *,
     allow_insecure_srs: bool = False,
+    policy: VerifierPolicy | None = None,
+    measure: Measure | None = None,
 ) -> Verdict:
     """Verify the run that a manifest describes; see the module's docstring.
+
+    The arguments are those of `verify_run`.
 
     Raises:
         VerificationError: The run is not what it claims to be; its `code` says in what.
         StoreError: The store cannot be read.
     """
+    _check_call(trust, measure)
     clock = Clock()
+    measured = None
+    if policy is None and trust.model is not None:
+        policy = VerifierPolicy()
     with scratch_folder() as folder, malformed_as("malformed"):
         reader = PinnedReader(manifest, store, folder)
         # 1. The sealed plan is the one that manifest and statement name, and the plan, or the
@@ -123,12 +158,20 @@ def verify_manifest(
         sealed = reader.sealed_plan(manifest.plan_sha256)
         plan = sealed.plan
         check_named(trust, sealed, manifest.plan_sha256)
+        normalised = None if trust.model is None else check_extent(trust.model, plan)
         clock.step(f"trust root: the {trust.name} is the trusted one")
-        # 2. The plan uses only arguments known to be sound, its graph is complete, and it pins one
-        #    key per chunk and one SRS per size.
+        # 2. The plan uses only arguments known to be sound, and none coarser than the verifier's
+        #    floors; its graph is complete, and it pins one key per chunk and one SRS per size.
         check_arguments(plan)
+        if policy is not None:
+            check_policy(plan, policy)
         check_topology(plan)
         check_pins(sealed)
+        # With the model as trust root a stranger chose the plan: its graph is compared with the
+        # model's before anything is made of it.
+        graph = None if normalised is None else check_structure(normalised, plan)
+        if normalised is not None and policy is not None:
+            check_weights(plan, normalised, policy)
         clock.step("every argument, chunk, edge and pin of the plan is accounted for")
         # 3. The manifest says nothing else than the plan, where the plan says it.
         _check_manifest(manifest, sealed)
@@ -138,10 +181,13 @@ def verify_manifest(
         #    trust root, all that the plan pins is made again and compared.
         _check_srs_trust(sealed, allow_insecure_srs=allow_insecure_srs)
         made_keys: dict[str, bytes] = {}
-        if trust.model is not None:
+        if trust.model is not None and graph is not None:
             whole = {pin.logrows: reader.whole_srs(pin) for pin in sealed.srs}
-            made_keys = check_rebuilt(trust.model, sealed, whole)
+            circuits, made_keys = check_rebuilt(trust.model, graph, sealed, whole)
             clock.step("chunks, settings and verifying keys re-built from the model agree")
+            if measure is not None:
+                measured = measure(trust.model, circuits)
+                clock.step("the quantised model is as accurate on sample inputs as was demanded")
         srs_paths = {pin.logrows: reader.srs(pin) for pin in sealed.srs}
         clock.step(f"SRS files are the pinned ones ({sealed.srs_trust()})")
         # 5. Every chunk has a proof in canonical form, with an instance for every leaf it touches.
@@ -164,7 +210,14 @@ def verify_manifest(
         revealed = _check_statement(manifest, plan, computed, leaves)
         _check_salts(manifest, plan, leaves)
         clock.step("revealed values open their commitments")
-    return describe(manifest, sealed, trust.name, revealed, tuple(clock.steps))
+    return describe(manifest, sealed, trust.name, policy, measured, revealed, tuple(clock.steps))
+
+
+def _check_call(trust: TrustRoot, measure: Measure | None) -> None:
+    if measure is not None and trust.model is None:
+        raise ConfigError(
+            "sample inputs are measured with the model: name it as the trust root (--model)"
+        )
 
 
 def _check_one_plan(manifest: Manifest) -> None:
@@ -284,10 +337,11 @@ def _check_statement(
 ) -> dict[str, tuple[float, ...]]:
     boundaries = {boundary.name: boundary for boundary in plan.boundaries}
     shown_names = [shown.boundary for shown in manifest.statement.revealed]
-    if shown_names != [name for name in boundaries if name in set(shown_names)]:
+    known = set(shown_names)
+    if shown_names != [name for name in boundaries if name in known]:
         raise StatementError(
             "the statement reveals an unknown boundary, one twice, or not in the plan's order",
-            expected=", ".join(name for name in boundaries if name in set(shown_names)),
+            expected=", ".join(name for name in boundaries if name in known),
             got=", ".join(shown_names),
             code="statement-revealed",
         )
@@ -326,8 +380,9 @@ def _check_salts(manifest: Manifest, plan: Plan, leaves: Mapping[str, Sequence[i
         return
     hashes = [leaf for shown in leaves.values() for leaf in shown]
     salts = []
+    widths = {boundary.name: boundary.layout.salts_per_leaf for boundary in plan.boundaries}
     for shown in manifest.statement.revealed:
-        width = plan.boundary(shown.boundary).layout.salts_per_leaf
+        width = widths[shown.boundary]
         salts += [shown.salts[i : i + width] for i in range(0, len(shown.salts), width)]
     if len(set(hashes)) != len(hashes) or len(set(salts)) != len(salts):
         raise StatementError("the salts of one leaf serve another one too", code="salt-reuse")

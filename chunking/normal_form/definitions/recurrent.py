@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from zkml_ray.chunking.normal_form.writer import Writer
+from zkml_ray.limits import MAX_STEPS
 
 Floats = npt.NDArray[np.float32]
 
@@ -126,6 +127,10 @@ def _directions(write: Writer) -> tuple[list[_Direction], int]:
 
 
 def _check_lengths(write: Writer, length: int) -> None:
+    if length > MAX_STEPS:
+        raise write.refusal(
+            f"its {length} steps are more than the {MAX_STEPS} that are written out"
+        )
     if write.input(4) is None:
         return
     lengths = write.constant(4)

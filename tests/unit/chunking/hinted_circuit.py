@@ -153,11 +153,21 @@ def hinted_chunks(
     return chunks
 
 
-def evaluated(chunk: HintedChunk, vector: Sequence[int]) -> list[list[int]]:
+class OutsideTableError(AssertionError):
+    """A lookup's input is not in the table."""
+
+
+def evaluated(chunk: HintedChunk, vector: Sequence[int], end: int = 0) -> list[list[int]]:
     """The leaves that a chunk's circuit gives for an input.
 
+    Args:
+        chunk: The circuit.
+        vector: Its input.
+        end: Where the table ends; 0: behind the digits of honest provers.
+
     Raises:
-        AssertionError: A lookup's input is outside the table, or a number would wrap in the field.
+        OutsideTableError: A lookup's input is outside the table: ezkl would not prove this.
+        AssertionError: A number would wrap in the field.
     """
     proto = onnx.ModelProto.FromString(chunk.data)
     known: dict[str, Objects] = {}
@@ -169,7 +179,8 @@ def evaluated(chunk: HintedChunk, vector: Sequence[int]) -> list[list[int]]:
     assert [d.dim_value for d in source.type.tensor_type.shape.dim] == [len(vector)]
     known[source.name] = np.array(list(vector), dtype=object)
     for node in proto.graph.node:
-        found = computed(node, [known[name] for name in node.input], chunk.numbers)
+        given = [known[name] for name in node.input]
+        found = _computed(node, given, chunk.numbers, end or chunk.numbers.divisor)
         # Two packed values and the salts' share of a leaf stay below the field's half.
         assert all(abs(v) < 1 << (PACKED_BITS + 1) for v in found.ravel()), node.op_type
         known[node.output[0]] = found
@@ -203,22 +214,13 @@ def saved(chunk: HintedChunk, folder: Path) -> Path:
     return path
 
 
-def computed(
-    node: onnx.NodeProto,
-    given: Sequence[Objects],
-    numbers: Arithmetic,
-    *,
-    any_digits: bool = False,
+def _computed(
+    node: onnx.NodeProto, given: Sequence[Objects], numbers: Arithmetic, end: int
 ) -> Objects:
-    """What a node gives over Python's integers.
-
-    Raises:
-        AssertionError: A lookup's input is outside the table; with `any_digits`, that is allowed.
-    """
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type in _TABLES:
-        held = any_digits or all(0 <= v < numbers.divisor for v in given[0].ravel())
-        assert held, "outside the table"
+        if not all(0 <= v < end for v in given[0].ravel()):
+            raise OutsideTableError(node.name)
         found = [_TABLES[node.op_type](v, 1 << numbers.scale) for v in given[0].ravel()]
         return np.array(found, dtype=object).reshape(given[0].shape)
     if node.op_type == "Gather":

@@ -35,6 +35,15 @@ class ErrorFunction:
     plus: float = 0.0
 
 
+@dataclass(frozen=True)
+class Shares:
+    """A softmax's weights, exactly, its rows' reciprocal sums, and how many of both a unit is."""
+
+    weights: Whole
+    reciprocals: Whole
+    resolution: float
+
+
 class FunctionReference(Reference):
     """The boundaries of a chunk that may have functions."""
 
@@ -45,13 +54,24 @@ class FunctionReference(Reference):
     # Values.
 
     def _whole(self, name: str) -> Whole:
-        value: Any = self._values[name]
+        value: Any = self._shared(name)
         if isinstance(value, Fine):
             self._values[name] = self._rounded(self._sum(name))
         return super()._whole(name)
 
-    def _sum(self, name: str) -> Sum:
+    def _shared(self, name: str) -> Any:
+        """A value; of a softmax its shares, rounded to a resolution of their own."""
         value: Any = self._values[name]
+        if isinstance(value, Shares):
+            exact = Fine(_exactly(value.weights, value.reciprocals[..., None]), value.resolution)
+            self._values["softmax"] = exact
+            resolution = self._numbers.divisor - 64.0
+            rounded = self._rounded(self._sum("softmax"), resolution, signed=False)
+            value = self._values[name] = Fine(rounded, resolution)
+        return value
+
+    def _sum(self, name: str) -> Sum:
+        value: Any = self._shared(name)
         if not isinstance(value, Fine):
             return super()._sum(name)
         fineness = value.resolution / 2.0**self._numbers.scale
@@ -64,7 +84,7 @@ class FunctionReference(Reference):
 
     def _rounded_shares(self, name: str) -> tuple[Whole, float]:
         """Whole numbers and their resolution, which is a softmax's own where it is read at once."""
-        value: Any = self._values[name]
+        value: Any = self._shared(name)
         if isinstance(value, Fine) and value.resolution < self._numbers.divisor:
             return value.whole, value.resolution
         return self._whole(name), float(self._one)
@@ -74,12 +94,18 @@ class FunctionReference(Reference):
     def _matmul(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         if node.input[1] in self._graph.initializers:
             return super()._matmul(node, given)
-        (left, fine), (right, finer) = (self._rounded_shares(name) for name in node.input)
-        found = np.zeros((*left.shape[:-1], right.shape[-1]), dtype=np.int64)
+        shares: Any = self._values[node.input[0]]
+        if isinstance(shares, Shares):
+            (left, fine), factors = (shares.weights, shares.resolution), shares.reciprocals
+        else:
+            left, fine = self._rounded_shares(node.input[0])
+            factors = np.ones(left.shape[:-1], dtype=np.int64)
+        right, finer = self._rounded_shares(node.input[1])
+        found = np.zeros((*left.shape[:-1], right.shape[-1]), dtype=object)
         for place in np.ndindex(*found.shape):
             *batch, row, column = place
             for a, b in zip(left[(*batch, row)], right[(*batch, slice(None), column)], strict=True):
-                found[place] += int(a) * int(b)
+                found[place] += int(a) * int(b) * int(factors[(*batch, row)])
         fineness = fine * finer / self._one
         term = Term(np.array([1 / fineness]), lambda w: _exactly(found, w[0]), fineness)
         return Sum(terms=(term,), bias=np.zeros(found.shape), order="last")
@@ -119,13 +145,16 @@ class FunctionReference(Reference):
         self._multiples[node.output[0]] = source, multiple / divisor
         return super()._div(node, given)
 
-    def _softmax(self, node: onnx.NodeProto, _: dict[str, Any]) -> Fine:
+    def _softmax(self, node: onnx.NodeProto, _: dict[str, Any]) -> Shares:
         numbers, one = self._numbers, self._one
         scores = self._rounded(self._plain(node.input[0]))
-        top = min(numbers.divisor - 1, 8 * one)
+        top = numbers.divisor - 1
         unit = math.ceil(math.exp(top / one) * one * (1 + 1e-6)) + 1
-        target = int(np.float32(unit * numbers.divisor * 64))
+        ratio = max(64 * numbers.divisor, 4 * one * scores.shape[-1])
+        spare = len(bin(unit * ratio)) - 2 - 16
+        target = unit * ratio >> spare << spare
         weights = np.zeros(scores.shape, dtype=np.int64)
+        reciprocals = np.zeros(scores.shape[:-1], dtype=np.int64)
         for row in np.ndindex(*scores.shape[:-1]):
             for key, score in enumerate(scores[row]):
                 argument = max(0, int(score) - int(max(scores[row])) + top)
@@ -133,22 +162,27 @@ class FunctionReference(Reference):
                     one * float(np.float32(np.e)) ** (argument / one) + 0.5
                 )
             total = int(weights[row].sum())
-            weights[row] *= (target + total // 2) // total
-        resolution = numbers.divisor - 64.0
-        self._values["softmax"] = Fine(weights, float(target))
-        return Fine(self._rounded(self._sum("softmax"), resolution, signed=False), resolution)
+            reciprocals[row] = (target + total // 2) // total
+        return Shares(weights, reciprocals, float(target))
 
     def _layernormalization(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
-        values, unit = self._whole(node.input[0]), 1 << self._numbers.logrows
+        values, numbers = self._whole(node.input[0]), self._numbers
+        unit = 1 << max(numbers.logrows, numbers.scale + numbers.range_bits + 2)
         width = values.shape[-1]
         gamma, beta = (self._constant(name) for name in node.input[1:])
-        variance = float(width**3 * self._one**2)
-        epsilon = int(np.float32(round(given.get("epsilon", 1e-5) * variance)))
+        # Sums of squares are counted in so many steps that the least above zero is 2^(scale + 4).
+        least, finer = max(1, width * (width - 1)), 1
+        while finer * least < 1 << (numbers.scale + 4):
+            finer *= 2
+        variance = float(finer * width**3 * self._one**2)
+        epsilon = round(given.get("epsilon", 1e-5) * variance)
+        epsilon = int(np.float32(max(epsilon, (finer * least) // (1 << (numbers.scale + 4)))))
         target = int(np.float32(round(unit**2 * variance)))
         normal = np.zeros(values.shape, dtype=np.int64)
         for row in np.ndindex(*values.shape[:-1]):
             centred = [width * int(v) - int(values[row].sum()) for v in values[row]]
-            root = math.isqrt(target // (sum(c * c for c in centred) + epsilon))
+            spread = finer * sum(c * c for c in centred) + epsilon
+            root = (math.isqrt(4 * target // spread) + 1) // 2
             normal[row] = [c * root for c in centred]
         fineness = float(width * unit)
 
@@ -164,7 +198,6 @@ class FunctionReference(Reference):
 
 
 def _exactly(left: Whole, right: Any) -> Whole:
-    """A product that does not wrap."""
-    exact = left.astype(object) * right
-    assert max((abs(int(v)) for v in exact.ravel()), default=0) < 2**63
-    return exact.astype(np.int64)
+    """A product that does not wrap, of whole numbers of any size."""
+    exact: Whole = left.astype(object) * np.asarray(right).astype(object)
+    return exact

@@ -117,7 +117,9 @@ class Reference:
         offset = 0 if value.relu or not signed else numbers.offset
         # The circuit holds one constant an element, as float32.
         constant = np.rint(value.bias * (q * resolution) + (q // 2 + q * offset))
-        found = (total + constant.astype(np.float32).astype(np.int64)) // q
+        held = np.frompyfunc(int, 1, 1)(constant.astype(np.float32).astype(np.float64))
+        found = (total + held) // q
+        found = found.astype(np.int64)
         if value.window is not None:
             found = _largest(found, *value.window)
         return np.maximum(found, 0) if value.relu else found - offset
@@ -133,7 +135,8 @@ class Reference:
     def _divisor(self, value: Sum) -> int:
         """What the sums are divided by; their weights are whole multiples of its inverse.
 
-        The table's size, or for one weight alone the next smaller number that makes it whole.
+        The table's size, or for one weight alone the next smaller number that makes it whole; or,
+        where the numbers are so fine that it would be less than one, a multiple of 8 or more.
         """
         q = self._numbers.divisor
         sizes = np.abs(np.concatenate([term.weights.ravel() for term in value.terms]))
@@ -143,7 +146,20 @@ class Reference:
         exact = math.floor(q * sizes[0] * (1 + 1e-9)) / sizes[0]
         near = round(exact)
         fits = 2 * exact > self._numbers.digit_bound and abs(exact - near) < 1e-9 * exact
-        return near if fits else self._coarse(value)
+        return near if fits else self._small_multiple(1 / sizes[0]) or self._coarse(value)
+
+    def _small_multiple(self, inverse: float) -> int:
+        """The largest of a whole number that few remainder digits hold, 0 if none will do."""
+        q, near = self._numbers.divisor, int(np.float32(inverse))
+        if inverse <= q or abs(near / inverse - 1) > 2.0**-50:
+            return 0
+        for digits, step in itertools.product(range(2, 9), range(1, q.bit_length())):
+            multiple = (q << step * (digits - 1)) // near
+            found = multiple * near
+            reach = self._numbers.digit_bound * sum(1 << step * i for i in range(digits))
+            if multiple >= 8 and reach < 2 * found and int(np.float32(found)) == found:
+                return found
+        return 0
 
     def _coarse(self, value: Sum) -> int:
         """q, with as many more bits as the finest numbers have, in as few digits as hold them."""

@@ -11,10 +11,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.unit.chunking.builders import model, random_feeds, run, weight
-from zkml_ray.chunking.choose import MIN_WEIGHT_BITS, default_rewrites
+from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites, find_places
 from zkml_ray.errors import ChunkingError, ConfigError
+from zkml_ray.limits import MIN_WEIGHT_BITS
 from zkml_ray.stages.plan import PlanOptions
 
 LENET = Path(__file__).parents[3] / "benchmarks" / "models" / "lenet5.onnx"
@@ -68,14 +69,25 @@ def test_no_pass_leaves_the_model_as_it_is() -> None:
     assert default_rewrites(lenet(), weight_bits=10, passes=()) == []
 
 
-@pytest.mark.parametrize(
-    ("factor", "bits"), [(0.1, 10), (1.0, 10), (4.0, 9), (64.0, 5), (3000.0, MIN_WEIGHT_BITS)]
-)
+@pytest.mark.parametrize(("factor", "bits"), [(0.1, 10), (1.0, 10), (4.0, 9), (16.0, 7)])
 def test_weight_bits_are_the_scale_unless_sums_would_leave_the_range(
     factor: float, bits: int
 ) -> None:
     (rewrite,) = default_rewrites(scaled_conv(factor), weight_bits=10)
-    assert rewrite.parameter == bits
+    assert rewrite.parameter == bits >= MIN_WEIGHT_BITS
+
+
+@pytest.mark.parametrize("factor", [32.0, 64.0, 3000.0])
+def test_rewrite_that_would_keep_fewer_weight_bits_than_verifiers_demand_is_left_out(
+    factor: float,
+) -> None:
+    assert default_rewrites(scaled_conv(factor), weight_bits=10) == []
+    assert default_rewrites(scaled_conv(1.0), weight_bits=3) == []  # no pass takes so few
+
+
+def test_rewrites_below_the_floor_follow_a_scale_that_is_below_it() -> None:
+    (rewrite,) = default_rewrites(scaled_conv(1.0), weight_bits=5)
+    assert rewrite.parameter == 5
 
 
 def test_convolution_with_one_output_position_and_lone_products_stay_native() -> None:

@@ -7,6 +7,7 @@ integers, bit for bit; those are near onnxruntime; and ezkl itself accepts the w
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import ezkl
@@ -38,7 +39,10 @@ from zkml_ray.errors import ChunkingError, RangeExceededError
 
 ROOMY = Arithmetic(scale=8, logrows=11, range_bits=4)
 
-ALL_NUMBERS = {"scale 7": NUMBERS, "scale 8": ROOMY}
+DEEP = Arithmetic(scale=7, logrows=11, range_bits=5)
+"""The exponential's table reaches 16 below its top."""
+
+ALL_NUMBERS = {"scale 7": NUMBERS, "scale 8": ROOMY, "deep": DEEP}
 
 ROOT_2 = number("root", math.sqrt(2))
 
@@ -220,7 +224,7 @@ CASES = {
     **{f"GELU, {f}, {form}": gelu(f"{f} {f}, {form}") for f in ("Div", "Mul") for form in FORMS},
 }
 
-ERRORS = {"scale 7": 0.02, "scale 8": 0.01}
+ERRORS = {"scale 7": 0.02, "scale 8": 0.01, "deep": 0.02}
 """Largest error against onnxruntime: two and a half units of the last place."""
 
 PROVED = (
@@ -371,10 +375,19 @@ def normalised(rows: list[list[float]], case: Case) -> np.ndarray:
     return np.asarray(found)
 
 
-def test_constant_row_is_its_beta() -> None:
-    """No variance: with a large epsilon the root still fits its digits."""
-    found = normalised([[3.0] * 4, [-30.0] * 4], norm(4, epsilon=0.01))
-    np.testing.assert_array_equal(found, [[0.0, 0.25, 0.5, 0.75]] * 2)
+@pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5, 0.01, 3.0])
+@pytest.mark.parametrize("width", [1, 2, 4, 33])
+def test_constant_row_is_its_beta(width: int, epsilon: float) -> None:
+    """No variance: what ONNX gives, however small epsilon is (for 0 it gives no number)."""
+    case = norm(width, epsilon=epsilon)
+    arrays = {"x": np.array([[3.0] * width, [-30.0] * width], dtype=np.float32)}
+    found = checked(hinted_chunk(case.proto()), arrays)["y"] / 2.0**NUMBERS.scale
+    np.testing.assert_array_equal(found, [0.25 * np.arange(width)] * 2)
+
+
+def test_negative_epsilon_is_refused() -> None:
+    with pytest.raises(NotHintedError, match="negative epsilon"):
+        hinted_chunk(norm(4, epsilon=-0.5).proto())
 
 
 def test_rows_of_any_mean_are_centred_exactly() -> None:
@@ -387,9 +400,11 @@ def test_variance_that_epsilon_holds_up_is_normalised() -> None:
     normalised([[0.0, 1 / 128, 0.0, -1 / 128], [1 / 128] * 3 + [0.0]], norm(4, epsilon=0.002))
 
 
-def test_variance_too_small_for_the_root_is_refused() -> None:
-    with pytest.raises(RangeExceededError, match=r"x reached a value beyond .*--range-bits"):
-        normalised([[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 2.0, 3.0]], norm(4))
+@pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5])
+def test_least_variance_is_normalised(epsilon: float) -> None:
+    """One element is one quantum off the others."""
+    rows = [[1 / 128, 0.0, 0.0, 0.0], [5.0, 5.0 - 1 / 128, 5.0, 5.0]]
+    normalised(rows, norm(4, epsilon=epsilon))
 
 
 def test_result_of_a_normalisation_beyond_the_range_is_refused() -> None:
@@ -600,9 +615,57 @@ def test_what_has_no_hinted_form_is_refused(name: str) -> None:
         hinted_chunk(case.proto())
 
 
-@pytest.mark.parametrize("logrows", [7, 8, 10, 11])
-def test_softmax_in_a_circuit_of_other_rows_than_its_table_wants_is_refused(logrows: int) -> None:
-    """With fewer its scores would be cut off; with more a row could stand above the table's top."""
-    hinted_chunk(CASES["softmax"].proto(), Arithmetic(scale=6, logrows=9, range_bits=4))
-    with pytest.raises(NotHintedError, match=r"circuits of 2\^9 rows alone"):
-        hinted_chunk(CASES["softmax"].proto(), Arithmetic(scale=6, logrows=logrows, range_bits=4))
+@pytest.mark.parametrize(
+    ("keys", "logrows", "takes"),
+    [
+        (5, 8, "2^9 rows or 2^10 alone"),
+        (5, 9, ""),
+        (5, 10, ""),
+        (5, 11, "2^9 rows or 2^10 alone"),
+        (64, 9, ""),
+        (65, 9, "2^10 rows alone"),
+        (65, 10, ""),
+        (65, 11, "2^10 rows alone"),
+    ],
+)
+def test_softmax_in_a_circuit_of_other_rows_than_its_table_wants_is_refused(
+    keys: int, logrows: int, takes: str
+) -> None:
+    """With fewer its scores would be cut off; with more its table's end is more than ezkl holds."""
+    proto = Case(nodes=[node("Softmax", "x", axis=-1)], x=[2, keys], y=[2, keys]).proto()
+    numbers = Arithmetic(scale=6, logrows=logrows, range_bits=4)
+    if not takes:
+        hinted_chunk(proto, numbers)
+        return
+    with pytest.raises(NotHintedError, match=re.escape(f"circuits of {takes}")):
+        hinted_chunk(proto, numbers)
+
+
+def test_deep_table_is_ezkls_at_every_entry(tmp_path: Path) -> None:
+    """All arguments from the beginning to the top: exp(16) 2^6 and what Python's power gives."""
+    numbers = Arithmetic(scale=6, logrows=10, range_bits=4)
+    proto = Case(nodes=[node("Softmax", "x", axis=-1)], x=[4, 32], y=[4, 32]).proto()
+    chunk = hinted_chunk(proto, numbers, salted=False)
+    circuit, witness = compiled(chunk, tmp_path), tmp_path / "witness.json"
+    for start in range(0, numbers.divisor, 124):
+        # One score at the top of every row, and 31 others.
+        below = np.zeros((4, 32), dtype=np.int64)
+        below[:, 1:] = np.minimum(start + np.arange(124), numbers.divisor - 1).reshape(4, 31)
+        vector = chunk.advice({"x": 500 - below})
+        found = backend.generate_witness("chunk-000", [vector], circuit, witness)
+        assert found.outputs == evaluated(chunk, vector), start
+        assert ezkl.mock(str(witness), str(circuit))
+
+
+@pytest.mark.parametrize("keys", [1, 2, 8, 9, 16, 17, 64, 65, 197])
+def test_rows_of_any_length_are_pinned(keys: int) -> None:
+    """Groups of rows' elements of all sizes; tops at every place, and tied ones."""
+    numbers = DEEP if keys > 64 else NUMBERS
+    draw = np.random.default_rng(keys)
+    rows = [draw.normal(size=keys).clip(-4, 4) for _ in range(3)]
+    rows += [np.where(np.arange(keys) == place, 3.0, -1.0) for place in (0, keys // 2, keys - 1)]
+    rows += [np.where(np.arange(keys) % 7 == keys % 7, 1.0, 0.5), np.zeros(keys)]
+    scores = np.rint(np.array(rows) * 128) / 128
+    found = softmax_of(*scores.tolist(), numbers=numbers)
+    exact = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=0.75 / 128)

@@ -109,11 +109,7 @@ WIDE = {
     "GELU": FUNCTIONS["GELU, Div, x (1 + erf) half"],
     "layer norm": FUNCTIONS["layer norm between layers"],
 }
-LAID_OUT = [
-    (name, numbers, columns)
-    for name, numbers, columns in itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS)
-    if (name, numbers) != ("attention", ONE_DIGIT)  # a softmax wants 2^(scale + 3) rows
-]
+LAID_OUT = list(itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

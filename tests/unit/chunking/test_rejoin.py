@@ -229,7 +229,7 @@ def test_random_model_cut_at_random_and_rejoined_is_the_model(data: st.DataObjec
     found = rejoined(graph, parts, feeds)
     assert found.keys() == whole.keys()
     for name, values in whole.items():
-        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-4)  # factors are rounded
 
 
 @pytest.mark.parametrize("layers_per_chunk", [1, 2])
@@ -242,4 +242,6 @@ def test_zoo_model_cut_by_layers_and_rejoined_is_the_model(
     feeds = random_feeds({n: graph.tensor(n).shape for n in graph.inputs})
     found = rejoined(graph, layer_partition(graph, layers_per_chunk=layers_per_chunk), feeds)
     for output, values in run(proto, feeds).items():
-        np.testing.assert_allclose(found[output], values, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found[output], values, rtol=1e-3, atol=1e-4
+        )  # factors are rounded
