@@ -23,7 +23,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 COPIED: Final = ("zkml_ray", "chunking", "commitments", "cluster", "tests", "pyproject.toml")
 """What a copy of the checkout has; tests that read more of it kill no mutants."""
 
-LIMIT_S: Final = 180
+LIMIT_S: Final = 600
 """Seconds for the tests of one mutant. One that makes them hang is not killed."""
 
 NOTES: list[str] = []

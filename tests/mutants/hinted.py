@@ -10,6 +10,7 @@ _UNIT: Final = "tests/unit/chunking"
 _BOUNDS: Final = f"{_UNIT}/test_hinted_bounds.py"
 _STRIDES: Final = f"{_BOUNDS}::test_no_equation_reaches_its_stride_and_no_packed_sum_wraps"
 _WIRES: Final = f"{_BOUNDS}::test_no_digits_take_a_wire_or_a_sum_of_products_out_of_its_bounds"
+_DIFFERENCES: Final = f"{_BOUNDS}::test_no_difference_wraps_whatever_its_digits"
 _NUMBERS: Final = f"{_UNIT}/test_hinted_numbers.py"
 _BLINDING: Final = f"{_UNIT}/test_hinted_blinding.py"
 _OPERATORS: Final = f"{_UNIT}/test_hinted_operators.py"
@@ -51,13 +52,6 @@ STRIDES: Final = (
 BOUNDS: Final = (
     _at("rounding", "self.magnitude = int(sums.max()) + int", "self.magnitude = int", _STRIDES),
     _at("rounding", " + int(np.abs(self.constant).max())", "", _STRIDES),
-    _at("rounding", "sums += depth * abs(factor)", "sums += abs(factor)", _STRIDES),
-    _at(
-        "rounding",
-        "* pair.left.magnitude * pair.right.magnitude",
-        "* pair.left.magnitude",
-        _STRIDES,
-    ),
     _at(
         "rounding",
         "np.abs(weights).sum(axis=0).astype(object) * dense.wire.magnitude",
@@ -116,34 +110,6 @@ BOUNDS: Final = (
         "wire = self.wire(tensor, size, -numbers.offset, numbers.value_bound - numbers.offset)",
         "wire = self.wire(tensor, size, -numbers.offset, numbers.digit_bound - numbers.offset)",
         f"{_BOUNDS}::test_what_is_received_is_bounded_by_its_digits",
-    ),
-    _at(
-        "functions",
-        "bound = numbers.digit_bound * (one + abs(plus))",
-        "bound = numbers.digit_bound * one",
-        _WIRES,
-    ),
-    _at(
-        "functions", "high * _fine_bound(lowering),", "high * lowering.numbers.digit_bound,", _WIRES
-    ),
-    _at(
-        "functions",
-        "high, unit = _exponential(numbers.digit_bound, bits),",
-        "high, unit = _exponential(numbers.digit_bound // 2, bits),",
-        _WIRES,
-    ),
-    _at(
-        "functions",
-        "bound = 2 * width * view.wire.magnitude",
-        "bound = 2 * view.wire.magnitude",
-        _WIRES,
-    ),
-    _at("functions", "reach = bound * _fine_bound(lowering)", "reach = bound", _WIRES),
-    _at(
-        "functions",
-        "return lowering.numbers.digit_bound * (1 + (1 << FINE_OVERLAP))",
-        "return lowering.numbers.digit_bound",
-        _WIRES,
     ),
 )
 
@@ -213,43 +179,6 @@ CHECKS: Final = (
         f"{_FORGED}::test_incoming_values_that_pack_to_the_same_leaf_are_refused",
     ),
     _at(
-        "functions",
-        "for change in (1, -1):\n        near = circuit.add(share",
-        "for change in (1,):\n        near = circuit.add(share",
-        _FORGED_FUNCTIONS,
-    ),
-    _at(
-        "functions",
-        "for change in (1, -1):\n        near = circuit.add(root",
-        "for change in (-1,):\n        near = circuit.add(root",
-        _FORGED_FUNCTIONS,
-    ),
-    _at(
-        "functions",
-        "    circuit.check_digits(tensor, count, nominal)\n",
-        "",
-        _FORGED_FUNCTIONS,
-    ),
-    _at(
-        "functions",
-        "if most.bit_length() > _NO_MORE_BITS:",
-        "if most.bit_length() > 3 * _NO_MORE_BITS:",
-        f"{_BOUNDS}::test_differences_of_too_many_digits_are_refused",
-    ),
-    _at(
-        "functions",
-        "return -(-most.bit_length() // (lowering.numbers.logrows - 1))",
-        "return -(-most.bit_length() // (lowering.numbers.logrows - 1)) - 1",
-        f"{_BOUNDS}::test_no_difference_wraps_whatever_its_digits",
-    ),
-    _at(
-        "functions",
-        "if 1 << numbers.logrows != TABLE_TOP << bits:",
-        "if 1 << numbers.logrows < TABLE_TOP << bits:",
-        f"{_UNIT}/test_hinted_functions.py::"
-        "test_softmax_in_a_circuit_of_other_rows_than_its_table_wants_is_refused",
-    ),
-    _at(
         "forms",
         "if len(np.unique(kept)) != kept.size:",
         "if len(np.unique(kept)) > kept.size:",
@@ -266,6 +195,111 @@ CHECKS: Final = (
         "total = _plus(circuit, total, sums, nominal, form, layout)",
         'total = _plus(circuit, "", sums, nominal, form, layout)',
         f"{_UNIT}/test_hinted_functions.py::test_circuit_fed_by_the_recipe_gives_the_loops_integers",
+    ),
+)
+
+NORMALISED: Final = (
+    _at("rounding", "sums += abs(factor) * pair.most", "sums += pair.most", _STRIDES),
+    _at("forms", "return depth * self.left", "return self.left", _STRIDES),
+    _at("forms", "self.right.magnitude * scaled", "self.right.magnitude", _STRIDES),
+    _at("forms", "self.left.magnitude * self.right.magnitude *", "self.left.magnitude *", _STRIDES),
+    _at(
+        "gelu",
+        "bound = numbers.digit_bound * (one + abs(plus))",
+        "bound = numbers.digit_bound * one",
+        _WIRES,
+    ),
+    _at(
+        "softmax",
+        "for v in (numbers.digit_bound, numbers.divisor - 1)",
+        "for v in (numbers.divisor // 2, numbers.divisor - 1)",
+        _WIRES,
+    ),
+    _at("softmax", "weights.wire.high * reciprocals.most,", "weights.wire.high,", _WIRES),
+    _at(
+        "softmax",
+        "most=(digits.bound(numbers) + 1) * keys * high + target,",
+        "most=(digits.bound(numbers) + 1) * high + target,",
+        _DIFFERENCES,
+    ),
+    _at(
+        "softmax",
+        "for change in (1, -1):",
+        "for change in (1,):",
+        f"{_FORGED_FUNCTIONS}::test_next_reciprocal_is_accepted_and_the_one_after_is_not",
+        f"{_FORGED_FUNCTIONS}::test_softmax_whose_shares_add_up_to_something_else_is_refused",
+    ),
+    _at(
+        "softmax",
+        "    pin_rows(lowering, moved.below, rows, keys)\n",
+        "",
+        f"{_FORGED_FUNCTIONS}::test_row_whose_largest_score_stands_below_the_tables_top_is_refused",
+    ),
+    _at(
+        "softmax",
+        "if not least <= numbers.logrows <=",
+        "if not least - 1 <= numbers.logrows <=",
+        f"{_UNIT}/test_hinted_functions.py::test_softmax_in_a_circuit_of_other_rows_than_its_table_wants_is_refused",
+    ),
+    _at(
+        "layer_norm",
+        "bound = 2 * width * view.wire.magnitude",
+        "bound = 2 * view.wire.magnitude",
+        _WIRES,
+    ),
+    _at("layer_norm", "reach = bound * digits.bound(numbers)", "reach = bound", _WIRES),
+    _at(
+        "layer_norm",
+        "most = factor * width * (2 * width",
+        "most = factor * (2 * width",
+        _DIFFERENCES,
+    ),
+    _at(
+        "layer_norm",
+        "most = (digits.bound(numbers) + 1) ** 2",
+        "most = (digits.bound(numbers) + 1)",
+        _DIFFERENCES,
+    ),
+    _at(
+        "layer_norm",
+        "for change in (1, -1):",
+        "for change in (-1,):",
+        f"{_FORGED_FUNCTIONS}::test_next_root_is_accepted_and_the_one_after_is_not",
+        f"{_FORGED_FUNCTIONS}::test_negative_root_is_refused",
+    ),
+    _at(
+        "fine",
+        "return numbers.digit_bound * _sum_of_weights(self.count, self.step)",
+        "return numbers.divisor * _sum_of_weights(self.count, self.step)",
+        _DIFFERENCES,
+    ),
+    _at(
+        "fine",
+        "(most + reach).bit_length() > PACKED_BITS",
+        "most.bit_length() > PACKED_BITS",
+        f"{_BOUNDS}::test_differences_that_could_wrap_are_refused",
+    ),
+    _at(
+        "fine",
+        "return max(1, -(-honest.bit_length() // (numbers.logrows - 1)))",
+        "return max(1, honest.bit_length() // (numbers.logrows - 1))",
+        _DIFFERENCES,
+    ),
+    _at(
+        "fine",
+        "    circuit.check_digits(tensor, count, nominal)\n",
+        "",
+        f"{_FORGED_FUNCTIONS}::test_next_reciprocal_is_accepted_and_the_one_after_is_not",
+        f"{_FORGED_FUNCTIONS}::test_negative_root_is_refused",
+    ),
+    _at("pins", "largest = numbers.digit_bound**size", "largest = numbers.digit_bound", _WIRES),
+    _at("pins", "count * largest)", "largest)", _WIRES),
+    _at("pins", "        largest *= numbers.digit_bound\n", "", _WIRES),
+    _at(
+        "pins",
+        "        circuit.check_digits(first, rows)\n",
+        "",
+        f"{_FORGED_FUNCTIONS}::test_group_of_a_rows_top_is_named_and_no_other",
     ),
 )
 
@@ -286,4 +320,4 @@ BLINDING: Final = (
     _at("blinding", "secrets.randbelow(digits)", "0", f"{_BLINDING}::test_blinders_are_fresh"),
 )
 
-MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *BLINDING)
+MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *BLINDING)

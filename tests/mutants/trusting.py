@@ -20,6 +20,21 @@ def _at(text: str, instead: str, *tests: str, quick: bool = False) -> Mutant:
     return Mutant("zkml_ray/verifying/trust.py", text, instead, tests, quick=quick)
 
 
+def _floor(text: str, instead: str, test: str) -> Mutant:
+    tests = (f"tests/soundness/test_policy.py::{test}",)
+    return Mutant("zkml_ray/verifying/policy.py", text, instead, tests)
+
+
+def _extent(text: str, instead: str, test: str) -> Mutant:
+    tests = (f"tests/soundness/test_extent.py::{test}",)
+    return Mutant("zkml_ray/verifying/extent.py", text, instead, tests)
+
+
+_ASKS: Final = "test_plan_that_asks_for_much_is_refused_before_anything_is_made_of_it"
+_ROWS: Final = "test_rows_that_no_circuit_of_the_plan_can_hash_are_refused_before_one_is_made"
+_STRUCTURE: Final = "test_structure_that_is_not_the_models_is_refused_before_a_circuit_is_made"
+
+
 MUTANTS: Final = (
     _at(
         "if digest != trust.plan_digest:",
@@ -43,8 +58,8 @@ MUTANTS: Final = (
         f"{_PLAN}::test_dimensions_out_of_order_or_repeated_are_refused",
     ),
     _at(
-        "if bits > MAX_DECOMPOSITION_BITS:",
-        "if bits > 10 * MAX_DECOMPOSITION_BITS:",
+        "if bits > limits.MAX_COMMITTED_BITS:",
+        "if bits > 10 * limits.MAX_COMMITTED_BITS:",
         _PAPER,
     ),
     _at(
@@ -58,8 +73,8 @@ MUTANTS: Final = (
         _LIMITS,
     ),
     _at(
-        "if not -MAX_LOOKUP <= low < 0 < high <= MAX_LOOKUP:",
-        "if not -MAX_LOOKUP <= low < high <= MAX_LOOKUP:",
+        "if not -limits.MAX_LOOKUP <= low < 0 < high <= limits.MAX_LOOKUP:",
+        "if not -limits.MAX_LOOKUP <= low < high <= limits.MAX_LOOKUP:",
         _LIMITS,
     ),
     _at(
@@ -121,8 +136,8 @@ MUTANTS: Final = (
     _at("boundary.producer != producers.get(name) or", "", _GRAPH),
     _at(" or list(boundary.consumers) != consumers[name]:", ":", _GRAPH),
     _at(
-        "(name in plan.model_inputs) != (boundary.producer is None):",
-        "name in plan.model_inputs and boundary.producer is not None:",
+        "(name in inputs) != (boundary.producer is None):",
+        "name in inputs and boundary.producer is not None:",
         _GRAPH,
     ),
     _at("position[reader] <= made for reader", "position[reader] < 0 for reader", _GRAPH),
@@ -153,5 +168,42 @@ MUTANTS: Final = (
         "    if rebuilt.plan != plan:\n",
         "    if rebuilt.plan.model_sha256 != plan.model_sha256:\n",
         f"{_PAPER}::test_rebuilt_plan_is_compared_with_the_plan",
+    ),
+    _floor(
+        "if plan.input_scale < policy.min_scale:",
+        "if plan.input_scale < policy.min_scale - 1:",
+        "test_floor_of_the_scale_refuses_exactly_what_is_below_it",
+    ),
+    _floor(
+        "if bits < policy.min_weight_bits:",
+        "if bits < policy.min_weight_bits - 1:",
+        "test_floor_of_weight_bits_refuses_exactly_what_is_below_it",
+    ),
+    _floor(
+        "step.parameter < policy.min_weight_bits:",
+        "step.parameter < policy.min_weight_bits - 1:",
+        "test_floor_of_weight_bits_holds_for_rewrites_that_round_weights",
+    ),
+    _floor(
+        "if bits < policy.min_table_bits:",
+        "if bits < policy.min_table_bits - 1:",
+        "test_floors_of_hinted_circuits_are_of_their_rows",
+    ),
+    _floor(
+        "if lost > policy.max_weight_loss * norm and",
+        "if lost > 2 * norm and",
+        "test_weights_that_rounding_would_wipe_out_are_refused_whatever_their_bits",
+    ),
+    _extent("    if named != open_names:\n", "    if len(named) > 10**6:\n", _ASKS),
+    _extent("    if got > most:\n", "    if got > 10**9 * most:\n", _ASKS),
+    _extent(
+        "if packed * limits.MIN_HASH_ROWS > rows:",
+        "if packed > 10**6 * rows:",
+        _ROWS,
+    ),
+    _extent(
+        "if (chunk.inputs, chunk.outputs, chunk.operators) != (incoming, outgoing, operators):",
+        "if len(chunk.inputs) != len(incoming):",
+        _STRUCTURE,
     ),
 )

@@ -68,8 +68,8 @@ STEPS: Final = (
     ),
     _at(
         "verifier",
-        "if shown_names != [name for name in boundaries if name in set(shown_names)]:",
-        "if not set(shown_names) <= set(boundaries):",
+        "if shown_names != [name for name in boundaries if name in known]:",
+        "if not known <= set(boundaries):",
         f"{_STEPS}::test_revealed_boundaries_of_another_form_are_refused",
     ),
     _at(
@@ -224,8 +224,8 @@ PROOFS: Final = (
     ),
     _at(
         "verifier",
-        "            made_keys = check_rebuilt(trust.model, sealed, whole)\n",
-        "",
+        "            circuits, made_keys = check_rebuilt(trust.model, graph, sealed, whole)\n",
+        "            circuits = None\n",
         f"{_ATTACKS}::test_forged_keys_behind_an_honest_plan_are_refused_by_both_trust_roots",
     ),
     _at(

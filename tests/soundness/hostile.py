@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import onnx
-from zkml_ray.verifying.extent import check_extent, check_structure
-from zkml_ray.verifying.policy import VerifierPolicy, check_policy, check_weights
 
 from zkml_ray import limits
 from zkml_ray.canonical import sha256_hex
@@ -38,6 +36,8 @@ from zkml_ray.schema.plan import (
     Plan,
     RewriteStep,
 )
+from zkml_ray.verifying.extent import check_extent, check_structure
+from zkml_ray.verifying.policy import VerifierPolicy, check_policy, check_weights
 from zkml_ray.verifying.trust import check_arguments, check_topology
 
 NONE: Final = "0" * 64
@@ -373,9 +373,9 @@ def check_plan(model: LoadedModel, plan: Plan, policy: VerifierPolicy | None = N
         VerificationError: He refuses it.
     """
     policy = policy or VerifierPolicy()
+    normalised = check_extent(model, plan)
     check_arguments(plan)
-    check_topology(plan)
     check_policy(plan, policy)
-    check_extent(model, plan)
-    check_structure(model, plan)
-    check_weights(plan, normalised_graph(model, dict(plan.dimensions)), policy)
+    check_topology(plan)
+    check_structure(normalised, plan)
+    check_weights(plan, normalised, policy)

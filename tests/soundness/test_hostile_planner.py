@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zkml_ray.verifying.policy import VerifierPolicy
 
 from benchmarks.accuracy import OurModel
 from benchmarks.models.registry import MODELS
@@ -24,6 +23,7 @@ from zkml_ray.circuits.derive import DerivedCircuits, normalised_graph, rederive
 from zkml_ray.errors import VerificationError, ZkmlRayError
 from zkml_ray.stages.comparison import default_tolerance
 from zkml_ray.stages.reference import float_outputs
+from zkml_ray.verifying.policy import VerifierPolicy
 
 from .hostile import Choice, HostilePlanner, check_plan
 from .tally import NOTES

@@ -18,6 +18,7 @@ from zkml_ray.chunking.load import load_model
 from zkml_ray.errors import ConfigError, TrustRootError, VerificationError
 from zkml_ray.schema.plan import CommitmentArguments, Plan, SealedPlan
 from zkml_ray.stages.plan import plan as make_plan
+from zkml_ray.verifying.extent import check_extent, check_structure
 from zkml_ray.verifying.trust import (
     TrustRoot,
     check_arguments,
@@ -313,6 +314,7 @@ def test_rebuilt_plan_is_compared_with_the_plan(mlp: Path) -> None:
     """Every digest and count that no argument is; keys are not made for a plan that differs."""
     model = load_model(mlp)
     plan = make_plan(model, PlanOptions(scale=7, circuits="hinted")).plan
+    graph = check_structure(check_extent(model, plan), plan)
     for edit in (
         lambda d: d["chunks"][0].update(onnx_sha256=digest_of("another")),
         lambda d: d["chunks"][-1].update(settings_sha256=digest_of("another")),
@@ -333,5 +335,5 @@ def test_rebuilt_plan_is_compared_with_the_plan(mlp: Path) -> None:
             )
         )
         with pytest.raises(TrustRootError) as caught:
-            check_rebuilt(model, sealed, {})
+            check_rebuilt(model, graph, sealed, {})
         assert caught.value.code == "model-circuits"

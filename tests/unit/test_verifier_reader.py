@@ -174,7 +174,7 @@ def test_run_that_is_not_stored_is_a_wrong_call(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ManifestError("m"), ValueError("v"), KeyError("k"), OverflowError(), MemoryError()]
+    "error", [ManifestError("m"), ValueError("v"), KeyError("k"), OverflowError()]
 )
 def test_document_that_cannot_be_read_is_refused_with_its_code(error: Exception) -> None:
     def read() -> None:

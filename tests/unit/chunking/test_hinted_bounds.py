@@ -21,8 +21,7 @@ from tests.unit.chunking import hinted_circuit as circuits
 from tests.unit.chunking import test_hinted_functions as functions
 from tests.unit.chunking import test_hinted_operators as operators
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
-from zkml_ray.chunking.hinted import functions as hinted_functions
-from zkml_ray.chunking.hinted import lower, settle
+from zkml_ray.chunking.hinted import fine, layer_norm, lower, settle, softmax
 from zkml_ray.chunking.hinted.circuit import HINTS, Circuit
 from zkml_ray.chunking.hinted.forms import Form, Local, NotHintedError, Pending, pooled
 from zkml_ray.chunking.hinted.grid import Wire
@@ -34,6 +33,9 @@ from zkml_ray.commitments.field import MODULUS
 from zkml_ray.errors import ChunkingError
 
 FIELD_BITS = 252
+ANY = 1 << 300
+"""Where the table ends for those who look at what is not looked up as well."""
+
 SHARES = (1.0, 0.0, 0.5, 0.7)
 """Of the digits, how many are as large as they can be; the others are zero."""
 CASES = {
@@ -53,12 +55,13 @@ class Seen:
     settled: list[tuple[Arithmetic, Pending, settle.Rounding, Quantised, Layout, int]]
     wires: list[Wire]
     products: list[tuple[Circuit, str, int]]
+    held: set[str]
 
 
 @contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
     """Record every settled form with its layout, every wire, and every sum of products."""
-    seen, layouts, magnitudes = Seen([], [], []), [], []
+    seen, layouts, magnitudes = Seen([], [], [], set()), [], []
     choose, settled, check_zero = Layout.choose, lower.settle, Circuit.check_zero
 
     def choosing(form: Quantised, *args: Any, **options: Any) -> Layout:
@@ -85,13 +88,23 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
         seen.products.append((self, total, bound))
         check_zero(self, total, bound)
 
-    wire = lower.Lowering.wire
+    def holding(self: Circuit, tensor: str, count: int, nominal: int = 0) -> None:
+        seen.held.add(tensor)
+        check_digits(self, tensor, count, nominal)
+
+    def looking(self: Circuit, op: str, tensor: str, count: int, nominal: int) -> str:
+        seen.held.add(tensor)
+        return function(self, op, tensor, count, nominal)
+
+    wire, check_digits, function = lower.Lowering.wire, Circuit.check_digits, Circuit.function
     with monkeypatch.context() as patch:
         patch.setattr(settle.Layout, "choose", choosing)
         patch.setattr(settle, "stride_bits", striding)
         patch.setattr(lower, "settle", settling)
         patch.setattr(lower.Lowering, "wire", wiring)
         patch.setattr(Circuit, "check_zero", checking)
+        patch.setattr(Circuit, "check_digits", holding)
+        patch.setattr(Circuit, "function", looking)
         yield seen
 
 
@@ -120,9 +133,9 @@ def most_of(form: Quantised) -> int:
         for row in range(channels):
             found[row] += sum(abs(int(w)) for w in weights[row]) * local.wire.magnitude
     for pair, factor in form.pairs:
-        depth = pair.left_index.shape[-1]
+        held = pair.left.magnitude * pair.right.magnitude * (pair.rows.most if pair.rows else 1)
         for row in range(channels):
-            found[row] += depth * abs(factor) * pair.left.magnitude * pair.right.magnitude
+            found[row] += pair.left_index.shape[-1] * abs(factor) * held
     return max(found) + max(abs(int(c)) for c in form.constant.ravel())
 
 
@@ -147,7 +160,13 @@ def test_no_equation_reaches_its_stride_and_no_packed_sum_wraps(
 class Extremes:
     """A chunk's tensors where digits are as large or as small as the rows allow, or random."""
 
-    def __init__(self, chunk: HintedChunk, given: list[Wire], share: float) -> None:
+    def __init__(self, chunk: HintedChunk, seen: Seen, share: float, loose: str = "") -> None:
+        """Start with the hints and what is received.
+
+        What is looked up is held among the digits; `loose` names what is not to be.
+        """
+        given = seen.wires[: len(chunk.incoming)]
+        self._held = seen.held - {loose}
         draw = np.random.default_rng(0)
         proto = onnx.ModelProto.FromString(chunk.data)
         self._numbers = chunk.numbers
@@ -161,7 +180,8 @@ class Extremes:
         hints[0] = 0
         self._known[HINTS] = whole(hints)
         for wire in given:
-            ends = np.where(draw.random(wire.size) < draw.choice([0.0, 0.5, 1.0]), 1, 0)
+            # Every second one at the other end is what a row's variance is largest for.
+            ends = np.arange(wire.size) % 2 if share == 1 else draw.random(wire.size) < share
             self._known[wire.name] = np.where(ends, wire.high, wire.low).astype(object)
 
     def of(self, name: str) -> Any:
@@ -181,7 +201,10 @@ class Extremes:
             if last not in self._known:
                 node = self._nodes[last]
                 read = [self._known[n] for n in node.input]
-                self._known[last] = circuits.computed(node, read, self._numbers, any_digits=True)
+                found = circuits._computed(node, read, self._numbers, ANY)
+                if last in self._held:
+                    found = np.clip(found, 0, 2**self._numbers.logrows - 1)
+                self._known[last] = found
         return self._known[name]
 
 
@@ -196,9 +219,8 @@ def test_no_digits_take_a_wire_or_a_sum_of_products_out_of_its_bounds(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chunk, seen = lowered(name, monkeypatch)
-    given = seen.wires[: len(chunk.incoming)]
     for share in SHARES:
-        tensors = Extremes(chunk, given, share)
+        tensors = Extremes(chunk, seen, share)
         for wire in seen.wires:
             found = tensors.of(wire.name)
             assert found.size == wire.size
@@ -240,33 +262,43 @@ def test_no_difference_wraps_whatever_its_digits(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is held at zero or above: no digits make it wrap, and digits reach every honest one."""
-    checked: list[tuple[lower.Lowering, str, int]] = []
-    check = hinted_functions._check_not_negative
+    checked: list[tuple[str, int, int]] = []
+    hinted: list[tuple[str, int]] = []
 
-    def checking(lowering: Any, tensor: str, count: int, most: int, nominal: int = 0) -> None:
-        checked.append((lowering, tensor, most))
-        check(lowering, tensor, count, most, nominal)
+    def hinting(lowering: Any, digits: fine.FineDigits, count: int) -> str:
+        hinted.append((fine.fine_hints(lowering, digits, count), digits.bound(lowering.numbers)))
+        return hinted[-1][0]
+
+    def checking(lowering: Any, tensor: str, count: int, **bounds: int) -> None:
+        checked.append((tensor, bounds["most"], bounds["honest"]))
+        fine.check_not_negative(lowering, tensor, count, **bounds)
 
     with monkeypatch.context() as patch:
-        patch.setattr(hinted_functions, "_check_not_negative", checking)
+        for module in (softmax, layer_norm):
+            patch.setattr(module, "check_not_negative", checking)
+            patch.setattr(module, "fine_hints", hinting)
         chunk, seen = lowered(name, monkeypatch)
     assert len(checked) >= 2
-    for share in SHARES:
-        tensors = Extremes(chunk, seen.wires[: len(chunk.incoming)], share)
-        for lowering, tensor, most in checked:
+    step, numbers = chunk.numbers.logrows - 1, chunk.numbers
+    for tensor, bound in hinted:
+        assert int(Extremes(chunk, seen, 1.0).of(tensor).max()) == bound
+    for tensor, most, honest in checked:
+        weights = [1 << (step * place) for place in range(fine.places(numbers, honest))]
+        assert most + (2**numbers.logrows - 1) * sum(weights) < 1 << FIELD_BITS
+        assert (numbers.divisor - 1) * sum(weights) >= honest
+        for share in SHARES:
+            tensors = Extremes(chunk, seen, share, loose=tensor)
             assert max(abs(int(v)) for v in tensors.of(tensor).ravel()) <= most
-            places = hinted_functions._places(lowering, most)
-            step = chunk.numbers.logrows - 1
-            reach = sum((2 ** (step + 1) - 1) << (step * place) for place in range(1, places))
-            assert reach + most < 1 << FIELD_BITS
-            assert sum((chunk.numbers.divisor - 1) << (step * p) for p in range(places)) >= most
 
 
-def test_differences_of_too_many_digits_are_refused() -> None:
-    lowering = SimpleNamespace(numbers=circuits.NUMBERS)
-    hinted_functions._places(lowering, 1 << 129)  # type: ignore[arg-type]
+def test_differences_that_could_wrap_are_refused() -> None:
+    circuit = Circuit(logrows=10, columns=1)
+    lowering: Any = SimpleNamespace(circuit=circuit, numbers=circuits.NUMBERS)
+    tensor = circuit.hinted(circuit.hints(1))
+    # A thousand is the largest digit, and one digit more than none is enough for it.
+    fine.check_not_negative(lowering, tensor, 1, most=(1 << FIELD_BITS) - 1024, honest=500)
     with pytest.raises(NotHintedError, match="too large"):
-        hinted_functions._places(lowering, 1 << 130)  # type: ignore[arg-type]
+        fine.check_not_negative(lowering, tensor, 1, most=(1 << FIELD_BITS) - 1023, honest=500)
 
 
 @pytest.mark.parametrize("kind", sorted(operators.ALL_NUMBERS))
@@ -328,7 +360,7 @@ def test_sum_of_products_that_is_not_zero_is_refused(value: int) -> None:
             read = [known[name] for name in node.input]
             if node.op_type == "HardSwish":
                 looked_up += read[0].ravel().tolist()
-            found = circuits.computed(node, read, numbers, any_digits=True)
+            found = circuits._computed(node, read, numbers, ANY)
             known[node.output[0]] = found % MODULUS if found.dtype == object else found
         assert looked_up
         assert all(0 <= v < numbers.divisor for v in looked_up) == held
@@ -353,8 +385,7 @@ def test_any_hint_one_more_or_less_is_refused_or_changes_nothing(name: str) -> N
             changed[place] += amount
             try:
                 found = circuits.evaluated(chunk, changed)
-            except AssertionError as error:
-                assert "outside the table" in str(error)
+            except circuits.OutsideTableError:
                 refused += 1
                 continue
             assert found == honest, "another result is accepted"
