@@ -194,7 +194,6 @@ MUTANTS: Final = (
         "if lost > 2 * norm and",
         "test_weights_that_rounding_would_wipe_out_are_refused_whatever_their_bits",
     ),
-    _extent("    if named != open_names:\n", "    if len(named) > 10**6:\n", _ASKS),
     _extent("    if got > most:\n", "    if got > 10**9 * most:\n", _ASKS),
     _extent(
         "if packed * limits.MIN_HASH_ROWS > rows:",
