@@ -31,6 +31,7 @@ from zkml_ray.chunking.hinted.lower import Lowering
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.operators import OPERATORS
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY
+from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.errors import ChunkingError
 
@@ -81,6 +82,18 @@ def hinted_size(
 
 
 def _built(
+    graph: ModelGraph,
+    nodes: Sequence[str],
+    incoming: Sequence[CommittedTensor],
+    outgoing: Sequence[CommittedTensor],
+    numbers: Arithmetic,
+    columns: int,
+) -> tuple[bytes, Circuit]:
+    with refusing():
+        return _lowered(graph, nodes, incoming, outgoing, numbers, columns)
+
+
+def _lowered(
     graph: ModelGraph,
     nodes: Sequence[str],
     incoming: Sequence[CommittedTensor],

@@ -14,13 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zkml_ray.chunking.hinted.grid import Ints, View, Wire
-from zkml_ray.errors import ChunkingError
+from zkml_ray.chunking.hinted.refusal import NotHintedError as NotHintedError
 
 Floats = npt.NDArray[np.float64]
-
-
-class NotHintedError(ChunkingError):
-    """These operators have no hinted form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +121,17 @@ class Form:
             bias=self.bias * factor,
         )
 
+    def scaled_by_channel(self, factors: Floats) -> Form:
+        """The form, every channel times its own constant; a form without pairs."""
+        if self.pairs:
+            raise NotHintedError("a product of two tensors has one factor for all channels")
+        return replace(
+            self,
+            dense=tuple(replace(t, weights=t.weights * factors) for t in self.dense),
+            local=tuple(replace(t, weights=t.weights * factors[:, None]) for t in self.local),
+            bias=self.bias * factors,
+        )
+
     def plus(self, other: Form) -> Form:
         """The sum of two forms of one grid."""
         return replace(
@@ -179,12 +186,20 @@ class Pending:
             bias=np.zeros((1, form.channels)),
         )
 
+    def by_channel(self, values: Floats) -> Floats | None:
+        """One value for each channel, if a constant of the tensor's shape has no others."""
+        grid = self._grid(values)
+        return grid[0] if (grid == grid[:1]).all() else None
+
+    def _grid(self, values: Floats) -> Floats:
+        form = self.form
+        flat = np.zeros(form.groups * form.channels)
+        flat[self.sites.ravel()] = values.ravel()
+        return flat.reshape(form.groups, form.channels)
+
     def constant(self, values: Floats) -> Form:
         """A constant of the tensor's shape as a form of this grid."""
-        form = self.form
-        bias = np.zeros(form.groups * form.channels)
-        bias[self.sites.ravel()] = values.ravel()
-        grid = bias.reshape(form.groups, form.channels)
+        form, grid = self.form, self._grid(values)
         if (grid == grid[:1]).all():
             grid = grid[:1]
         return Form(groups=form.groups, channels=form.channels, bias=grid)

@@ -7,6 +7,8 @@ nothing. -1 refers to zero.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +26,8 @@ class Wire:
         size: Elements.
         low: Smallest value in any proof.
         high: Largest value in any proof.
-        resolution: Whole numbers per unit: the value v stands for v / resolution.
+        resolution: Whole numbers per unit: the value v stands for v / resolution. Below zero where
+            the tensor is a negative multiple of what was rounded.
         nominal: The scale that ezkl takes it to have; above zero behind a table of a function.
     """
 
@@ -59,34 +62,48 @@ class View:
         return tuple(self.index.shape)
 
 
-def windows(shape: tuple[int, int], window: Window) -> Ints:
+def windows(shape: Sequence[int], window: Window, counts: Sequence[int] | None = None) -> Ints:
     """Positions that each output of a sliding window reads.
 
     Args:
-        shape: Height and width of the plane.
+        shape: Sizes of the plane, one for each of the window's dimensions.
         window: The window.
+        counts: Outputs along each dimension; default: as many as lie in the padded plane.
 
     Returns:
         Shape [outputs, kernel elements], row-major positions in the plane; -1 in the padding.
     """
-    kernel, strides, dilations, pads = window.kernel, window.strides, window.dilations, window.pads
-    taps = []
-    for axis in (0, 1):
-        reach = dilations[axis] * (kernel[axis] - 1) + 1
-        count = (shape[axis] + pads[axis] + pads[axis + 2] - reach) // strides[axis] + 1
-        start = np.arange(count)[:, None] * strides[axis] - pads[axis]
-        taps.append(start + np.arange(kernel[axis])[None, :] * dilations[axis])
-    y, x = taps[0][:, None, :, None], taps[1][None, :, None, :]
-    inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
-    found = np.where(inside, y * shape[1] + x, -1)
-    return found.reshape(found.shape[0] * found.shape[1], -1).astype(np.int64)
+    rank = len(shape)
+    counts = window.counts(shape) if counts is None else counts
+    found, inside = np.zeros(1, dtype=np.int64), np.ones(1, dtype=bool)
+    for axis, size in enumerate(shape):
+        start = np.arange(counts[axis]) * window.strides[axis] - window.pads[axis]
+        taps = start[:, None] + np.arange(window.kernel[axis])[None, :] * window.dilations[axis]
+        spread = [1] * (2 * rank)
+        spread[axis], spread[rank + axis] = taps.shape
+        taps = taps.reshape(spread)
+        found, inside = found * size + taps, inside & (taps >= 0) & (taps < size)
+    found = np.where(inside, found, -1)
+    return found.reshape(math.prod(counts), math.prod(window.kernel)).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A two-dimensional sliding window, in ONNX's terms (pads: both begins, then both ends)."""
+    """A sliding window of any dimensions, in ONNX's terms (pads: all begins, then all ends)."""
 
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int] = (1, 1)
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+    def counts(self, shape: Sequence[int]) -> list[int]:
+        """How often it fits a padded plane, along each dimension."""
+        rank = len(shape)
+        return [
+            (size + self.pads[a] + self.pads[a + rank] - self.reach(a)) // self.strides[a] + 1
+            for a, size in enumerate(shape)
+        ]
+
+    def reach(self, axis: int) -> int:
+        """Elements from its first to its last, both counted."""
+        return self.dilations[axis] * (self.kernel[axis] - 1) + 1

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnx
@@ -20,13 +20,20 @@ from onnx import numpy_helper
 
 from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.forms import Floats, NotHintedError, Pending, identity
-from zkml_ray.chunking.hinted.grid import View, Wire
+from zkml_ray.chunking.hinted.grid import Ints, View, Wire
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.chunking.hinted.settle import Rounding, Settled, settle
-from zkml_ray.chunking.hinted.values import Shares, Value
+from zkml_ray.chunking.hinted.values import ErrorFunction, Shares, Value
 
-Operators: TypeAlias = "Mapping[str, Callable[[Lowering, onnx.NodeProto], Value]]"
+Lowered: TypeAlias = "Value | tuple[Value, ...]"
+"""What a node's output is, or its outputs are."""
+
+Operators: TypeAlias = "Mapping[str, Callable[[Lowering, onnx.NodeProto], Lowered]]"
 """How each operator is lowered; raises NotHintedError for a node that it has no form for."""
+
+MAX_AMPLIFIED: Final = 2.0
+"""Rounded numbers stand for their multiples up to this factor, by which their error grows."""
 
 
 class Lowering:
@@ -54,6 +61,7 @@ class Lowering:
         self._values: dict[str, Value] = {}
         self._steps: list[dict[str, Any]] = []
         self._settled: dict[str, tuple[float, View]] = {}
+        self._makers: dict[str, onnx.NodeProto] = {}
 
     def receive(self, name: str, tensor: str) -> None:
         """An incoming boundary: hold its elements in range.
@@ -86,14 +94,26 @@ class Lowering:
             NotHintedError: One has no hinted form.
         """
         for node in nodes:
-            lower = operators.get(node.op_type)
-            if lower is None or len(node.output) != 1:
-                raise NotHintedError(f"{node.op_type} has no hinted form")
-            value = lower(self, node)
-            name = node.output[0]
+            with refusing(node):
+                self._follow(node, operators)
+
+    def _follow(self, node: onnx.NodeProto, operators: Operators) -> None:
+        lower = operators.get(node.op_type)
+        if lower is None:
+            raise NotHintedError("")
+        made = lower(self, node)
+        values = made if isinstance(made, tuple) else (made,)
+        names = list(node.output)
+        if len(values) != len(names):
+            raise NotHintedError(f"{len(names)} outputs")
+        for name, value in zip(names, values, strict=True):
+            found, expected = _shape_of(value), self.shape(name)
+            if found != expected:
+                raise NotHintedError(f"{name} would have shape {found} instead of {expected}")
             if isinstance(value, Pending) and not value.source:
                 value = replace(value, source=name)
             self._values[name] = value
+            self._makers[name] = node
 
     def outgoing(self, name: str) -> tuple[str, int]:
         """The tensor of a boundary's values, flat, and their largest magnitude in any proof."""
@@ -157,7 +177,9 @@ class Lowering:
         if pending.is_linear and pending.source in self._settled:
             multiple, view = self._settled[pending.source]
             ratio = multiple / pending.multiple
-            return replace(view, wire=replace(view.wire, resolution=view.wire.resolution * ratio))
+            resolution = view.wire.resolution * ratio
+            if abs(ratio) * MAX_AMPLIFIED >= 1.0 and math.isfinite(resolution):
+                return replace(view, wire=replace(view.wire, resolution=resolution))
         windows = pending.windows
         below = pending.relu or (windows is not None and windows.shape[1] > 1)
         rounding = Rounding(
@@ -173,7 +195,8 @@ class Lowering:
 
     def settle(self, pending: Pending, rounding: Rounding, name: str) -> Settled:
         """Round a pending tensor in a way of one's own."""
-        settled, step = settle(self.circuit, self.numbers, pending, rounding, name)
+        with refusing(self._makers.get(name)):
+            settled, step = settle(self.circuit, self.numbers, pending, rounding, name)
         self._steps.append(step)
         return settled
 
@@ -216,12 +239,42 @@ class Lowering:
         return pending if pending.is_linear else identity(self.view(name))
 
     def constant(self, name: str) -> Floats:
-        """A constant's numbers."""
+        """A constant's numbers, all of them finite."""
         value = self.value(name)
         if not isinstance(value, np.ndarray):
             raise NotHintedError(f"tensor {name} stands where a constant is expected")
-        return value
+        return self.finite(value)
+
+    def finite(self, numbers: Floats) -> Floats:
+        """The same numbers, all of them finite.
+
+        Raises:
+            NotHintedError: One is not.
+        """
+        if not np.isfinite(numbers).all():
+            raise NotHintedError("a constant of it is infinite or no number")
+        return numbers
+
+    def integers(self, name: str) -> Ints:
+        """A constant's whole numbers."""
+        if name not in self._constants:
+            raise NotHintedError(f"tensor {name} stands where constants are expected")
+        found = numpy_helper.to_array(self._constants[name])
+        if found.dtype.kind not in "iu":
+            raise NotHintedError(f"tensor {name} stands where whole numbers are expected")
+        whole: Ints = found.astype(np.int64)
+        return whole
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape."""
         return self._shapes[name]
+
+
+def _shape_of(value: Value) -> tuple[int, ...]:
+    if isinstance(value, Pending):
+        return tuple(value.sites.shape)
+    if isinstance(value, ErrorFunction):
+        return value.positive.shape
+    if isinstance(value, Shares):
+        return value.weights.shape
+    return tuple(value.shape)

@@ -87,6 +87,10 @@ class Recipe:
                 solver.normalise(step)
             elif step["do"] == "join":
                 solver.join(step)
+            elif step["do"] == "affine":
+                solver.affine(step)
+            elif step["do"] == "multiply":
+                solver.multiply(step)
             else:
                 solver.give(step)
         hints = np.concatenate(solver.hints) if solver.hints else np.zeros(0, dtype=np.int64)
@@ -278,6 +282,19 @@ class _Solver:
         self._wires[step["wire"]] = np.concatenate(
             [self._wires[wire][self._array(index)] for wire, index in step["parts"]]
         )
+
+    def affine(self, step: Mapping[str, Any]) -> None:
+        """Wires added up, times 1 or -1, and a number."""
+        total = sum(self._wires[wire] for wire in step["parts"])
+        self._wires[step["wire"]] = np.asarray(total * step["factor"] + step["offset"])
+
+    def multiply(self, step: Mapping[str, Any]) -> None:
+        """Products of two wires' elements."""
+        left, right = (
+            np.append(self._wires[wire], 0)[self._array(index)] for wire, index in step["parts"]
+        )
+        left, right = _wide(left, right, 1)
+        self._wires[step["wire"]] = left * right
 
     def normalise(self, step: Mapping[str, Any]) -> None:
         """Centred values times the reciprocal root: see `layer_norm.layer_norm`."""

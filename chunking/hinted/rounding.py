@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,6 +22,22 @@ INT64_BITS: Final = 62
 
 SUM_BITS: Final = 120
 """At least two sums of any proof are to fit a field element side by side."""
+
+_MORE_BITS: Final = (0, 6, 12, 18)
+"""How much finer weights may be made where they are small beside 1/q."""
+
+_TOLERATED: Final = 32
+"""A channel's weights may be off by this part of them, all together..."""
+
+_SEEN: Final = 2
+"""...or by what changes a result by so many quanta, for values at the end of their range."""
+
+_SEEN_OF_FINE: Final = 10
+"""The same where what is summed is finer than the result: one weight, half of a whole number off,
+changes it by less for values of the circuit's range (a normalisation's are far smaller)."""
+
+_PARTS: Final = 1 << 10
+"""Errors of weights are counted in this part of a whole number."""
 
 _WHOLE: Final = 8
 """A whole weight of sums of fine numbers is at least this: an eighth of all remainders leave the
@@ -122,14 +138,15 @@ def unbounded(values: Floats) -> Ints:
 
 
 def _finer(pair: Pair) -> float:
+    """Whole numbers per unit of a product of activations."""
     return pair.left.resolution * pair.right.resolution
 
 
 def _resolutions(form: Form) -> list[tuple[Floats, float]]:
-    """Per term its weights and the resolution of what they multiply."""
-    found = [(term.weights, term.wire.resolution) for term in form.dense]
-    found += [(term.weights, term.wire.resolution) for term in form.local]
-    found += [(np.asarray([pair.factor]), _finer(pair)) for pair in form.pairs]
+    """Per term its weights and the resolution of what they multiply, signs left out."""
+    found = [(term.weights, abs(term.wire.resolution)) for term in form.dense]
+    found += [(term.weights, abs(term.wire.resolution)) for term in form.local]
+    found += [(np.asarray([pair.factor]), abs(_finer(pair))) for pair in form.pairs]
     return found
 
 
@@ -142,12 +159,77 @@ def _divisor(form: Form, numbers: Arithmetic, resolution: float) -> Divisor:
         return exact
     finest = max(own for _, own in terms)
     excess = math.log2(finest / resolution)
+    coarsest: Divisor | None = None
+    for more in _MORE_BITS:
+        divisor = _finer_divisor(numbers, resolution / finest, excess + more)
+        if divisor is None:
+            break
+        if not _fits_constants(terms, divisor.value * resolution):
+            if coarsest is None:
+                raise NotHintedError("weights are too large for their scale")
+            break
+        coarsest = coarsest or divisor
+        if not _blurred(form, numbers, divisor.value, resolution, finest):
+            return divisor
+    if coarsest is None:
+        raise NotHintedError("values are too fine to be rounded at once")
+    return coarsest
+
+
+def _finer_divisor(numbers: Arithmetic, ratio: float, excess: float) -> Divisor | None:
+    """The divisor of fewest digits that leaves weights about as many bits as a table has.
+
+    Args:
+        numbers: Of the circuit.
+        ratio: Resolution of the result by that of the finest summed values.
+        excess: Bits by which weights are to be finer than 1/q of the result.
+    """
     for digits in range(1, MAX_REMAINDER_DIGITS + 1):
         step = 0 if digits == 1 else math.ceil(max(excess, 1) / (digits - 1))
         value = numbers.divisor << (step * (digits - 1))
-        if step < numbers.logrows and value * resolution / finest * _COARSE >= numbers.divisor:
+        if step >= numbers.logrows or value * ratio * _COARSE < numbers.divisor:
+            continue
+        if value.bit_length() + 2 >= numbers.logrows + excess:
             return Divisor(value=value, digits=digits, step=step)
-    raise NotHintedError("values are too fine to be rounded at once")
+    return None
+
+
+def _fits_constants(terms: list[tuple[Floats, float]], scale: float) -> bool:
+    """Whether weights at a scale are whole numbers that a file's float32 holds."""
+    largest = max(float(np.abs(w).max(initial=0)) * scale / own for w, own in terms)
+    return largest < (1 << FLOAT_BITS) - 1
+
+
+def _blurred(
+    form: Form, numbers: Arithmetic, divisor: int, resolution: float, finest: float
+) -> bool:
+    """Whether rounded weights make some channel another one: zero, say, where they are small.
+
+    The errors of its weights exceed a share of the weights, and could be seen in the result. In
+    whole numbers, because a plan may not depend on a processor's order of summation.
+    """
+    scale = divisor * resolution
+    seen_from = _SEEN if finest <= 2 * resolution else _SEEN_OF_FINE
+    wrong: Any = np.zeros(form.channels, dtype=object)
+    right: Any = np.zeros(form.channels, dtype=object)
+
+    def count(weights: Floats, own: float, bound: int, axis: int) -> None:
+        reach = min(bound, math.ceil(abs(own) * 2.0**numbers.range_bits))
+        scaled = weights * (scale / own)
+        error = np.rint(np.abs(np.rint(scaled) - scaled) * _PARTS).astype(np.int64).sum(axis=axis)
+        size = np.rint(np.abs(scaled) * _PARTS).astype(np.int64).sum(axis=axis)
+        wrong[:] += error.astype(object) * reach
+        right[:] += size.astype(object) * reach
+
+    for dense in form.dense:
+        count(dense.weights, dense.wire.resolution, dense.wire.magnitude, 0)
+    for local in form.local:
+        count(local.weights, local.wire.resolution, local.wire.magnitude, 1)
+    for pair in form.pairs:
+        factor = np.full((1, form.channels), pair.factor)
+        count(factor, _finer(pair), pair.most, 0)
+    seen = wrong > seen_from * _PARTS * divisor
+    return bool((seen & (wrong * _TOLERATED > right)).any())
 
 
 def _unit(terms: list[tuple[Floats, float]], resolution: float) -> float | None:

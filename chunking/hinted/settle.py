@@ -53,7 +53,7 @@ class Rounding:
         offset: Added to results to make them digits; 0 where they cannot be negative.
         result_digits: Digits of a result.
         below_digits: Digits of a distance below the result; 0 where there is none.
-        keeps_below: Whether something reads the distances; they have one digit then.
+        keeps_below: Whether something reads the distances.
         row_top: Where the largest result of a row is moved to; None: rows are not moved. The
             distances below it, of one digit, are kept in `Settled.below`.
     """
@@ -258,8 +258,9 @@ class _Checks:
     def distances_below(self) -> str:
         """The distances of a form without windows, in the results' order."""
         if not self._below:
-            kept = self._results[0] if self._moved else self._distances[0][0]
-            self._below = self._whole([kept[self._layout.valid]])
+            valid = self._layout.valid
+            kept = [digits[0][valid] for digits in self._distances]
+            self._below = self._whole([self._results[0][valid]] if self._moved else kept)
         return self._below
 
     def _whole(self, digits: Sequence[Ints]) -> str:

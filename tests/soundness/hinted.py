@@ -248,8 +248,10 @@ class HintedChunk:
         steps = json.loads(entry)["steps"]
         wire = next(step["wire"] for step in steps if step["do"] == "settle")
         constants = {t.name: t for t in self._model.graph.initializer}
-        (index,) = (node.input[1] for node in self._model.graph.node if wire in node.input)
-        order: list[int] = numpy_helper.to_array(constants[index]).tolist()
+        readers = [node for node in self._model.graph.node if wire in node.input]
+        if [node.op_type for node in readers] != ["Gather"]:
+            return []  # the results are no boundary
+        order: list[int] = numpy_helper.to_array(constants[readers[0].input[1]]).tolist()
         return order
 
     def _roles(self) -> Roles:

@@ -1,19 +1,21 @@
 """What the command lines share: consoles, and how results and failures are told.
 
 Results go to stdout, progress and errors to stderr. With --json, stdout holds one JSON object.
-Exit codes: 0 fine, 1 verification failed, 2 bad usage or input, 3 infrastructure, 4 model not
-supported, 5 outputs too far from the float model's.
+Exit codes: 0 fine, 1 verification failed, 2 bad usage or input, 3 infrastructure or a bug of ours
+(`bug_report`), 4 model not supported, 5 outputs too far from the float model's.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+import traceback
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 
+from zkml_ray.command_line.bug_report import report_bug, shows_traceback
 from zkml_ray.errors import AccuracyError, ExitCode, VerificationError, ZkmlRayError
 from zkml_ray.extras import named_if_missing
 
@@ -37,10 +39,15 @@ def run_app(app: typer.Typer, name: str) -> None:
         sys.exit(130)
     except OSError as error:
         _fail(error, ExitCode.INFRASTRUCTURE)
-    except Exception as error:
+    except MemoryError:
+        stderr.print("error: there is not enough memory for this")
+        sys.exit(int(ExitCode.INFRASTRUCTURE))
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of ezkl's is no Exception
         usage = getattr(error, "format_message", None)
         if usage is None:
-            raise
+            _bug(error)
         text = usage()
         if text.startswith("Usage:"):  # no arguments at all
             stderr.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -62,6 +69,15 @@ def say(*lines: str, style: str | None = None) -> None:
 def print_json(document: dict[str, Any]) -> None:
     """Write one JSON object to stdout."""
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+
+
+def _bug(error: BaseException) -> NoReturn:
+    """Say that this is a fault of ours; the traceback goes into a file."""
+    if shows_traceback():
+        traceback.print_exception(type(error), error, error.__traceback__)
+    line = report_bug(error, sys.argv[1:])
+    stderr.print(f"error: {line}", markup=False, soft_wrap=True)
+    sys.exit(int(ExitCode.INFRASTRUCTURE))
 
 
 def _fail(error: Exception, code: ExitCode) -> None:

@@ -83,7 +83,7 @@ class HintedPlanner:
         )
         self._prices = prices
         self._memory_bytes = memory_bytes
-        self._refusal: ChunkingError | None = None
+        self._refusals: dict[tuple[str, ...], ChunkingError] = {}
 
     def circuits(
         self,
@@ -160,6 +160,11 @@ class HintedPlanner:
                     nodes=tuple(sorted(nodes(*blocking), key=self._weights, reverse=True)),
                     peak_bytes=costs[blocking].peak_bytes,
                 )
+        for start in range(count):
+            if not any(first <= start < last for first, last in costs):
+                # Nothing that this unit is part of has a circuit: its own refusal says why.
+                alone = tuple(nodes(start, start + 1))
+                raise self._refusals.get(alone) or self._too_small(f"{alone[0]} and what follows")
         try:
             segments = best_cuts(
                 count,
@@ -169,7 +174,9 @@ class HintedPlanner:
                 chunk_s=self._prices.profile.chunk_s,
             )
         except ChunkingError as error:
-            raise self._refusal or error from None
+            if self._memory_bytes is not None:
+                raise
+            raise next(iter(self._refusals.values()), error) from None
         return [nodes(start, end) for start, end in segments]
 
     def _weights(self, name: str) -> int:
@@ -199,11 +206,7 @@ class HintedPlanner:
     ) -> CircuitArguments:
         found = self._size(nodes, into, out)
         if found is None:
-            raise self._refusal or ChunkingError(
-                f"{chunk_id} does not fit 2^{self._scale + PRECISION_BITS + MORE_ROWS - 1} rows, "
-                f"the most for scale {self._scale}: cut it smaller (--layers-per-chunk), or use a "
-                "larger --scale or a smaller --range-bits"
-            )
+            raise self._refusals.get(tuple(nodes)) or self._too_small(chunk_id)
         numbers, sized = found
         if self._memory_bytes is not None and sized.peak_bytes > self._memory_bytes:
             raise ChunkingError(
@@ -220,6 +223,13 @@ class HintedPlanner:
             lookup_range=(0, numbers.divisor - 1),
             kind="hinted",
             range_bits=self._range_bits,
+        )
+
+    def _too_small(self, what: str) -> ChunkingError:
+        return ChunkingError(
+            f"{what} does not fit 2^{self._scale + PRECISION_BITS + MORE_ROWS - 1} rows, "
+            f"the most for scale {self._scale}: cut it smaller (--layers-per-chunk), or use a "
+            "larger --scale or a smaller --range-bits"
         )
 
     def _size(
@@ -256,7 +266,7 @@ class HintedPlanner:
             try:
                 circuit = hinted_size(self._graph, nodes, into, out, numbers)
             except ChunkingError as error:
-                self._refusal = error
+                self._refusals[tuple(nodes)] = error
                 continue
             options = []
             for columns in COLUMNS:

@@ -232,9 +232,14 @@ def _of_its_kind(
     except ChunkingError as error:
         if options.circuits == "hinted":
             raise
-        notice = f"native circuits, because hinted ones do not do: {error.message}"
+        refusal = error.message
+    notice = f"native circuits, because hinted ones do not do: {refusal}"
     _log.info(notice)
-    return replace(_native(model, graph, options, prices, limit_bytes), notices=(notice,))
+    try:
+        native = _native(model, graph, options, prices, limit_bytes)
+    except ChunkingError as error:
+        raise type(error)(f"{error.message}; hinted circuits do not do either: {refusal}") from None
+    return replace(native, notices=(notice,))
 
 
 def _native(

@@ -92,7 +92,7 @@ class FunctionReference(Reference):
     # Operators.
 
     def _matmul(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
-        if node.input[1] in self._graph.initializers:
+        if any(self._fixed(name) for name in node.input):
             return super()._matmul(node, given)
         shares: Any = self._values[node.input[0]]
         if isinstance(shares, Shares):
@@ -101,11 +101,8 @@ class FunctionReference(Reference):
             left, fine = self._rounded_shares(node.input[0])
             factors = np.ones(left.shape[:-1], dtype=np.int64)
         right, finer = self._rounded_shares(node.input[1])
-        found = np.zeros((*left.shape[:-1], right.shape[-1]), dtype=object)
-        for place in np.ndindex(*found.shape):
-            *batch, row, column = place
-            for a, b in zip(left[(*batch, row)], right[(*batch, slice(None), column)], strict=True):
-                found[place] += int(a) * int(b) * int(factors[(*batch, row)])
+        scaled = left.astype(object) * factors.astype(object)[..., np.newaxis]
+        found: Whole = np.matmul(scaled, right.astype(object))
         fineness = fine * finer / self._one
         term = Term(np.array([1 / fineness]), lambda w: _exactly(found, w[0]), fineness)
         return Sum(terms=(term,), bias=np.zeros(found.shape), order="last")
@@ -126,7 +123,7 @@ class FunctionReference(Reference):
 
     def _mul(self, node: onnx.NodeProto, given: dict[str, Any]) -> Any:
         for name, other in (node.input, tuple(node.input)[::-1]):
-            if other in self._graph.initializers:
+            if self._fixed(other) and self._constant(other).size == 1:
                 source, multiple = self._multiple(name)
                 factor = self._constant(other).item()
                 self._multiples[node.output[0]] = source, multiple * factor
@@ -141,8 +138,9 @@ class FunctionReference(Reference):
 
     def _div(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         source, multiple = self._multiple(node.input[0])
-        divisor = self._constant(node.input[1]).item()
-        self._multiples[node.output[0]] = source, multiple / divisor
+        divisor = self._constant(node.input[1])
+        if divisor.size == 1:
+            self._multiples[node.output[0]] = source, multiple / divisor.item()
         return super()._div(node, given)
 
     def _softmax(self, node: onnx.NodeProto, _: dict[str, Any]) -> Shares:
@@ -162,7 +160,7 @@ class FunctionReference(Reference):
                     one * float(np.float32(np.e)) ** (argument / one) + 0.5
                 )
             total = int(weights[row].sum())
-            reciprocals[row] = (target + total // 2) // total
+            reciprocals[row] = self._reciprocal(target, total)
         return Shares(weights, reciprocals, float(target))
 
     def _layernormalization(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
@@ -182,7 +180,7 @@ class FunctionReference(Reference):
         for row in np.ndindex(*values.shape[:-1]):
             centred = [width * int(v) - int(values[row].sum()) for v in values[row]]
             spread = finer * sum(c * c for c in centred) + epsilon
-            root = (math.isqrt(4 * target // spread) + 1) // 2
+            root = self._root(target, spread)
             normal[row] = [c * root for c in centred]
         fineness = float(width * unit)
 
@@ -191,6 +189,14 @@ class FunctionReference(Reference):
 
         bias: Real = np.broadcast_to(beta, values.shape)
         return Sum(terms=(Term(gamma / fineness, sums, fineness),), bias=bias, order="last")
+
+    def _root(self, target: int, spread: int) -> int:
+        """The nearest root of target / spread."""
+        return (math.isqrt(4 * target // spread) + 1) // 2
+
+    def _reciprocal(self, target: int, total: int) -> int:
+        """The nearest quotient."""
+        return (target + total // 2) // total
 
     @property
     def _one(self) -> int:

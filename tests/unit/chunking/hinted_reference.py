@@ -49,14 +49,14 @@ class Sum:
         bias: Real numbers.
         order: The grid that it was made on; sums of one grid are added before they are rounded.
         relu: Whether negative results become zero.
-        window: (kernel, strides) of a maximum, or None.
+        window: (kernel, strides, dilations, pads, outputs) of a maximum, or None.
     """
 
     terms: tuple[Term, ...]
     bias: Real
     order: str
     relu: bool = False
-    window: tuple[list[int], list[int]] | None = None
+    window: tuple[Sequence[int], ...] | None = None
 
     @property
     def plain(self) -> bool:
@@ -68,6 +68,9 @@ class Sum:
 
 
 Value = Whole | Sum | Real
+
+_NAMED = {"Sum": "_sum_of_all", "Split": "_parts"}
+"""Operators whose names something else has."""
 
 
 class Reference:
@@ -87,9 +90,10 @@ class Reference:
         """Per output, its whole numbers in its shape, from what some nodes make of the inputs."""
         self._values.update(inputs)
         for node in (self._graph.nodes[name] for name in nodes):
-            self._values[node.output[0]] = getattr(self, "_" + node.op_type.lower())(
-                node, _attributes(node)
-            )
+            operator = _NAMED.get(node.op_type, "_" + node.op_type.lower())
+            made = getattr(self, operator)(node, _attributes(node))
+            values = made if isinstance(made, tuple) else (made,)
+            self._values.update(zip(node.output, values, strict=True))
         return {name: self._whole(name) for name in outputs}
 
     # Values.
@@ -100,6 +104,11 @@ class Reference:
             value = self._values[name] = self._rounded(value)
         assert value.dtype == np.int64
         return value
+
+    def _fixed(self, name: str) -> bool:
+        """Whether a tensor is a constant."""
+        value = self._values[name]
+        return isinstance(value, np.ndarray) and value.dtype == np.float64
 
     def _rounded(self, value: Sum, resolution: float = 0.0, *, signed: bool = True) -> Whole:
         numbers = self._numbers
@@ -185,9 +194,19 @@ class Reference:
     def _conv(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         x, weight = self._whole(node.input[0]), self._constant(node.input[1])
         bias = self._constant(node.input[2]) if len(node.input) > 2 else np.zeros(len(weight))
-
         made = self._windows(x, weight, given)
-        return replace(made, bias=made.bias + bias[None, :, None, None])
+        return replace(made, bias=made.bias + bias.reshape(1, -1, *[1] * (x.ndim - 2)))
+
+    def _convtranspose(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
+        x, weight = self._whole(node.input[0]), self._constant(node.input[1])
+        shape = self._graph.tensor(node.output[0]).shape
+        bias = self._constant(node.input[2]) if len(node.input) > 2 else np.zeros(shape[1])
+        term = Term(weight, lambda weights: _spread(x, weights, shape, given))
+        return Sum(
+            terms=(term,),
+            bias=np.zeros(shape) + bias.reshape(1, -1, *[1] * (x.ndim - 2)),
+            order=f"channels {shape}",
+        )
 
     def _windows(self, x: Whole, weight: Real, given: Mapping[str, Any]) -> Sum:
         term = Term(weight, lambda weights: _convolved(x, weights, given))
@@ -197,7 +216,8 @@ class Reference:
     def _gemm(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         weight = self._constant(node.input[1])
         weight = (weight.T if given.get("transB", 0) else weight) * given.get("alpha", 1.0)
-        made = self._product(self._whole(node.input[0]), weight)
+        x = self._whole(node.input[0])
+        made = self._product(x.T if given.get("transA", 0) else x, weight)
         if len(node.input) > 2:
             bias = self._constant(node.input[2]) * given.get("beta", 1.0)
             made = replace(made, bias=np.broadcast_to(bias, made.bias.shape))
@@ -205,12 +225,22 @@ class Reference:
 
     def _matmul(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
         left, right = node.input
-        if right in self._graph.initializers:
-            return self._product(self._whole(left), self._constant(right))
+        if self._fixed(right) or self._fixed(left):
+            return self._weighted(left, right, self._graph.tensor(node.output[0]).shape)
         # Both have a denominator of 2^s, and the result has one.
-        product = self._whole(left) @ self._whole(right)
+        product = np.matmul(self._whole(left), self._whole(right))
         term = Term(np.full(1, 0.5**self._numbers.scale), lambda weights: product * weights[0])
         return Sum(terms=(term,), bias=np.zeros(product.shape), order="last")
+
+    def _weighted(self, left: str, right: str, shape: Sequence[int]) -> Sum:
+        """A product of whole numbers and constants, either on the left, of any ranks."""
+        if self._fixed(right):
+            x, weight = self._whole(left), self._constant(right)
+            term = Term(weight, lambda weights: _matrices(x, weights))
+        else:
+            x, weight = self._whole(right), self._constant(left)
+            term = Term(weight, lambda weights: _matrices(weights, x))
+        return Sum(terms=(term,), bias=np.zeros(shape), order="last")
 
     def _product(self, x: Whole, weight: Real) -> Sum:
         def sums(weights: Whole) -> Whole:
@@ -230,12 +260,20 @@ class Reference:
         factors = {first: 1.0, second: sign}
         if first == second:
             return self._plain(first).times(1.0 + sign)
-        waits = {n: isinstance(self._values[n], Sum) for n in node.input}
-        constant = {n: n in self._graph.initializers for n in node.input}
+        shape = self._graph.tensor(node.output[0]).shape
+        waits = {
+            n: isinstance(self._values[n], Sum) and self._graph.tensor(n).shape == shape
+            for n in node.input
+            if not self._fixed(n)
+        }
+        constant = {n: self._fixed(n) for n in node.input}
         base, other = first, second
-        if constant[first] or (waits[second] and not waits[first]):
+        if constant[first] or (not constant[second] and waits[second] and not waits[first]):
             base, other = second, first
-        left = self._plain(base).times(factors[base])
+        if self._graph.tensor(base).shape != shape and not constant[other]:
+            fits = self._graph.tensor(other).shape == shape
+            base, other = (other, base) if fits else (base, other)
+        left = self._spread_to(base, shape).times(factors[base])
         if constant[other]:
             added = self._constant(other) * factors[other]
             return replace(left, bias=left.bias + np.broadcast_to(added, left.bias.shape))
@@ -243,20 +281,117 @@ class Reference:
         together = isinstance(right, Sum) and right.plain and right.order == left.order
         if not together:
             self._whole(other)
-        right = self._sum(other).times(factors[other])
+        right = self._spread_to(other, shape).times(factors[other])
         return replace(left, terms=left.terms + right.terms, bias=left.bias + right.bias)
+
+    def _spread_to(self, name: str, shape: Sequence[int]) -> Sum:
+        """A tensor, repeated by the rules of broadcasting; rounded then."""
+        if self._fixed(name) or self._graph.tensor(name).shape == tuple(shape):
+            return self._plain(name)
+        whole = np.broadcast_to(self._whole(name), tuple(shape))
+        term = Term(np.ones(1), lambda weights: whole * weights[0])
+        return Sum(terms=(term,), bias=np.zeros(tuple(shape)), order="last")
 
     def _sub(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         return self._add(node, given, sign=-1.0)
 
     def _mul(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
         first, second = node.input
-        if first in self._graph.initializers:
+        if self._fixed(first):
             first, second = second, first
-        return self._plain(first).times(float(self._constant(second).ravel()[0]))
+        if self._fixed(second):
+            return self._times(first, self._constant(second), node)
+        whole = self._whole(first) * self._whole(second)
+        return _exact(whole, 2.0**self._numbers.scale)
+
+    def _times(self, name: str, factor: Real, node: onnx.NodeProto) -> Sum:
+        if factor.size == 1:
+            return self._plain(name).times(float(factor.ravel()[0]))
+        shape = self._graph.tensor(node.output[0]).shape
+        spread = np.broadcast_to(factor, shape)
+        value = self._values[name]
+        by_channel = spread.swapaxes(1, -1) if "channels" in getattr(value, "order", "") else spread
+        rows = by_channel.reshape(-1, by_channel.shape[-1])
+        if isinstance(value, Sum) and value.plain and (rows == rows[:1]).all():
+            # One factor for every channel of the sum's grid: weights take it up.
+            terms = tuple(_by_channel(term, spread, value.order) for term in value.terms)
+            return replace(value, terms=terms, bias=value.bias * spread, order="factors")
+        whole = np.broadcast_to(self._whole(name), shape)
+        term = Term(spread, lambda weights: whole * weights)
+        return Sum(terms=(term,), bias=np.zeros(shape), order="factors")
 
     def _div(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
-        return self._plain(node.input[0]).times(1 / float(self._constant(node.input[1]).ravel()[0]))
+        return self._times(node.input[0], 1 / self._constant(node.input[1]), node)
+
+    def _neg(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
+        return self._plain(node.input[0]).times(-1.0)
+
+    def _sum_of_all(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
+        shape = self._graph.tensor(node.output[0]).shape
+        total = self._plain(node.input[0])
+        for name in node.input[1:]:
+            if self._fixed(name):
+                bias = np.broadcast_to(self._constant(name), shape)
+                total = replace(total, bias=total.bias + bias)
+                continue
+            self._whole(name)
+            part = self._spread_to(name, shape)
+            total = replace(total, terms=total.terms + part.terms)
+        return total
+
+    def _pow(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
+        whole, one = self._whole(node.input[0]), 2.0**self._numbers.scale
+        found = whole
+        for step in range(1, int(self._constant(node.input[1]))):
+            if step > 1:
+                found = self._rounded(_exact(found, one))
+            found = found * whole
+        return _exact(found, one) if self._constant(node.input[1]) > 1 else self._sum(node.input[0])
+
+    def _abs(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        return np.abs(self._split(node.input[0]))
+
+    def _leakyrelu(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
+        whole = self._split(node.input[0])
+        low = np.minimum(whole, 0)
+        above = Term(np.ones(1), lambda weights: np.maximum(whole, 0) * weights[0])
+        below = Term(np.full(1, given.get("alpha", 0.01)), lambda weights: low * weights[0])
+        return Sum(terms=(above, below), bias=np.zeros(whole.shape), order="last")
+
+    def _split(self, name: str) -> Whole:
+        """Rounded without an offset: constants differ by what float32 makes of it."""
+        return self._rounded(self._plain(name), signed=False)
+
+    def _clip(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        one = 2.0**self._numbers.scale
+        value = self._plain(node.input[0])
+        low, high = (
+            round(float(self._constant(name)) * one) if name else None
+            for name in [*node.input[1:], "", ""][:2]
+        )
+        if low is not None:
+            above = self._rounded(replace(value, bias=value.bias - low / one, relu=True)) + low
+            return above if high is None else np.minimum(above, high)
+        turned = value.times(-1.0)
+        return high - self._rounded(replace(turned, bias=turned.bias + high / one, relu=True))
+
+    def _max(self, node: onnx.NodeProto, _: dict[str, Any], sign: int = 1) -> Sum:
+        shape = self._graph.tensor(node.output[0]).shape
+        names = sorted(node.input, key=lambda name: self._fixed(name))
+        found = np.broadcast_to(self._whole(names[0]), shape)
+        for name in names[1:]:
+            constant = self._fixed(name)
+            other = np.broadcast_to(self._constant(name) if constant else self._whole(name), shape)
+            bias, part = (other, 0) if constant else (np.zeros(shape), other)
+            excess = _exact((found - part) * sign, 1.0)
+            excess = replace(excess, bias=-bias * sign, relu=True)
+            whole = self._rounded(excess) * sign + part
+            total = replace(_exact(whole, 1.0), bias=bias)
+            found = self._rounded(total)
+        return total
+
+    def _min(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
+        return self._max(node, given, -1)
 
     def _relu(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
         return replace(self._sum(node.input[0]), relu=True)
@@ -265,7 +400,14 @@ class Reference:
         value = self._values[node.input[0]]
         if isinstance(value, Sum) and value.window is not None:
             self._whole(node.input[0])
-        window = (given["kernel_shape"], given.get("strides", [1, 1]))
+        rank = len(given["kernel_shape"])
+        window = (
+            given["kernel_shape"],
+            given.get("strides", [1] * rank),
+            given.get("dilations", [1] * rank),
+            given.get("pads", [0] * (2 * rank)),
+            self._graph.tensor(node.output[0]).shape[2:],
+        )
         return replace(self._sum(node.input[0]), window=window)
 
     def _averagepool(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
@@ -278,12 +420,107 @@ class Reference:
         shape = self._whole(node.input[0]).shape
         return self._averagepool(node, {"kernel_shape": list(shape[2:])})
 
-    def _reshape(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+    def _reducemean(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
+        return self._reduced(node, given, lambda count: 1 / count)
+
+    def _reducesum(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
+        return self._reduced(node, given, lambda count: 1.0)
+
+    def _reduced(
+        self, node: onnx.NodeProto, given: dict[str, Any], weight: Callable[[int], float]
+    ) -> Sum:
+        whole, axes = self._whole(node.input[0]), self._axes(node)
+        keep = bool(given.get("keepdims", 1))
+        total = whole.sum(axis=axes, keepdims=keep)
+        term = Term(
+            np.full(1, weight(whole.size // total.size)), lambda weights: total * weights[0]
+        )
+        return Sum(terms=(term,), bias=np.zeros(total.shape), order="last")
+
+    def _reducemax(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
+        keep = bool(given.get("keepdims", 1))
+        return self._whole(node.input[0]).max(axis=self._axes(node), keepdims=keep)
+
+    def _reducemin(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
+        keep = bool(given.get("keepdims", 1))
+        return self._whole(node.input[0]).min(axis=self._axes(node), keepdims=keep)
+
+    def _axes(self, node: onnx.NodeProto) -> tuple[int, ...] | None:
+        if len(node.input) < 2:
+            return None
+        return tuple(self._integers(node.input[1]))
+
+    def _integers(self, name: str) -> list[int]:
+        found: list[int] = self._constant(name).astype(np.int64).ravel().tolist()
+        return found
+
+    def _gather(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
+        index = self._constant(node.input[1]).astype(np.int64)
+        return self._whole(node.input[0]).take(index, axis=given.get("axis", 0))
+
+    def _slice(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        starts, ends, axes, steps = (self._integers(name) for name in node.input[1:5])
+        found = self._whole(node.input[0])
+        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+            places = range(found.shape[axis])[start:end:step]
+            found = found.take(list(places), axis=axis)
+        return found
+
+    def _parts(self, node: onnx.NodeProto, given: dict[str, Any]) -> tuple[Whole, ...]:
+        axis = given.get("axis", 0)
+        sizes = [self._graph.tensor(name).shape[axis] for name in node.output]
+        parts = np.split(self._whole(node.input[0]), np.cumsum(sizes)[:-1], axis=axis)
+        return tuple(parts)
+
+    def _pad(self, node: onnx.NodeProto, given: dict[str, Any]) -> Value:
+        whole, widths = self._whole(node.input[0]), self._integers(node.input[1])
+        pairs = list(zip(widths[: whole.ndim], widths[whole.ndim :], strict=True))
+        cut = tuple(
+            slice(max(0, -a), size - max(0, -b))
+            for (a, b), size in zip(pairs, whole.shape, strict=True)
+        )
+        whole, pairs = whole[cut], [(max(0, a), max(0, b)) for a, b in pairs]
+        mode = given.get("mode", b"constant").decode()
+        if mode != "constant":
+            return np.pad(whole, pairs, mode=mode)
+        filling = float(self._constant(node.input[2])) if len(node.input) > 2 else 0.0
+        found = _exact(np.pad(whole, pairs), 1.0)
+        return replace(found, bias=np.pad(np.zeros(whole.shape), pairs, constant_values=filling))
+
+    def _expand(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
         shape = self._graph.tensor(node.output[0]).shape
+        return np.broadcast_to(self._whole(node.input[0]), shape)
+
+    def _where(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
+        shape = self._graph.tensor(node.output[0]).shape
+        where = np.broadcast_to(self._constant(node.input[0]) != 0, shape)
+        whole, bias = np.zeros(shape, dtype=np.int64), np.zeros(shape)
+        for name, taken in ((node.input[1], where), (node.input[2], ~where)):
+            if self._fixed(name):
+                bias = np.where(taken, self._constant(name), bias)
+            else:
+                whole = np.where(taken, self._whole(name), whole)
+        return replace(_exact(whole, 1.0), bias=bias)
+
+    def _identity(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        return self._whole(node.input[0])
+
+    def _reshape(self, node: onnx.NodeProto, _: dict[str, Any]) -> Value:
+        shape = self._graph.tensor(node.output[0]).shape
+        if self._fixed(node.input[0]):
+            return self._constant(node.input[0]).reshape(shape)
         return self._whole(node.input[0]).reshape(shape)
 
-    def _concat(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
-        return np.concatenate([self._whole(name) for name in node.input], axis=given["axis"])
+    def _concat(self, node: onnx.NodeProto, given: dict[str, Any]) -> Value:
+        whole, bias = [], []
+        for name in node.input:
+            constant = self._fixed(name)
+            bias.append(self._constant(name) if constant else np.zeros(self._whole(name).shape))
+            whole.append(np.zeros(bias[-1].shape, np.int64) if constant else self._whole(name))
+        joined = np.concatenate(whole, axis=given["axis"])
+        if not any(self._fixed(name) for name in node.input):
+            return joined
+        return replace(_exact(joined, 1.0), bias=np.concatenate(bias, axis=given["axis"]))
 
     _flatten = _squeeze = _unsqueeze = _reshape
 
@@ -295,31 +532,101 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
-def _convolved(x: Whole, weight: Whole, given: Mapping[str, Any]) -> Whole:
-    """ONNX's Conv of one image, tap by tap."""
-    _, _, height, width = x.shape
-    outputs, depth, tall, wide = weight.shape
-    top, left, bottom, right = given.get("pads", [0, 0, 0, 0])
-    down, across = given.get("strides", [1, 1])
-    spread_y, spread_x = given.get("dilations", [1, 1])
-    rows = (height + top + bottom - spread_y * (tall - 1) - 1) // down + 1
-    columns = (width + left + right - spread_x * (wide - 1) - 1) // across + 1
-    found = np.zeros((1, outputs, rows, columns), dtype=np.int64)
-    per_group = outputs // given.get("group", 1)
-    for o, r, c, d, i, j in itertools.product(
-        range(outputs), range(rows), range(columns), range(depth), range(tall), range(wide)
-    ):
-        y, z = r * down - top + i * spread_y, c * across - left + j * spread_x
-        if 0 <= y < height and 0 <= z < width:
-            found[0, o, r, c] += x[0, o // per_group * depth + d, y, z] * weight[o, d, i, j]
+def _exact(whole: Whole, fineness: float) -> Sum:
+    """Whole numbers that are finer than rounded values, exactly."""
+    term = Term(np.full(1, 1 / fineness), lambda weights: whole * weights[0], fineness)
+    return Sum(terms=(term,), bias=np.zeros(whole.shape), order="last")
+
+
+def _matrices(left: Whole, right: Whole) -> Whole:
+    """ONNX's MatMul, which is numpy's."""
+    found: Whole = np.matmul(left, right)
     return found
 
 
-def _largest(x: Whole, kernel: list[int], strides: list[int]) -> Whole:
-    """ONNX's MaxPool without padding."""
-    rows, columns = ((x.shape[2 + a] - kernel[a]) // strides[a] + 1 for a in (0, 1))
-    found = np.zeros((*x.shape[:2], rows, columns), dtype=np.int64)
-    for r, c in itertools.product(range(rows), range(columns)):
-        y, z = r * strides[0], c * strides[1]
-        found[:, :, r, c] = x[:, :, y : y + kernel[0], z : z + kernel[1]].max(axis=(2, 3))
+def _by_channel(term: Term, factor: Real, order: str) -> Term:
+    """A term whose weights are multiplied by a constant for each channel of what they make."""
+    if "channels" in order:
+        channel = np.moveaxis(factor, 1, -1).reshape(-1, factor.shape[1])[0]
+        return replace(
+            term, weights=term.weights * channel.reshape(-1, *[1] * (term.weights.ndim - 1))
+        )
+    channel = factor.reshape(-1, factor.shape[-1])[0]
+    if term.weights.size > 1:
+        return replace(term, weights=term.weights * channel)
+    sums = term.sums
+
+    def scaled(weights: Whole) -> Whole:
+        found: Whole = sums(np.ones(1, dtype=np.int64)) * weights
+        return found
+
+    return replace(term, weights=term.weights[0] * channel, sums=scaled)
+
+
+def _places(
+    plane: Sequence[int], made: Sequence[int], given: Mapping[str, Any]
+) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Output position, tap and position read of a window over a plane of any dimensions."""
+    rank = len(plane)
+    strides, spread = (given.get(name, [1] * rank) for name in ("strides", "dilations"))
+    pads = given.get("pads", [0] * (2 * rank))
+    found = []
+    for place in itertools.product(*(range(size) for size in made)):
+        for tap in itertools.product(*(range(size) for size in given["kernel_shape"])):
+            read = tuple(place[a] * strides[a] - pads[a] + tap[a] * spread[a] for a in range(rank))
+            if all(0 <= read[a] < plane[a] for a in range(rank)):
+                found.append((place, tap, read))
+    return found
+
+
+def _convolved(x: Whole, weight: Whole, given: Mapping[str, Any]) -> Whole:
+    """ONNX's Conv of any dimensions, tap by tap."""
+    images, _, *plane = x.shape
+    outputs, depth, *kernel = weight.shape
+    rank = len(plane)
+    strides, spread = (given.get(name, [1] * rank) for name in ("strides", "dilations"))
+    pads = given.get("pads", [0] * (2 * rank))
+    made = [
+        (plane[a] + pads[a] + pads[a + rank] - spread[a] * (kernel[a] - 1) - 1) // strides[a] + 1
+        for a in range(rank)
+    ]
+    found = np.zeros((images, outputs, *made), dtype=np.int64)
+    per_group = outputs // given.get("group", 1)
+    places = _places(plane, made, {**given, "kernel_shape": kernel})
+    for n, o, d in itertools.product(range(images), range(outputs), range(depth)):
+        for place, tap, read in places:
+            source = x[(n, o // per_group * depth + d, *read)]
+            found[(n, o, *place)] += source * weight[(o, d, *tap)]
+    return found
+
+
+def _spread(x: Whole, weight: Whole, shape: Sequence[int], given: Mapping[str, Any]) -> Whole:
+    """ONNX's ConvTranspose: every input adds its window to the output."""
+    images, inputs, *plane = x.shape
+    _, per_group, *kernel = weight.shape
+    group = given.get("group", 1)
+    found = np.zeros(tuple(shape), dtype=np.int64)
+    # What a convolution reads is what its transpose writes.
+    places = _places(shape[2:], plane, {**given, "kernel_shape": kernel})
+    for n, c, m in itertools.product(range(images), range(inputs), range(per_group)):
+        out = c // (inputs // group) * per_group + m
+        for place, tap, written in places:
+            found[(n, out, *written)] += x[(n, c, *place)] * weight[(c, m, *tap)]
+    return found
+
+
+def _largest(
+    x: Whole,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    made: Sequence[int],
+) -> Whole:
+    """ONNX's MaxPool, padding left out."""
+    given = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads}
+    found = np.full((*x.shape[:2], *made), np.iinfo(np.int64).min)
+    for place, _, read in _places(x.shape[2:], made, given):
+        here = (slice(None), slice(None), *place)
+        found[here] = np.maximum(found[here], x[(slice(None), slice(None), *read)])
     return found

@@ -15,7 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
 from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
@@ -105,6 +107,24 @@ WIDE = {
         constants=[dense(48, 48)],
     ),
     "block with a shortcut": CASES["block with a shortcut"],
+    "mobile": Case(
+        nodes=[
+            conv(4, 3, 3, to="c", strides=[2, 2], pads=[1, 1, 1, 1]),
+            node("Clip", "c", "low", "high", to="k"),
+            pool("MaxPool", "k", 3, 3, strides=[1, 1], to="m"),
+            node("LeakyRelu", "m", alpha=0.1, to="l"),
+            node("Abs", "l", to="a"),
+            node("Mul", "a", "m", to="p"),
+            node("ReduceMean", "p", axes=[2, 3]),
+        ],
+        x=[2, 1, 8, 8],
+        y=[2, 4, 1, 1],
+        constants=[
+            *taps(4, 1, 3, 3, to="c"),
+            numpy_helper.from_array(np.float32(0), "low"),
+            numpy_helper.from_array(np.float32(1), "high"),
+        ],
+    ),
     "attention": FUNCTIONS["attention"],
     "GELU": FUNCTIONS["GELU, Div, x (1 + erf) half"],
     "layer norm": FUNCTIONS["layer norm between layers"],

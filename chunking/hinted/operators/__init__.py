@@ -1,0 +1,76 @@
+"""How each operator is lowered.
+
+    reading    attributes and optional inputs
+    moves      what only changes where elements come from
+    linear     sums, multiples, elementwise products
+    products   matrix products
+    reductions sums, means and maxima over some elements
+    windows    convolutions and pooling
+    pointwise  what a split at zero gives
+
+An operator's function raises `NotHintedError` for every node that it has no exact form for; that
+what it gives has the shape that ONNX infers is checked behind it (`Lowering.run`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zkml_ray.chunking.hinted.gelu import error_function
+from zkml_ray.chunking.hinted.layer_norm import layer_norm
+from zkml_ray.chunking.hinted.operators import (
+    linear,
+    moves,
+    pointwise,
+    products,
+    reductions,
+    windows,
+)
+from zkml_ray.chunking.hinted.softmax import softmax
+
+if TYPE_CHECKING:
+    from zkml_ray.chunking.hinted.lower import Operators
+
+OPERATORS: Operators = {
+    "Abs": pointwise.absolute,
+    "Add": linear.added(1.0),
+    "AveragePool": windows.average_pool,
+    "Clip": pointwise.clipped,
+    "Concat": moves.concatenated,
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transpose,
+    "Div": linear.divided,
+    "Erf": error_function,
+    "Expand": moves.expanded,
+    "Flatten": moves.reshaped,
+    "Gather": moves.gathered,
+    "Gemm": products.gemm,
+    "GlobalAveragePool": windows.global_average,
+    "Identity": moves.handed_on,
+    "LayerNormalization": layer_norm,
+    "LeakyRelu": pointwise.leaky,
+    "MatMul": products.matmul,
+    "Max": pointwise.farthest(1.0),
+    "MaxPool": windows.max_pool,
+    "Min": pointwise.farthest(-1.0),
+    "Mul": linear.multiplied,
+    "Neg": linear.negated,
+    "Pad": moves.padded,
+    "Pow": linear.powered,
+    "ReduceMax": reductions.extreme(1.0),
+    "ReduceMean": reductions.averaged,
+    "ReduceMin": reductions.extreme(-1.0),
+    "ReduceSum": reductions.totalled,
+    "Relu": pointwise.relu,
+    "Reshape": moves.reshaped,
+    "Slice": moves.sliced,
+    "Softmax": softmax,
+    "Split": moves.split,
+    "Squeeze": moves.reshaped,
+    "Sub": linear.added(-1.0),
+    "Sum": linear.summed,
+    "Transpose": moves.transposed,
+    "Unsqueeze": moves.reshaped,
+    "Where": moves.chosen,
+}
+"""Operators with a hinted form. A lowered operator may still refuse its node."""

@@ -1,0 +1,154 @@
+"""What each operator's results may be: the declared relation, beside the circuit.
+
+The loops of `tests/unit/chunking/hinted_reference.py` say what honest provers compute. Here every
+step of theirs that a prover has a choice at takes all choices there are, and there are three:
+
+- a sum Y + c divided by d gives the quotient, or the one below where the remainder plus d still is
+  a number that the remainder's digits can hold;
+- a root is a neighbour of the real one: (r - 1)^2 W <= C <= (r + 1)^2 W;
+- so is a reciprocal: (r - 1) s <= C <= (r + 1) s.
+
+All else is exact. A result that its digits cannot hold has no proof.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from tests.emitted.unknowns import TABLE_END
+from tests.unit.chunking.hinted_circuit import HintedChunk
+from tests.unit.chunking.hinted_function_reference import FunctionReference
+from tests.unit.chunking.hinted_reference import Sum, Whole, _largest
+from zkml_ray.chunking.hinted.recipe import METADATA_KEY
+
+MAX_CHOICES = 5_000
+
+
+class ImpossibleError(Exception):
+    """These choices have no proof."""
+
+
+class Choices:
+    """Some choices to be made again, and the first option from then on."""
+
+    def __init__(self, made: Sequence[int]) -> None:
+        self._made = made
+        self.taken: list[int] = []
+        self.options: list[int] = []
+
+    def among(self, count: int) -> int:
+        """One of so many options."""
+        place = len(self.taken)
+        self.taken.append(self._made[place] if place < len(self._made) else 0)
+        self.options.append(count)
+        return self.taken[place]
+
+
+def outputs_declared(chunk: HintedChunk, inputs: Mapping[str, Whole]) -> set[tuple[int, ...]]:
+    """Every vector of outgoing values that the declared relation has for some inputs."""
+    names = [tensor.info.name for tensor in chunk.outgoing]
+    found: set[tuple[int, ...]] = set()
+    waiting: list[list[int]] = [[]]
+    for _ in range(MAX_CHOICES):
+        if not waiting:
+            return found
+        made = waiting.pop()
+        choices = Choices(made)
+        try:
+            outputs = Declared(chunk, choices).run(inputs, chunk.nodes, names)
+            found.add(tuple(int(v) for name in names for v in outputs[name].ravel()))
+        except ImpossibleError:
+            pass
+        for place in range(len(made), len(choices.taken)):
+            for option in range(1, choices.options[place]):
+                waiting.append([*choices.taken[:place], option])
+    raise AssertionError("too many choices: the case is too large")
+
+
+class Declared(FunctionReference):
+    """One way through the choices."""
+
+    def __init__(self, chunk: HintedChunk, choices: Choices) -> None:
+        super().__init__(chunk.graph, chunk.numbers)
+        self._choices = choices
+        self._top = (1 << chunk.numbers.logrows) - 1 - TABLE_END
+        self._reach = {value: self._top * places for value, places in _divisors(chunk)}
+
+    def _rounded(self, value: Sum, resolution: float = 0.0, *, signed: bool = True) -> Whole:
+        numbers = self._numbers
+        resolution = resolution or 2.0**numbers.scale
+        coarser = resolution / 2.0**numbers.scale
+        value = replace(
+            value,
+            terms=tuple(
+                replace(t, weights=t.weights * coarser, fineness=t.fineness / coarser)
+                for t in value.terms
+            ),
+        )
+        q = self._divisor(value)
+        total: Any = sum(t.sums(np.rint(t.weights * q).astype(np.int64)) for t in value.terms)
+        offset = 0 if value.relu or not signed else numbers.offset
+        constant = np.rint(value.bias * (q * resolution) + (q // 2 + q * offset))
+        held = np.frompyfunc(int, 1, 1)(constant.astype(np.float32).astype(np.float64))
+        whole = np.asarray(total).astype(object) + held
+        found = np.array(whole // q).astype(np.int64)
+        for place in np.ndindex(*found.shape):
+            if int(whole[place] % q) + q <= self._reach[q]:
+                found[place] -= self._choices.among(2)
+        return self._in_range(value, found, offset, signed=signed)
+
+    def _in_range(self, value: Sum, found: Whole, offset: int, *, signed: bool) -> Whole:
+        most = self._top * (
+            1 + (1 << self._numbers.overlap_bits if self._numbers.digits > 1 else 0)
+        )
+        lowest = found.min(initial=0)
+        if value.window is not None:
+            found = _largest(found, *value.window)
+        if value.relu:
+            found = np.maximum(found, 0)
+        elif not signed:
+            most = self._top
+            lowest = 0
+            if np.abs(found).max(initial=0) > most:
+                raise ImpossibleError
+            return found
+        if found.min(initial=0) < 0 or found.max(initial=0) > most or -lowest > most:
+            raise ImpossibleError
+        return found - offset
+
+    def _root(self, target: int, spread: int) -> int:
+        """The root, or a neighbour of it."""
+        near = math.isqrt(target // spread)
+        fits = [
+            root
+            for root in range(max(near - 2, 0), near + 4)
+            if (root - 1) ** 2 * spread <= target <= (root + 1) ** 2 * spread
+        ]
+        return fits[self._choices.among(len(fits))]
+
+    def _reciprocal(self, target: int, total: int) -> int:
+        """The reciprocal, or a neighbour of it."""
+        near = target // total
+        fits = [
+            share
+            for share in range(max(near - 2, 0), near + 4)
+            if (share - 1) * total <= target <= (share + 1) * total
+        ]
+        return fits[self._choices.among(len(fits))]
+
+
+def _divisors(chunk: HintedChunk) -> Iterator[tuple[int, int]]:
+    """Per divisor, what its remainders' digits weigh together."""
+    model = onnx.ModelProto.FromString(chunk.data)
+    (entry,) = [e.value for e in model.metadata_props if e.key == METADATA_KEY]
+    for step in json.loads(entry)["steps"]:
+        if step["do"] == "settle":
+            value, digits, width = step["divisor"]
+            yield value, sum(1 << (width * place) for place in range(digits))
