@@ -176,7 +176,7 @@ class _Walk:
                 "integers that depend on the input can be divided only by one constant above 0"
             )
         value = self._float(write, 0)
-        if write.node.op_type == "Mod":
+        if write.place.op_type == "Mod":
             self._put(write, [decisions.divided(write, value, divisor)[1]], "natural")
         elif known == "whole":
             sign = write.op("Sign", value)
@@ -188,10 +188,10 @@ class _Walk:
     def _where(self, write: Writer, known: list[_Kind | None]) -> None:
         condition, then, other = (self._float(write, index) for index in range(3))
         made = decisions.chosen(write, condition, then, other)
-        self._put(write, [made], self._joint(write.node, [1, 2], write.node.outputs[0]))
+        self._put(write, [made], self._joint(write.place, [1, 2], write.place.outputs[0]))
 
     def _same(self, write: Writer, known: list[_Kind | None]) -> None:
-        node = write.node
+        node = write.place
         gathers = node.op_type in ("Gather", "GatherElements")
         count = 1 if gathers else _SAME.get(node.op_type)
         if count is None:
@@ -245,9 +245,9 @@ class _Walk:
         """Let values be the node's outputs."""
         own = [
             write.op("Identity", value)
-            if value in write.node.inputs or value.producer() is None
+            if value in write.place.inputs or value.producer() is None
             else value
-            for value in made[: len(write.node.outputs)]
+            for value in made[: len(write.place.outputs)]
         ]
         write.replace(own)
         for value, kind in zip(own, kinds, strict=False):

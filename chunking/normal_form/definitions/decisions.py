@@ -82,7 +82,7 @@ def largest_place(write: Writer, data: ir.Value) -> ir.Value:
     """ArgMax, or ArgMin: of the places that are not below the largest value, the first or last."""
     shape = write.shape()
     axis = write.axis(0)
-    if write.node.op_type == "ArgMin":
+    if write.place.op_type == "ArgMin":
         data = write.op("Neg", data)
     axes, size = write.integers([axis]), shape[axis]
     largest = write.op("ReduceMax", data, axes, keepdims=1)
