@@ -289,7 +289,7 @@ def test_every_operator_of_decisions_has_a_case() -> None:
             [node("Add", "x", "k")],
             {"x": (INT64, (3,))},
             [integers("k", (1 << 24) + 1)],
-            rr"the_Add_y \(Add\): its input k has integers beyond 2\^24",
+            r"the_Add_y \(Add\): its input k has integers beyond 2\^24",
         ),
         (
             [node("TopK", "x", "k", to=["y", "i"])],
