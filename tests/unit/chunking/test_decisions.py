@@ -307,7 +307,7 @@ def test_every_operator_of_decisions_has_a_case() -> None:
             [node("CumSum", "x", "k")],
             {"x": (INT64, (3,))},
             [numpy_helper.from_array(np.array(0), "k")],
-            r"the_CumSum_y \(CumSum\): truth values or integers that depend on the input go into it",
+            r"the_CumSum_y \(CumSum\): truth values or integers that depend on the input",
         ),
     ],
 )
