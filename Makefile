@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-onnx lint format bench bench-run vectors clean
+.PHONY: install demo test test-slow test-onnx mutants lint format bench bench-run vectors clean
 
 install: $(STAMP)
 
@@ -23,6 +23,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Plants one fault after the other in a copy, and fails if the tests named with it notice none of it.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants
 
 # ONNX's own node tests, counted by operator: minutes.
 test-onnx: $(STAMP)

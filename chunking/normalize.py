@@ -6,6 +6,7 @@ Postconditions of `normalise`, each made by a named step:
 - all operators are those of one version, `OPSET` (`normal_form.opset`);
 - constants are initializers, and initializers are no graph inputs; what follows from constants
   alone is one (`normal_form.constants`); large equal ones are one;
+- no truth values and no integers but constants: they are floats (`normal_form.logic`);
 - all constants are finite (`finite`): infinite bounds of Clip are dropped, others refused;
 - no Dropout, no BatchNormalization, no Gelu, no unused node or initializer, no Identity but where
   an output would otherwise be an input, a constant or another output;
@@ -38,6 +39,7 @@ from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
 from zkml_ray.chunking.normal_form.einsum import PairwiseEinsum
 from zkml_ray.chunking.normal_form.floats import as_float32
+from zkml_ray.chunking.normal_form.logic import LOGIC, AsFloats
 from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, refuse_powers
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of
 from zkml_ray.chunking.normal_form.padding import ZeroPadding
@@ -54,7 +56,7 @@ from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 _REDUCIBLE = (FOLDABLE | {"If"}) - SUPPORTED
 """Operators that go once what they read is known."""
 
-_KNOWN = SUPPORTED | FOLDABLE | WRITTEN | {"Constant", "Dropout", "If"}
+_KNOWN = SUPPORTED | FOLDABLE | WRITTEN | LOGIC | {"Constant", "Dropout", "If"}
 
 _SHOWN = 10
 """Obstacles that a message names; the rest are counted."""
@@ -118,8 +120,21 @@ def _common(proto: onnx.ModelProto) -> onnx.ModelProto:
     Those that came later are written while the model still has its own version.
     """
     if opset_of(proto) > OPSET:
-        return _inferred(convert_opset(_written(proto, WRITTEN)))
-    return _written(_inferred(convert_opset(_written(proto, CHANGED))), WRITTEN)
+        return _inferred(convert_opset(_written(_without_logic(proto), WRITTEN)))
+    common = _inferred(convert_opset(_written(proto, CHANGED)))
+    return _written(_without_logic(common), WRITTEN)
+
+
+def _without_logic(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in floats alone, or the same one."""
+    opset = opset_of(proto)
+    if not any(node.op_type in LOGIC for node in proto.graph.node) and all(
+        value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in proto.graph.input
+    ):
+        return proto
+    model = ir.from_proto(_inferred(ir.to_proto(_folded(ir.from_proto(proto), opset))))
+    _apply(model, AsFloats(opset), passes.RemoveUnusedNodesPass())
+    return _inferred(ir.to_proto(model))
 
 
 def _written(proto: onnx.ModelProto, operators: frozenset[str]) -> onnx.ModelProto:

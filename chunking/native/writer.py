@@ -102,6 +102,11 @@ class Writer:
         """Twice a tensor: an addition, which carries the rebase."""
         return self.node("Add", [half, half], to=to)
 
+    def sign(self, data: str) -> str:
+        """-1, 0 or 1 at the circuit's scale."""
+        plain = self.node("Sign", [data])
+        return self.node("Mul", [self.shifted(plain, self.scale), self.constant(2.0**self.scale)])
+
     def _initializer(self, values: npt.NDArray[np.generic]) -> str:
         name = f"{self.prefix}/constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(values.copy(order="C"), name))

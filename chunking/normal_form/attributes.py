@@ -46,8 +46,10 @@ _WINDOW: Final = ("kernel_shape", "strides", "pads")
 READ: Final[Mapping[str, _Read]] = {
     **dict.fromkeys(
         (
-            *("Abs", "Erf", "Exp", "GlobalAveragePool", "Identity", "Log", "Neg", "Relu"),
-            *("Sigmoid", "Sqrt"),
+            *("Abs", "Erf", "Exp", "Floor", "GlobalAveragePool", "Identity", "Log", "Neg", "Relu"),
+            *("Sigmoid", "Sign", "Sqrt", "Tanh"),
+            *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh"),
+            *("Cos", "Cosh", "Sin", "Sinh"),
         ),
         _read(),
     ),
@@ -75,7 +77,6 @@ READ: Final[Mapping[str, _Read]] = {
     "Softmax": _read("axis"),
     "Split": _read("axis", "num_outputs", constant=(1,), most=2),
     "Squeeze": _read(constant=(1,), most=2),
-    "Tanh": _read(),
     "Transpose": _read("perm"),
     "Unsqueeze": _read(constant=(1,), most=2),
     "Where": _read(constant=(0,), most=3),

@@ -31,7 +31,9 @@ _OF_SHAPE: Final = frozenset({"Shape", "Size"})
 _OF_VALUES: Final = frozenset({"NonZero"})
 """Operators whose result's shape follows from values: at most one row an element, of its places."""
 
-_INTEGERS_ONLY: Final = frozenset({"Range", "ReduceProd", "Mod", "CumSum"})
+_INTEGERS_ONLY: Final = frozenset(
+    {"Range", "ReduceProd", "Mod", "CumSum", "ReduceSum", "ReduceMax", "ReduceMin"}
+)
 
 
 class FoldConstants(InPlacePass):

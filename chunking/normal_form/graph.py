@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,18 +24,25 @@ class Place:
         """Start replacing a node."""
         self._model = model
         self._node = node
+        self._base = node.name or node.outputs[0].name
         self._count = 0
 
     def node(
         self, op: str, inputs: Sequence[ir.Value], shape: Sequence[int], **given: object
     ) -> ir.Value:
         """Add a node with one float32 output of this shape."""
+        output = self._made(op, inputs, given)
+        output.shape, output.dtype = ir.Shape(list(shape)), ir.DataType.FLOAT
+        return output
+
+    def _made(
+        self, op: str, inputs: Sequence[ir.Value | None], given: Mapping[str, object]
+    ) -> ir.Value:
         self._count += 1
         attributes: Attributes = dict(given)  # type: ignore[arg-type]
-        made = ir.node(op, list(inputs), attributes, name=f"{self._node.name}/{op}_{self._count}")
+        made = ir.node(op, list(inputs), attributes, name=f"{self._base}/{op}_{self._count}")
         output = made.outputs[0]
         output.name = f"{made.name}_out"
-        output.shape, output.dtype = ir.Shape(list(shape)), ir.DataType.FLOAT
         self._model.graph.insert_before(self._node, made)
         return output
 
@@ -59,7 +66,7 @@ class Place:
 
     def _constant(self, values: npt.NDArray[np.generic]) -> ir.Value:
         self._count += 1
-        name = f"{self._node.name}/constant_{self._count}"
+        name = f"{self._base}/constant_{self._count}"
         while name in self._model.graph.initializers:
             name += "_"
         made = ir.Value(name=name, const_value=ir.tensor(values.copy(order="C"), name=name))

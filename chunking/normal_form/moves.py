@@ -40,7 +40,7 @@ _MAX_ELEMENTS: Final = 1 << 24
 
 def is_move(write: Writer) -> bool:
     """Whether the node only moves elements, or sets some to zero."""
-    op_type = write.node.op_type
+    op_type = write.place.op_type
     if op_type == "Pad":
         return bool(write.attribute("mode", "constant") != "constant")
     return op_type in MOVES
@@ -56,7 +56,7 @@ def moved(write: Writer) -> ir.Value:
         ChunkingError: It adds or multiplies, it reads other tensors than constants, or it cannot
             be evaluated.
     """
-    node, sources = write.node, MOVES[write.node.op_type]
+    node, sources = write.place, MOVES[write.place.op_type]
     if write.attribute("reduction", "none") != "none":
         raise write.refusal("a reduction cannot be proved")
     feeds: dict[str, npt.NDArray[np.float64]] = {}
@@ -91,8 +91,8 @@ def moved(write: Writer) -> ir.Value:
 
 
 def _evaluated(write: Writer, feeds: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    proto = ir.to_proto(write.node)
-    names = [str(i) if str(i) in feeds else "" for i in range(len(write.node.inputs))]
+    proto = ir.to_proto(write.place)
+    names = [str(i) if str(i) in feeds else "" for i in range(len(write.place.inputs))]
     del proto.input[:]
     proto.input.extend(names)
     del proto.output[1:]

@@ -5,52 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from zkml_ray.chunking.normal_form.graph import Place, described
 from zkml_ray.chunking.normal_form.structure import move_output
 from zkml_ray.errors import ChunkingError
 
 
-class Writer:
-    """Puts nodes before one node, named after it, and at last takes its place.
+class Writer(Place):
+    """A place, and what its node says in a version of the operator set.
 
     Values that are written have no shape until shapes are inferred again.
     """
 
-    def __init__(self, model: ir.Model, place: ir.Node, opset: int) -> None:
+    def __init__(self, model: ir.Model, node: ir.Node, opset: int) -> None:
         """Write before a node.
 
         Args:
             model: Its model.
-            place: The node.
+            node: The node.
             opset: Version of its operator.
         """
+        super().__init__(model, node)
         self.opset = opset
-        self._model = model
-        self._place = place
-        self._count = 0
 
     @property
-    def node(self) -> ir.Node:
+    def place(self) -> ir.Node:
         """The node that is replaced."""
-        return self._place
+        return self._node
 
     def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """A new node's output."""
-        node = ir.node(op_type, list(inputs), attributes=attributes, name=self._name())
-        node.outputs[0].name = f"{node.name}_out"
-        self._model.graph.insert_before(self._place, node)
-        return node.outputs[0]
-
-    def floats(self, numbers: npt.ArrayLike) -> ir.Value:
-        """A float32 constant."""
-        return self._constant(np.asarray(numbers, dtype=np.float32))
-
-    def integers(self, numbers: npt.ArrayLike) -> ir.Value:
-        """An int64 constant."""
-        return self._constant(np.asarray(numbers, dtype=np.int64))
+        return self._made(op_type, inputs, attributes)
 
     def reshape(self, value: ir.Value | None, shape: Sequence[int]) -> ir.Value:
         """A tensor in another shape."""
@@ -62,18 +49,18 @@ class Writer:
         Raises:
             ChunkingError: An output that is read is not among them.
         """
-        for index, output in enumerate(self._place.outputs):
+        for index, output in enumerate(self._node.outputs):
             if index < len(results):
                 move_output(output, results[index])
             elif output.uses() or output.is_graph_output():
                 raise self.refusal(f"its output {output.name} cannot be proved")
-        self._model.graph.remove(self._place, safe=True)
+        self._model.graph.remove(self._node, safe=True)
 
     # What the node says.
 
     def input(self, index: int) -> ir.Value | None:
         """An input, or None where it is left out."""
-        return self._place.inputs[index] if index < len(self._place.inputs) else None
+        return self._node.inputs[index] if index < len(self._node.inputs) else None
 
     def constant(self, index: int) -> npt.NDArray[Any] | None:
         """The numbers of a constant input; None where it is left out or no constant."""
@@ -98,14 +85,14 @@ class Writer:
         Raises:
             ChunkingError: It is not known.
         """
-        shape = self._place.outputs[0].shape
+        shape = self._node.outputs[0].shape
         if shape is None or not shape.is_static():
             raise self.refusal("the shape of its result is not known")
         return tuple(int(size) for size in shape.numpy())
 
     def attribute(self, name: str, default: Any) -> Any:
         """An attribute's value, or what the operator's specification takes in its place."""
-        found = self._place.attributes.get(name)
+        found = self._node.attributes.get(name)
         return default if found is None else found.value
 
     def axis(self, default: int) -> int:
@@ -118,20 +105,4 @@ class Writer:
 
     def refusal(self, why: str) -> ChunkingError:
         """An error that names the node."""
-        return ChunkingError(f"node {self._place.name}: {self._place.op_type}: {why}")
-
-    def _constant(self, array: npt.NDArray[Any]) -> ir.Value:
-        name = self._name()
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-            const_value=ir.tensor(array, name=name),
-        )
-        self._model.graph.register_initializer(value)
-        return value
-
-    def _name(self) -> str:
-        self._count += 1
-        base = self._place.name or self._place.outputs[0].name
-        return f"{base}/{self._place.op_type.lower()}_{self._count}"
+        return ChunkingError(f"{described(self._node)}: {why}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.unit.chunking.builders import integers, weight
 from tests.unit.chunking.builders import model as build
@@ -72,8 +72,19 @@ def positive(operator: onnx.NodeProto, *constants: onnx.TensorProto) -> Case:
     return Case(nodes=nodes, shape=VECTOR, out=VECTOR, constants=[number("half", 0.5), *constants])
 
 
-def simple(operator: onnx.NodeProto, *constants: onnx.TensorProto) -> Case:
-    return Case(nodes=[operator], shape=VECTOR, out=VECTOR, constants=constants)
+def simple(
+    operator: onnx.NodeProto | Sequence[onnx.NodeProto], *constants: onnx.TensorProto
+) -> Case:
+    nodes = [operator] if isinstance(operator, onnx.NodeProto) else operator
+    return Case(nodes=nodes, shape=VECTOR, out=VECTOR, constants=constants)
+
+
+def cast(source: str, to: str = "y", kind: int = TensorProto.FLOAT) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [to], f"n_{to}", to=kind)
+
+
+def decided(op_type: str, left: str, right: str) -> list[onnx.NodeProto]:
+    return [node(op_type, left, right, to="c"), cast("c")]
 
 
 SAME = {"strides": [1, 1], "pads": [1, 1, 1, 1]}
@@ -207,6 +218,66 @@ CASES = {
     ),
     "max pool, dilated and padded": pool(
         "MaxPool", 2, dilations=[2, 2], strides=[1, 1], pads=[1, 1, 1, 1]
+    ),
+}
+
+CASES |= {
+    f"{op_type} of {what}": simple(*operator)
+    for op_type in ("Equal", "Greater", "LessOrEqual")
+    for what, operator in {
+        "a constant": (decided(op_type, "x", "k"), number("k", -0.5)),
+        "itself": (decided(op_type, "x", "x"),),
+    }.items()
+}
+CASES |= {
+    "floor": simple([node("Floor", "x")]),
+    "ceil": simple([node("Ceil", "x")]),
+    "round": simple([node("Round", "x")]),
+    "sign": simple([node("Sign", "x")]),
+    "the whole part": simple([cast("x", to="i", kind=TensorProto.INT64), cast("i")]),
+    "not zero": simple([cast("x", to="c", kind=TensorProto.BOOL), cast("c")]),
+    "either": simple(
+        [
+            node("Less", "x", "k", to="a"),
+            node("Less", "l", "x", to="b"),
+            node("Or", "a", "b", to="c"),
+            cast("c"),
+        ],
+        number("k", -0.5),
+        number("l", 0.25),
+    ),
+    "a choice of computed sides": simple(
+        [node("Less", "x", "k", to="c"), node("Neg", "x", to="n"), node("Where", "c", "n", "x")],
+        number("k", -0.25),
+    ),
+    "a table's row": Case(
+        nodes=[
+            node("ArgMax", "x", to="i", axis=1, keepdims=0),
+            node("Gather", "w", "i", axis=0),
+        ],
+        shape=MATRIX,
+        out=[2, 3],
+        constants=[weight("w", 4, 3)],
+    ),
+    "one of many rows": Case(
+        nodes=[
+            node("ArgMax", "x", to="a", axis=0, keepdims=0),
+            node("Mul", "a", "k", to="m"),
+            node("Sub", "m", "l", to="i"),
+            node("Gather", "w", "i", axis=0),
+        ],
+        shape=[4, 3],
+        out=[3, 2],
+        constants=[weight("w", 300, 2), integers("k", 90), integers("l", 7)],
+    ),
+    "the three largest": Case(
+        nodes=[
+            helper.make_node("TopK", ["x", "three"], ["v", "i"], "n_top"),
+            node("Mul", "v", "two"),
+        ],
+        shape=MATRIX,
+        out=[2, 3],
+        constants=[integers("three", 3), number("two", 2.0)],
     ),
 }
 

@@ -15,13 +15,15 @@ from zkml_ray.api import Run
 from zkml_ray.chunking.load import LoadedModel, load_model
 
 from .attacker import Attacker
-from .tally import TALLY
+from .tally import NOTES, TALLY
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tamper cases were tried and how many were refused."""
     if TALLY.tried:
         terminalreporter.write_line(TALLY.summary())
+    for note in NOTES:
+        terminalreporter.write_line(note)
 
 
 @pytest.fixture(scope="session")

@@ -43,3 +43,6 @@ class Tally:
 
 
 TALLY = Tally()
+
+NOTES: list[str] = []
+"""Lines for the end of a session: what searches came to."""

@@ -45,12 +45,21 @@ CASES: dict[str, Case] = {
     "Sigmoid": ("Sigmoid", {}, {}, [4, 3], [4, 3]),
     "Erf": ("Erf", {}, {}, [4, 3], [4, 3]),
     "Sqrt": ("Sqrt", {}, {}, [4, 3], [4, 3]),
+    "Sign": ("Sign", {}, {}, [4, 3], [4, 3]),
+    **{
+        op: (op, {}, {}, [4, 3], [4, 3])
+        for op in (
+            *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Exp"),
+            *("Sin", "Sinh", "Tanh"),
+        )
+    },
     "Softmax": ("Softmax", {}, {"axis": 1}, [4, 3], [4, 3]),
     "Conv": ("Conv", {"w": W.reshape(1, 1, 3, 3)}, {"group": 1}, [2, 1, 4, 4], [2, 1, 2, 2]),
     "MaxPool": ("MaxPool", {}, {"kernel_shape": [2, 2]}, [2, 1, 4, 4], [2, 1, 2, 2]),
     "AveragePool": ("AveragePool", {}, {"kernel_shape": [2, 2]}, [2, 1, 4, 4], [2, 1, 2, 2]),
     "Einsum by rows": ("Einsum", {"w": W}, {"equation": "ck,ck->c"}, [3, 3], [3]),
 }
+_BELOW_ONE = {"Acos", "Asin", "Atanh"}
 _WINDOWED = {"Conv", "MaxPool", "AveragePool"}
 
 # What hinted circuits are made of: whole numbers, the input committed to as a polynomial.
@@ -133,6 +142,10 @@ def test_swapped_results_are_refused(case: str, tmp_path: Path, srs: Path) -> No
     args.input_visibility = args.output_visibility = "public"
     size = int(np.prod(CASES[case][3]))
     values = np.random.default_rng(0).permutation(size) / 4 + 0.25
+    if CASES[case][0] == "Sign":
+        values -= 1.25
+    elif CASES[case][0] in _BELOW_ONE:
+        values /= 4
     assert verdicts(CASES[case], args, values, tmp_path, srs) == [True, False]
 
 

@@ -1,7 +1,7 @@
 """The command line of zkml-ray.
 
-Its commands: demo, plan, calibrate, prove, resume, verify, bundle, export, open, verify-opening,
-runs, fetch, gc, rm, doctor.
+Its commands: demo, plan, prove, calibrate, operators, resume, verify, bundle, export, open,
+verify-opening, runs, fetch, gc, rm, doctor.
 
 The commands lie in `plan`, `prove`, `verify` and `store` beside this module, their options in
 `options`; how they tell results and failures, exit codes among it, in `terminal`.
@@ -37,6 +37,7 @@ add_commands(
     plan.plan,
     prove.prove,
     plan.calibrate,
+    plan.operators,
     prove.resume,
     verify.verify,
     verify.bundle,

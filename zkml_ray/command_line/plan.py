@@ -1,9 +1,9 @@
-"""Commands that prepare proving: plan, calibrate."""
+"""Commands that prepare proving: plan, calibrate, operators."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -24,7 +24,7 @@ from zkml_ray.command_line.options import (
     scale_options,
 )
 from zkml_ray.command_line.terminal import print_json, say, stderr, stdout
-from zkml_ray.errors import ZkmlRayError
+from zkml_ray.errors import ConfigError, ZkmlRayError
 from zkml_ray.extras import named_if_missing
 
 if TYPE_CHECKING:
@@ -209,3 +209,29 @@ def _calibrated(
     graph = normalised_graph(model, options.dimensions_of(model).values)
     samples = read_samples(graph, files or [], seed=DEFAULT_SEED)
     return calibrated(model, planned, scales, samples, random=not files, max_error=max_error)
+
+
+def operators(
+    *,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="One operator, such as Conv [all].", show_default=False),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="As docs/operators.md has them.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """List ONNX's operators: which circuits have them, how they are rewritten, what is read."""
+    from zkml_ray.chunking.coverage import operator_rows
+    from zkml_ray.command_line.tables import operator_lines, operators_markdown
+
+    rows = [row for row in operator_rows() if name is None or row.name.lower() == name.lower()]
+    if not rows:
+        raise ConfigError(f"ONNX has no operator {name}; zkml-ray operators lists all")
+    if json_:
+        print_json({"operators": [asdict(row) | {"fate": row.fate} for row in rows]})
+    elif markdown:
+        say(*operators_markdown(rows))
+    else:
+        say(*operator_lines(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ from zkml_ray.verifying.verifier import Verdict
 if TYPE_CHECKING:
     # A verifier reports without onnx, which forecasts are made with.
     from zkml_ray.api import Run
+    from zkml_ray.chunking.coverage import OperatorRow
     from zkml_ray.schema.forecast import Forecast
 
 _STATES = {
@@ -318,3 +320,34 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     lines.append(srs_line(verdict.srs_trust))
     lines.append("Not claimed: " + "; ".join(verdict.not_claimed) + ".")
     return lines
+
+
+def operator_lines(rows: Sequence[OperatorRow]) -> list[str]:
+    """Operators, a line each, and how many of them there are of each kind."""
+    width = max(len(row.name) for row in rows)
+    lines = [f"{row.name:{width}}  {row.fate:17}  {row.how}".rstrip() for row in rows]
+    return [*lines, *([_counted(rows)] if len(rows) > 1 else [])]
+
+
+def operators_markdown(rows: Sequence[OperatorRow]) -> list[str]:
+    """docs/operators.md."""
+    return [
+        "# Operators",
+        "",
+        "Made by `zkml-ray operators --markdown`. *Hinted* and *native* are the kinds of circuits",
+        "that have an operator, in at least some of its forms",
+        "([workflows.md](workflows.md#hinted-or-native)); a form that neither has is refused by",
+        "node, operator and attribute. *Rewritten* ones are proved as what they are written with.",
+        "*On constants* ones are computed in advance and may depend on no input.",
+        "",
+        _counted(rows),
+        "",
+        "| operator | | how |",
+        "|---|---|---|",
+        *(f"| {row.name} | {row.fate} | {row.how.replace('|', chr(92) + '|')} |" for row in rows),
+    ]
+
+
+def _counted(rows: Sequence[OperatorRow]) -> str:
+    counts = Counter(row.fate for row in rows)
+    return ", ".join(f"{count} {fate}" for fate, count in counts.most_common()) + "."

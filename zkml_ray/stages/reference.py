@@ -20,10 +20,24 @@ from zkml_ray.chunking.load import LoadedModel
 
 Floats = npt.NDArray[Any]
 
-_INPUT_TYPES: Final = {
+_INPUT_TYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
+    "tensor(bool)": np.bool_,
+    **{
+        f"tensor({kind.__name__})": kind
+        for kind in (
+            np.int8,
+            np.int16,
+            np.int32,
+            np.int64,
+            np.uint8,
+            np.uint16,
+            np.uint32,
+            np.uint64,
+        )
+    },
 }
 
 

@@ -124,3 +124,18 @@ def prelu(write: Writer) -> ir.Value:
 def reciprocal(write: Writer) -> ir.Value:
     """1 / x."""
     return write.op("Div", write.floats(1.0), write.input(0))
+
+
+def ceil(write: Writer) -> ir.Value:
+    """-floor(-x)."""
+    return write.op("Neg", write.op("Floor", write.op("Neg", write.input(0))))
+
+
+def round_to_even(write: Writer) -> ir.Value:
+    """Floor(x + 1/2), less 1 where x + 1/2 is whole and odd."""
+    raised = write.op("Add", write.input(0), write.floats(0.5))
+    whole = write.op("Floor", raised)
+    tied = write.op("Sub", write.floats(1.0), write.op("Sign", write.op("Sub", raised, whole)))
+    half = write.op("Floor", write.op("Mul", whole, write.floats(0.5)))
+    odd = write.op("Sub", whole, write.op("Mul", half, write.floats(2.0)))
+    return write.op("Sub", whole, write.op("Mul", tied, odd))

@@ -65,7 +65,7 @@ class _Run:
 
 def recurrent(write: Writer) -> list[ir.Value]:
     """The outputs Y, Y_h and, of an LSTM, Y_c."""
-    kind = write.node.op_type
+    kind = write.place.op_type
     directions, hidden = _directions(write)
     length, batch, _ = write.shape()
     _check_lengths(write, length)
@@ -86,7 +86,7 @@ def recurrent(write: Writer) -> list[ir.Value]:
 
 
 def _directions(write: Writer) -> tuple[list[_Direction], int]:
-    kind = write.node.op_type
+    kind = write.place.op_type
     weights, states = write.constant(1), write.constant(2)
     if weights is None or states is None:
         raise write.refusal("its weights must be constants")
@@ -153,7 +153,7 @@ def _run(
     initial: list[ir.Value | None],
     hidden: int,
 ) -> _Run:
-    kind = write.node.op_type
+    kind = write.place.op_type
     resets = kind == "GRU"
     # A GRU adds the states' bias where it resets them, or not at all there.
     bias = direction.bias if resets else direction.bias + direction.state_bias

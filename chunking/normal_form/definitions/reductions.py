@@ -57,8 +57,8 @@ def global_max_pool(write: Writer) -> ir.Value:
 
 def mean(write: Writer) -> ir.Value:
     """The sum of the inputs over their number."""
-    count = len(write.node.inputs)
-    total = write.op("Sum", *write.node.inputs)
+    count = len(write.place.inputs)
+    total = write.op("Sum", *write.place.inputs)
     return total if count == 1 else write.op("Mul", total, write.floats(1 / count))
 
 

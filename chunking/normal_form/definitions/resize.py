@@ -54,10 +54,10 @@ def resize(write: Writer) -> ir.Value:
 
 def _attributes(write: Writer) -> dict[str, Any]:
     """Those of an operator of the common version."""
-    given = write.node.attributes
+    given = write.place.attributes
     attributes = {name: given[name].value for name in _OF_NODE if name in given}
     attributes.setdefault("mode", "nearest")
-    if write.node.op_type == "Upsample" or write.opset < _COORDINATES_SAID:
+    if write.place.op_type == "Upsample" or write.opset < _COORDINATES_SAID:
         attributes |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     how = attributes.setdefault("coordinate_transformation_mode", "half_pixel")
     if how == "tf_crop_and_resize":
@@ -69,7 +69,7 @@ def _attributes(write: Writer) -> dict[str, Any]:
 def _scales(write: Writer, shape: tuple[int, ...], out: tuple[int, ...]) -> list[float | None]:
     """Per axis, the scale that the node gives; None where it gives a size."""
     axes = [axis % len(shape) for axis in write.attribute("axes", range(len(shape)))]
-    early = write.node.op_type == "Upsample" or write.opset < _COORDINATES_SAID
+    early = write.place.op_type == "Upsample" or write.opset < _COORDINATES_SAID
     given = write.constant(1 if early else 2)
     if given is None:
         given = np.array(write.attribute("scales", []))

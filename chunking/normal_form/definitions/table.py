@@ -19,6 +19,7 @@ from zkml_ray.chunking.normal_form.moves import MOVES, is_move, moved
 from zkml_ray.chunking.normal_form.writer import Writer
 
 DEFINITIONS: Final[Mapping[str, Callable[[Writer], ir.Value | list[ir.Value]]]] = {
+    "Ceil": pointwise.ceil,
     "Celu": pointwise.celu,
     "Elu": pointwise.elu,
     "GRU": recurrent.recurrent,
@@ -43,6 +44,7 @@ DEFINITIONS: Final[Mapping[str, Callable[[Writer], ir.Value | list[ir.Value]]]] 
     "ReduceMin": reductions.reduce_min,
     "ReduceSumSquare": reductions.reduce_sum_square,
     "Resize": resize.resize,
+    "Round": pointwise.round_to_even,
     "Selu": pointwise.selu,
     "Softplus": pointwise.softplus,
     "Softsign": pointwise.softsign,

@@ -66,6 +66,8 @@ POINTWISE = [
     ("HardSigmoid", {}),
     ("HardSigmoid", {"alpha": 0.5, "beta": -0.25}),
     ("HardSwish", {}),
+    ("Ceil", {}),
+    ("Round", {}),
 ]
 
 
@@ -269,7 +271,7 @@ def test_every_written_operator_has_a_case() -> None:
     assert {nodes[-1].op_type for _, nodes, *_ in CASES} >= WRITTEN - {"Swish"}
 
 
-@pytest.mark.parametrize("op_type", ["GatherElements", "ScatterElements", "Compress", "Tile"])
+@pytest.mark.parametrize("op_type", ["GatherND", "ScatterElements", "Compress", "Tile"])
 def test_places_that_depend_on_the_input_are_refused_by_name(op_type: str) -> None:
     integer = helper.make_node("Cast", ["x"], ["i"], "cast", to=TensorProto.INT64)
     nodes = [integer, helper.make_node(op_type, ["x", "i"], ["y"], "the_node")]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zkml_ray.commitments import merkle
 from zkml_ray.commitments.field import MODULUS, to_signed
 from zkml_ray.commitments.leaves import LeafLayout
 from zkml_ray.commitments.merkle import (
@@ -107,6 +108,13 @@ def test_tag_is_the_first_large_digest_of_its_public_string(tag: int, text: str)
         if abs(to_signed(element)) >= 2**252:
             break
     assert tag == element
+
+
+def test_tag_of_any_string_is_beyond_what_leaves_hold() -> None:
+    """The two tags are large at once; a third of all digests are, so others need the search."""
+    tags = [merkle._tag(f"text {number}") for number in range(50)]
+    assert all(abs(to_signed(tag)) >= 2**252 for tag in tags)
+    assert len(set(tags)) == 50
 
 
 def test_tags_are_those_of_version_1() -> None:

@@ -75,6 +75,15 @@ def test_spec_keeps_elements_apart_and_sums_small(spec: PackingSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=_name)
+def test_injective_bound_is_where_two_elements_first_add_up_to_others(spec: PackingSpec) -> None:
+    bound, stride = spec.injective_bound, 2**spec.stride_bits
+    assert bound >= spec.element_bound
+    # Two different elements, and what each leaves for the next one up: a whole stride apart.
+    assert bound - -bound < stride
+    assert (bound + 1) + 0 * stride == -(bound + 1) + 1 * stride
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=_name)
 @given(data=st.data())
 def test_pack_then_unpack_is_identity(spec: PackingSpec, data: st.DataObject) -> None:
     elements = data.draw(_elements(spec))

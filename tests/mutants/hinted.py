@@ -1,0 +1,323 @@
+"""Mutants of hinted circuits: bounds, strides, digits, what is checked, and blinders."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.gate import Mutant
+
+_UNIT: Final = "tests/unit/chunking"
+_BOUNDS: Final = f"{_UNIT}/test_hinted_bounds.py"
+_STRIDES: Final = f"{_BOUNDS}::test_no_equation_reaches_its_stride_and_no_packed_sum_wraps"
+_WIRES: Final = f"{_BOUNDS}::test_no_digits_take_a_wire_or_a_sum_of_products_out_of_its_bounds"
+_DIFFERENCES: Final = f"{_BOUNDS}::test_no_difference_wraps_whatever_its_digits"
+_NUMBERS: Final = f"{_UNIT}/test_hinted_numbers.py"
+_BLINDING: Final = f"{_UNIT}/test_hinted_blinding.py"
+_OPERATORS: Final = f"{_UNIT}/test_hinted_operators.py"
+_FORGED: Final = "tests/soundness/test_hinted.py"
+_FORGED_FUNCTIONS: Final = "tests/soundness/test_hinted_functions.py"
+
+
+def _at(name: str, text: str, instead: str, *tests: str, quick: bool = False) -> Mutant:
+    return Mutant(f"chunking/hinted/{name}.py", text, instead, tests, quick=quick)
+
+
+_REACH: Final = "reach += divisor.value * "
+
+STRIDES: Final = (
+    _at("settle", " + divisor.remainder_bound(numbers)\n", "\n", _STRIDES),
+    _at("settle", f"{_REACH}numbers.bound_of(rounding.result_digits)", "reach += 0", _STRIDES),
+    _at("settle", f"{_REACH}numbers.bound_of(rounding.below_digits)", "reach += 0", _STRIDES),
+    _at("settle", f"{_REACH}(numbers.value_bound if moved else 0)", "reach += 0", _STRIDES),
+    _at("settle", "reach = quantised.magnitude +", "reach =", _STRIDES),
+    _at("settle", "stride_bits(reach), only", "stride_bits(reach) - 1, only", _STRIDES),
+    _at("settle", "packable(reach), stride", "packable(reach) + 1, stride", _STRIDES),
+    _at("numbers", "return magnitude.bit_length()", "return magnitude.bit_length() - 1", _NUMBERS),
+    _at(
+        "numbers",
+        "return PACKED_BITS // stride_bits(magnitude)",
+        "return PACKED_BITS // stride_bits(magnitude) + 1",
+        f"{_NUMBERS}::test_packed_elements_fit_the_field",
+        quick=True,
+    ),
+    _at("layout", "self.width = -(-packed // blocks)", "self.width = width + 1", _STRIDES),
+    _at(
+        "layout",
+        "padded = np.full((batch, depth, b * p), -1, dtype=np.int64)",
+        "padded = np.full((batch, depth, b * p), 0, dtype=np.int64)",
+        f"{_BOUNDS}::test_channels_that_a_product_lacks_are_nothing",
+    ),
+)
+
+BOUNDS: Final = (
+    _at("rounding", "self.magnitude = int(sums.max()) + int", "self.magnitude = int", _STRIDES),
+    _at("rounding", " + int(np.abs(self.constant).max())", "", _STRIDES),
+    _at(
+        "rounding",
+        "np.abs(weights).sum(axis=0).astype(object) * dense.wire.magnitude",
+        "np.abs(weights.sum(axis=0)).astype(object) * dense.wire.magnitude",
+        _STRIDES,
+    ),
+    _at(
+        "rounding",
+        "np.abs(weights).sum(axis=1).astype(object) * local.wire.magnitude",
+        "np.abs(weights).max(axis=1).astype(object) * local.wire.magnitude",
+        _STRIDES,
+    ),
+    _at(
+        "rounding",
+        "return sum(numbers.digit_bound << (self.step * place) for place in range(self.digits))",
+        "return numbers.digit_bound",
+        _STRIDES,
+    ),
+    _at(
+        "rounding",
+        "fits = numbers.digit_bound < 2 * value <=",
+        "fits = numbers.digit_bound < 4 * value and 2 * value <=",
+        f"{_BOUNDS}::test_averages_of_half_a_table_have_no_remainder_of_two_quotients",
+    ),
+    _at(
+        "numbers",
+        "self.overlap_bits > MAX_OVERLAP_BITS or",
+        "self.overlap_bits > MAX_OVERLAP_BITS + 1 or",
+        f"{_NUMBERS}::test_range_that_two_digits_do_not_reach_is_refused_with_the_rows",
+    ),
+    _at("numbers", "return (1 << self.logrows) - 1\n", "return self.divisor - 1\n", _STRIDES),
+    _at(
+        "numbers",
+        "sum(self.digit_bound << (self.overlap_bits * place) for place in range(digits))",
+        "self.digit_bound << (self.overlap_bits * max(digits - 1, 0)) if digits else 0",
+        _STRIDES,
+    ),
+    _at("settle", "low=-rounding.offset,", "low=0,", _WIRES),
+    _at("settle", "high=bound - rounding.offset,", "high=numbers.digit_bound,", _WIRES),
+    _at(
+        "settle",
+        "bound = self._numbers.bound_of(rounding",
+        "bound = rounding.offset + self._numbers.digit_bound * 0 + min(1, rounding",
+        _WIRES,
+    ),
+    _at("settle", "count * largest ** len(factors))", "largest ** len(factors))", _WIRES),
+    _at("settle", "count * largest ** len(factors))", "count * largest)", _WIRES),
+    _at(
+        "settle",
+        "self._rounding.result_digits, self._rounding.below_digits\n        )",
+        "1, 1\n        )",
+        _WIRES,
+    ),
+    _at(
+        "lower",
+        "wire = self.wire(tensor, size, -numbers.offset, numbers.value_bound - numbers.offset)",
+        "wire = self.wire(tensor, size, -numbers.offset, numbers.digit_bound - numbers.offset)",
+        f"{_BOUNDS}::test_what_is_received_is_bounded_by_its_digits",
+    ),
+)
+
+CHECKS: Final = (
+    _at(
+        "settle",
+        "circuit.check_digits(checks.left_of(sums), layout.units, quantised.nominal)",
+        "checks.left_of(sums)",
+        f"{_BOUNDS}::test_any_hint_one_more_or_less_is_refused_or_changes_nothing",
+    ),
+    _at(
+        "settle",
+        "if rounding.below_digits:\n",
+        "if rounding.below_digits and pending.windows is not None:\n",
+        f"{_FORGED}::test_wrong_sign_of_a_relu_is_refused",
+    ),
+    _at(
+        "settle",
+        "hold_products(with_result=pending.relu or moved)",
+        "hold_products(with_result=moved)",
+        f"{_OPERATORS}::test_circuit_fed_by_the_recipe_gives_the_loops_integers",
+    ),
+    _at(
+        "settle",
+        "hold_products(with_result=pending.relu or moved)",
+        "hold_products(with_result=pending.relu)",
+        _FORGED_FUNCTIONS,
+    ),
+    _at(
+        "settle",
+        'circuit.product("i,i->", left, right, outputs=1, length=count)',
+        'circuit.product("i,j->", left, circuit.subtract(right, right, count), outputs=1, '
+        "length=count)",
+        f"{_FORGED}::test_wrong_sign_of_a_relu_is_refused",
+    ),
+    _at(
+        "circuit",
+        "self._product_bound.bit_length() > PACKED_BITS:",
+        "bound.bit_length() > PACKED_BITS:",
+        f"{_BOUNDS}::test_sums_of_products_that_could_wrap_are_refused",
+        quick=True,
+    ),
+    _at(
+        "circuit",
+        "            self.check_digits(far, 1)\n",
+        "",
+        f"{_BOUNDS}::test_sum_of_products_that_is_not_zero_is_refused",
+    ),
+    _at(
+        "circuit",
+        "            self.check_digits(total, 1)\n",
+        "",
+        f"{_BOUNDS}::test_sum_of_products_that_is_not_zero_is_refused",
+    ),
+    _at(
+        "circuit",
+        "self._derived.append((tensor, count, nominal))",
+        "self._derived.append((tensor, count, nominal)) if not self._derived else None",
+        f"{_FORGED}::test_quotient_off_by_one_is_refused",
+        f"{_FORGED}::test_wrong_sign_of_a_relu_is_refused",
+        f"{_FORGED}::test_incoming_values_that_pack_to_the_same_leaf_are_refused",
+    ),
+    _at(
+        "lower",
+        "        circuit.check_digits(shifted, size)\n",
+        "",
+        f"{_FORGED}::test_incoming_values_that_pack_to_the_same_leaf_are_refused",
+    ),
+    _at(
+        "forms",
+        "if len(np.unique(kept)) != kept.size:",
+        "if len(np.unique(kept)) > kept.size:",
+        f"{_OPERATORS}::test_what_has_no_hinted_form_is_refused",
+    ),
+    _at(
+        "forms",
+        "if (channel != channel[:, :1]).any():",
+        "if (channel != channel[:, :1]).all():",
+        f"{_BOUNDS}::test_window_over_channels_is_refused_among_others_that_are_not",
+    ),
+    _at(
+        "sums",
+        "total = _plus(circuit, total, sums, nominal, form, layout)",
+        'total = _plus(circuit, "", sums, nominal, form, layout)',
+        f"{_UNIT}/test_hinted_functions.py::test_circuit_fed_by_the_recipe_gives_the_loops_integers",
+    ),
+)
+
+NORMALISED: Final = (
+    _at("rounding", "sums += abs(factor) * pair.most", "sums += pair.most", _STRIDES),
+    _at("forms", "return depth * self.left", "return self.left", _STRIDES),
+    _at("forms", "self.right.magnitude * scaled", "self.right.magnitude", _STRIDES),
+    _at("forms", "self.left.magnitude * self.right.magnitude *", "self.left.magnitude *", _STRIDES),
+    _at(
+        "gelu",
+        "bound = numbers.digit_bound * (one + abs(plus))",
+        "bound = numbers.digit_bound * one",
+        _WIRES,
+    ),
+    _at(
+        "softmax",
+        "for v in (numbers.digit_bound, numbers.divisor - 1)",
+        "for v in (numbers.divisor // 2, numbers.divisor - 1)",
+        _WIRES,
+    ),
+    _at("softmax", "weights.wire.high * reciprocals.most,", "weights.wire.high,", _WIRES),
+    _at(
+        "softmax",
+        "most=(digits.bound(numbers) + 1) * keys * high + target,",
+        "most=(digits.bound(numbers) + 1) * high + target,",
+        _DIFFERENCES,
+    ),
+    _at(
+        "softmax",
+        "for change in (1, -1):",
+        "for change in (1,):",
+        f"{_FORGED_FUNCTIONS}::test_next_reciprocal_is_accepted_and_the_one_after_is_not",
+        f"{_FORGED_FUNCTIONS}::test_softmax_whose_shares_add_up_to_something_else_is_refused",
+    ),
+    _at(
+        "softmax",
+        "    pin_rows(lowering, moved.below, rows, keys)\n",
+        "",
+        f"{_FORGED_FUNCTIONS}::test_row_whose_largest_score_stands_below_the_tables_top_is_refused",
+    ),
+    _at(
+        "softmax",
+        "if not least <= numbers.logrows <=",
+        "if not least - 1 <= numbers.logrows <=",
+        f"{_UNIT}/test_hinted_functions.py::test_softmax_in_a_circuit_of_other_rows_than_its_table_wants_is_refused",
+    ),
+    _at(
+        "layer_norm",
+        "bound = 2 * width * view.wire.magnitude",
+        "bound = 2 * view.wire.magnitude",
+        _WIRES,
+    ),
+    _at("layer_norm", "reach = bound * digits.bound(numbers)", "reach = bound", _WIRES),
+    _at(
+        "layer_norm",
+        "most = factor * width * (2 * width",
+        "most = factor * (2 * width",
+        _DIFFERENCES,
+    ),
+    _at(
+        "layer_norm",
+        "most = (digits.bound(numbers) + 1) ** 2",
+        "most = (digits.bound(numbers) + 1)",
+        _DIFFERENCES,
+    ),
+    _at(
+        "layer_norm",
+        "for change in (1, -1):",
+        "for change in (-1,):",
+        f"{_FORGED_FUNCTIONS}::test_next_root_is_accepted_and_the_one_after_is_not",
+        f"{_FORGED_FUNCTIONS}::test_negative_root_is_refused",
+    ),
+    _at(
+        "fine",
+        "return numbers.digit_bound * _sum_of_weights(self.count, self.step)",
+        "return numbers.divisor * _sum_of_weights(self.count, self.step)",
+        _DIFFERENCES,
+    ),
+    _at(
+        "fine",
+        "(most + reach).bit_length() > PACKED_BITS",
+        "most.bit_length() > PACKED_BITS",
+        f"{_BOUNDS}::test_differences_that_could_wrap_are_refused",
+    ),
+    _at(
+        "fine",
+        "return max(1, -(-honest.bit_length() // (numbers.logrows - 1)))",
+        "return max(1, honest.bit_length() // (numbers.logrows - 1))",
+        _DIFFERENCES,
+    ),
+    _at(
+        "fine",
+        "    circuit.check_digits(tensor, count, nominal)\n",
+        "",
+        f"{_FORGED_FUNCTIONS}::test_next_reciprocal_is_accepted_and_the_one_after_is_not",
+        f"{_FORGED_FUNCTIONS}::test_negative_root_is_refused",
+    ),
+    _at("pins", "largest = numbers.digit_bound**size", "largest = numbers.digit_bound", _WIRES),
+    _at("pins", "count * largest)", "largest)", _WIRES),
+    _at("pins", "        largest *= numbers.digit_bound\n", "", _WIRES),
+    _at(
+        "pins",
+        "        circuit.check_digits(first, rows)\n",
+        "",
+        f"{_FORGED_FUNCTIONS}::test_group_of_a_rows_top_is_named_and_no_other",
+    ),
+)
+
+BLINDING: Final = (
+    _at("blinding", "BLINDERS: Final = 64", "BLINDERS: Final = 8", _BLINDING),
+    _at(
+        "blinding",
+        "run = BLINDERS * columns",
+        "run = BLINDERS",
+        f"{_BLINDING}::test_every_column_that_holds_a_value_holds_blinders",
+    ),
+    _at(
+        "blinding",
+        "* columns - 2 * run",
+        "* columns",
+        f"{_BLINDING}::test_every_column_that_holds_a_value_holds_blinders",
+    ),
+    _at("blinding", "secrets.randbelow(digits)", "0", f"{_BLINDING}::test_blinders_are_fresh"),
+)
+
+MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *BLINDING)

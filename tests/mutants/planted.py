@@ -1,0 +1,9 @@
+"""All mutants of the gate."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants import committed, hinted, trusting, verifying
+
+MUTANTS: Final = (*hinted.MUTANTS, *committed.MUTANTS, *trusting.MUTANTS, *verifying.MUTANTS)
