@@ -20,12 +20,13 @@ from zkml_ray import prove_distributed, resume, verify
 from zkml_ray.api import advance, prepare
 from zkml_ray.circuits import derive
 from zkml_ray.command_line import o3_runner
-from zkml_ray.errors import AccuracyError
+from zkml_ray.errors import AccuracyError, VerificationError
 from zkml_ray.events import Event, Warned
 from zkml_ray.run.housekeeping import describe_run
 from zkml_ray.stages.plan import PlanOptions
 from zkml_ray.stores import LocalStore
 from zkml_ray.stores.layout import RunLayout
+from zkml_ray.verifying.policy import VerifierPolicy
 
 pytestmark = pytest.mark.ray
 
@@ -82,7 +83,11 @@ def test_a_run_too_far_from_the_float_model_is_stopped_and_resumed_all_the_same(
     severe = [event.message for event in events if isinstance(event, Warned) and event.severe]
     assert len(severe) == 1
     assert severe[0] in run.manifest.warnings
-    assert verify("far", store=tmp_path, model=model, allow_insecure_srs=True).ok
+    # What a prover was content with, a verifier of default policy is not.
+    with pytest.raises(VerificationError, match="coarser"):
+        verify("far", store=tmp_path, model=model, allow_insecure_srs=True)
+    coarse = VerifierPolicy(min_scale=5, min_weight_bits=5, max_weight_loss=1.0)
+    assert verify("far", store=tmp_path, model=model, allow_insecure_srs=True, policy=coarse).ok
 
 
 def test_commands_stop_with_a_code_of_their_own_and_go_on(

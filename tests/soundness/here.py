@@ -59,4 +59,4 @@ def prove_here(model: Path, *, store: Path, run_id: str, **arguments: Any) -> Ru
     }
     begun = begin(model, store=store, run_id=run_id, **{**usual, **arguments})
     pool = cast(StartingPool, PoolHere(store))
-    return coordinating(begun, None, pool, 1, 1, StoreKeys.VERIFYING, None, ignore).run()
+    return coordinating(begun, None, pool, 1, 1, StoreKeys.VERIFYING, ignore).run()
