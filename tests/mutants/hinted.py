@@ -182,7 +182,7 @@ CHECKS: Final = (
         "forms",
         "if len(np.unique(kept)) != kept.size:",
         "if len(np.unique(kept)) > kept.size:",
-        f"{_OPERATORS}::test_what_has_no_hinted_form_is_refused",
+        f"{_BOUNDS}::test_windows_that_overlap_are_not_pooled_as_they_stand",
     ),
     _at(
         "forms",

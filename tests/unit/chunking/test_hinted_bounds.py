@@ -347,6 +347,14 @@ def test_window_over_channels_is_refused_among_others_that_are_not() -> None:
         pooled(pending, np.array([[0, 2], [1, 3], [4, 6], [5, 6]]), (4,))
 
 
+def test_windows_that_overlap_are_not_pooled_as_they_stand() -> None:
+    """A group's equation belongs to one maximum; `windows.max_pool` has another form for these."""
+    form = Form(groups=4, channels=2, bias=np.zeros((1, 2)))
+    pending = Pending(form=form, sites=np.arange(8, dtype=np.int64))
+    with pytest.raises(NotHintedError, match="overlapping"):
+        pooled(pending, np.array([[0, 2], [1, 3], [2, 4], [3, 5]]), (4,))
+
+
 @pytest.mark.parametrize("value", [1, 5, 991, 1 << 100, pow(2, -100, MODULUS) * 3 % MODULUS])
 def test_sum_of_products_that_is_not_zero_is_refused(value: int) -> None:
     """It is looked up as it is and times 2^100: for one of the two it must not be in the table.
