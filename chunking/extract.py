@@ -31,6 +31,7 @@ from onnx import helper, numpy_helper
 from zkml_ray.chunking.bounds import value_bounds
 from zkml_ray.chunking.graph import ModelGraph, TensorInfo
 from zkml_ray.chunking.native.lower import lower_nodes
+from zkml_ray.chunking.unique import check_names
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.commitments.leaves import LeafLayout
 
@@ -115,6 +116,7 @@ def extract_chunk(
         ir_version=_IR_VERSION,
         producer_name="zkml_ray",
     )
+    check_names(model.graph)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 

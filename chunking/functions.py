@@ -13,6 +13,8 @@ from onnx_ir.passes import common as passes
 from zkml_ray.errors import ModelFormatError, UnsupportedOperatorError
 
 _STANDARD = ("", "ai.onnx")
+_TAKEN = ("ai.onnx", "com.microsoft", "com.ms", "org.pytorch.aten")
+"""Domains with operators of onnxruntime's own, which it takes before a file's functions."""
 
 
 def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -33,10 +35,10 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto
     for function in proto.functions:
         name = f"{function.domain}.{function.name}".removeprefix(".")
-        if function.domain in _STANDARD:
+        if function.domain in _STANDARD or function.domain.startswith(_TAKEN):
             raise UnsupportedOperatorError(
-                f"function {name} has the domain of ONNX's own operators: what its name then means "
-                "is not defined; give it a domain of its own"
+                f"function {name} has a domain whose operators runtimes know themselves: what its "
+                "name then means is not defined; give it a domain of its own"
             )
         if handed := sorted(set(function.input) & set(function.output)):
             raise UnsupportedOperatorError(

@@ -51,6 +51,7 @@ from zkml_ray.chunking.normal_form.transposed import ExpandTransposedConvolution
 from zkml_ray.chunking.normal_form.windows import ExplicitWindows
 from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
 from zkml_ray.chunking.places import node_label
+from zkml_ray.chunking.unique import check_names, refuse_ours
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 
 _REDUCIBLE = (FOLDABLE | {"If"}) - SUPPORTED
@@ -79,6 +80,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         ChunkingError: A step found something it cannot bring into this form.
     """
     fixed = pruned(without_tails(as_float32(fix_dimensions(proto, dimensions))))
+    refuse_ours(fixed.graph)
     _refuse_unknown(fixed)
     model = ir.from_proto(_common(_inferred(fixed)))
     model = ir.from_proto(_inferred(ir.to_proto(_folded(model, OPSET))))
@@ -111,7 +113,13 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     _refuse_unsupported(model)
     model.producer_name = None
     model.producer_version = None
-    return _inferred(ir.to_proto(model))
+    result = _inferred(ir.to_proto(model))
+    if [v.name for v in result.graph.input] != [v.name for v in fixed.graph.input]:
+        raise ChunkingError(
+            "an input of the model has the name of a tensor that is made from an operator: give it "
+            "another name"
+        )
+    return result
 
 
 def _common(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -197,6 +205,7 @@ def _apply(model: ir.Model, *in_order: PassBase) -> bool:
 
 
 def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    check_names(proto.graph)
     try:
         return onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:

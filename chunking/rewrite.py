@@ -29,6 +29,7 @@ from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
 from zkml_ray.chunking.passes.relu import ReluAbs
 from zkml_ray.chunking.passes.saturate import Saturate
 from zkml_ray.chunking.passes.split_output import SplitOutput
+from zkml_ray.chunking.unique import check_names
 from zkml_ray.errors import ChunkingError
 
 __all__ = [
@@ -111,4 +112,5 @@ def _tidied(model: ir.Model) -> onnx.ModelProto:
         model
     )
     result = ir.to_proto(model)
+    check_names(result.graph)
     return onnx.shape_inference.infer_shapes(result, strict_mode=True, data_prop=True)

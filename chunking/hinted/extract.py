@@ -32,6 +32,7 @@ from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.operators import OPERATORS
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 from zkml_ray.chunking.hinted.refusal import refusing
+from zkml_ray.chunking.unique import check_names
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.errors import ChunkingError
 
@@ -177,6 +178,7 @@ def _lowered(
         producer_name="zkml_ray",
     )
     helper.set_model_props(model, {METADATA_KEY: lowering.recipe(sizes)})
+    check_names(model.graph)
     data: bytes = model.SerializeToString(deterministic=True)
     return data, circuit
 

@@ -103,6 +103,8 @@ def _into_product(model: ir.Model, node: ir.Node, affine: _Affine) -> bool:
         product = _only_producer(adding.inputs[place], "MatMul")
         if constant is None or constant.size not in (1, affine.factor.size):
             return False
+        if constant.size > 1 and constant.shape[-1] != constant.size:
+            return False  # an addend a row
         before = constant.astype(np.float64).ravel()
     if product is None:
         return False

@@ -43,6 +43,11 @@ _SAME: Final = {
     "Clip": _ALL,
 }
 """Operators that are the same on whole floats, and how many of their inputs are data."""
+_WRAPPING: Final = frozenset(
+    {"Abs", "Add", "MatMul", "Mean", "Mul", "Neg", "ReduceSum", "Sub", "Sum"}
+)
+"""Of these, those whose result may not fit the integers that they are of."""
+
 _NATURAL: Final = frozenset(_SAME) - {"Neg", "Sub"}
 """Of these, those that make no negative number of others."""
 
@@ -198,6 +203,10 @@ class _Walk:
             raise write.refusal(
                 "truth values or integers that depend on the input go into it: "
                 "that cannot be proved"
+            )
+        if node.op_type in _WRAPPING and node.outputs[0].dtype in _INTEGERS - _WIDE:
+            raise write.refusal(
+                f"{node.outputs[0].dtype} wraps where a circuit does not; use int32 or int64"
             )
         positions = list(range(len(node.inputs) if count == _ALL else count))
         kind = self._joint(node, positions, node.outputs[0])

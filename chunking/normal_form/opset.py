@@ -31,9 +31,14 @@ def opset_of(proto: onnx.ModelProto) -> int:
     Raises:
         ChunkingError: It says none.
     """
-    for entry in proto.opset_import:
-        if entry.domain in ("", "ai.onnx"):
-            return int(entry.version)
+    found = [int(e.version) for e in proto.opset_import if e.domain in ("", "ai.onnx")]
+    if len(found) > 1:
+        raise ChunkingError(
+            f"the model names {len(found)} versions of ONNX's operators "
+            f"({', '.join(map(str, found))}): which one is meant is not defined; export it again"
+        )
+    if found:
+        return found[0]
     raise ChunkingError("the model does not say which opset it uses; export it again")
 
 

@@ -37,8 +37,9 @@ def pruned(proto: onnx.ModelProto) -> onnx.ModelProto:
     kept = [tensor for tensor in graph.initializer if tensor.name in needed]
     _replace(graph.node, nodes)
     _replace(graph.initializer, kept)
+    # An input with a value is a constant: whoever proves has no other one for it.
     initialised = {tensor.name for tensor in proto.graph.initializer}
-    _replace(graph.input, [v for v in graph.input if v.name in needed or v.name not in initialised])
+    _replace(graph.input, [v for v in graph.input if v.name not in initialised])
     del graph.value_info[:]
     for output in graph.output:
         output.type.tensor_type.ClearField("shape")

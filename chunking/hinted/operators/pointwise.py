@@ -52,15 +52,18 @@ def clipped(lowering: Lowering, node: onnx.NodeProto) -> Value:
     for bound in (low, high):
         if bound is not None and np.isnan(bound):
             raise NotHintedError("a bound is no number")
-    # What no value of the circuit can reach is no bound.
+    # What no rounded value can reach is no bound of one; of what is still to be rounded it is.
     least = None if low is None or low * lowering.resolution <= -limit else low
     most = None if high is None or high * lowering.resolution >= limit else high
     for bound in (least, most):
         if bound is not None and abs(bound) * lowering.resolution > limit:
             raise NotHintedError(f"its bound {bound:g} lies outside --range-bits")
+    dropped = (least is None and low is not None) or (most is None and high is not None)
     if least is None and most is None:
-        return lowering.value(node.input[0])
-    pending = lowering.linear(node.input[0])
+        return lowering.rounded(node.input[0]) if dropped else lowering.value(node.input[0])
+    pending = (
+        identity(lowering.rounded(node.input[0])) if dropped else lowering.linear(node.input[0])
+    )
     if least is None:
         top = round(most * lowering.resolution)  # type: ignore[operator]
         under = _shifted(rescaled(pending, -1.0), top / lowering.resolution)

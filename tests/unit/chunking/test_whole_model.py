@@ -652,7 +652,7 @@ def named(domain: str, name: str, nodes: list[onnx.NodeProto]) -> onnx.FunctionP
 @pytest.mark.parametrize(
     ("functions", "words"),
     [
-        ([named("", "Relu", [helper.make_node("Neg", ["x"], ["y"])])], "domain of ONNX's own"),
+        ([named("", "Relu", [helper.make_node("Neg", ["x"], ["y"])])], "runtimes know themselves"),
         ([named(OWN, "Own", [call()])], "Cycle"),
         (
             [helper.make_function(OWN, "Own", ["x"], ["x"], [], [helper.make_opsetid("", 18)])],
