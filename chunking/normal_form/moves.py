@@ -8,6 +8,7 @@ specification's evaluation says.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -79,7 +80,9 @@ def moved(write: Writer) -> ir.Value:
                 f"input {index} ({value.name}) must be a constant: places that depend on the "
                 "model's input cannot be proved"
             )
-    if start > _MAX_ELEMENTS:
+    # What Compress keeps is not inferred, but is no more than it has.
+    made = 0 if node.op_type == "Compress" else math.prod(write.output_shape())
+    if max(start, made) > _MAX_ELEMENTS:
         raise write.refusal(f"it moves more than {_MAX_ELEMENTS} elements")
     places = np.rint(_evaluated(write, feeds)).astype(np.int64)
     if (places == 0).any():

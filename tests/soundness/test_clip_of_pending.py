@@ -1,7 +1,7 @@
 """Bounds that no rounded value reaches are bounds all the same of what is not rounded yet.
 
-A planner chooses the range. With a small one the bounds of Clip lie outside; were they left out, what
-is clipped could be scaled back into the range behind them, unclipped, and another class would win.
+A planner chooses the range. With a small one the bounds of Clip lie outside; were they left out,
+what is clipped could be scaled back into the range behind them, and another class would win.
 """
 
 from __future__ import annotations

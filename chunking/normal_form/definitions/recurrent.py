@@ -162,29 +162,46 @@ def _run(
     length = write.shape()[0]
     order = range(length)[::-1] if direction.backward else range(length)
     step: Callable[..., list[ir.Value]] = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}[kind]
+    # One constant for all steps.
+    matrices = [
+        write.floats(part) for part in _split(direction.states, _GATES[kind] if resets else 1)
+    ]
     state: list[Any] = list(initial)
     steps: dict[int, ir.Value] = {}
     for t in order:
         given = write.op("Gather", whole, write.integers(t), axis=0)
-        state = step(write, direction, given, state, hidden)
+        state = step(write, direction, given, state, matrices)
         steps[t] = state[0]
     return _Run(steps=[steps[t] for t in range(length)], last=state)
 
 
+def _split(states: Floats, parts: int) -> list[Floats]:
+    return list(np.split(states, parts, axis=1))
+
+
 def _rnn(
-    write: Writer, direction: _Direction, given: ir.Value, state: list[ir.Value | None], _: int
+    write: Writer,
+    direction: _Direction,
+    given: ir.Value,
+    state: list[ir.Value | None],
+    matrices: list[ir.Value],
 ) -> list[ir.Value]:
     """H = f(X W^T + H R^T + b)."""
-    total = _with_state(write, given, state[0], direction.states)
+    total = _with_state(write, given, state[0], matrices[0])
     return [write.op(direction.functions[0], total)]
 
 
 def _lstm(
-    write: Writer, direction: _Direction, given: ir.Value, state: list[ir.Value | None], hidden: int
+    write: Writer,
+    direction: _Direction,
+    given: ir.Value,
+    state: list[ir.Value | None],
+    matrices: list[ir.Value],
 ) -> list[ir.Value]:
     """C = f(f) C + f(i) g(c); H = f(o) h(C); gates in the order i, o, f, c."""
-    total = _with_state(write, given, state[0], direction.states)
+    total = _with_state(write, given, state[0], matrices[0])
     f, g, h = direction.functions
+    hidden = direction.states.shape[0]
     enters, leaves, keeps, new = (_gate(write, total, k, hidden) for k in range(4))
     cell = write.op("Mul", write.op(f, enters), write.op(g, new))
     if state[1] is not None:
@@ -193,23 +210,27 @@ def _lstm(
 
 
 def _gru(
-    write: Writer, direction: _Direction, given: ir.Value, state: list[ir.Value | None], hidden: int
+    write: Writer,
+    direction: _Direction,
+    given: ir.Value,
+    state: list[ir.Value | None],
+    matrices: list[ir.Value],
 ) -> list[ir.Value]:
     """H = (1 - z) n + z H, where n resets H before its product with R, or the product itself."""
     f, g = direction.functions
     old = state[0]
+    hidden = direction.states.shape[0]
     gates = 2 * hidden
     update, reset, new = (_gate(write, given, k, hidden) for k in range(3))
     bias = direction.state_bias
     parts = [bias[:hidden], bias[hidden:gates], bias[gates:]]
-    matrices = [direction.states[:, k * hidden : (k + 1) * hidden] for k in range(3)]
     z = write.op(f, _added(write, _with_state(write, update, old, matrices[0]), parts[0]))
     r = write.op(f, _added(write, _with_state(write, reset, old, matrices[1]), parts[1]))
     if write.attribute("linear_before_reset", 0):
         if old is None:
             inner = write.op("Mul", r, write.floats(parts[2]))
         else:
-            product = write.op("MatMul", old, write.floats(matrices[2]))
+            product = write.op("MatMul", old, matrices[2])
             inner = write.op("Mul", r, _added(write, product, parts[2]))
         total = write.op("Add", new, inner)
     else:
@@ -222,10 +243,12 @@ def _gru(
     return [write.op("Add", made, write.op("Mul", z, write.op("Sub", old, made)))]
 
 
-def _with_state(write: Writer, given: ir.Value, state: ir.Value | None, matrix: Floats) -> ir.Value:
+def _with_state(
+    write: Writer, given: ir.Value, state: ir.Value | None, matrix: ir.Value
+) -> ir.Value:
     if state is None:
         return given
-    return write.op("Add", given, write.op("MatMul", state, write.floats(matrix)))
+    return write.op("Add", given, write.op("MatMul", state, matrix))
 
 
 def _added(write: Writer, value: ir.Value, bias: Floats) -> ir.Value:

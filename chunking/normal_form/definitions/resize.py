@@ -28,6 +28,9 @@ _OF_NODE: Final = (
     "nearest_mode",
 )
 
+_MAX_ELEMENTS: Final = 1 << 24
+"""Elements of an axis' matrix."""
+
 _COORDINATES_SAID: Final = 11
 """Version from which Resize says how coordinates are meant; before, x_in = x_out / scale."""
 
@@ -90,6 +93,8 @@ def _matrix(
     write: Writer, attributes: dict[str, Any], size: int, made: int, scale: float | None
 ) -> npt.NDArray[np.float32]:
     """What resizing does to an axis, [made, size]."""
+    if size * made > _MAX_ELEMENTS:
+        raise write.refusal(f"an axis of {size} that becomes {made} is too long")
     last = "scales" if scale is not None else "sizes"
     reads = ["x", "", "scales"] if scale is not None else ["x", "", "", "sizes"]
     feeds: dict[str, Any] = {"x": np.eye(size, dtype=np.float32)}

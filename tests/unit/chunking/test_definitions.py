@@ -344,3 +344,22 @@ def test_what_a_recurrent_operator_cannot_have_is_refused_by_name(
     _, nodes, shape, used, opset = case("RNN", (4, 2, 3), *weights, hidden_size=5, **attributes)
     with pytest.raises(ChunkingError, match=rf"the_node.*RNN.*{named}"):
         normalise(built(nodes, shape, used, opset), {})
+
+
+def test_results_of_a_size_that_a_few_bytes_ask_for_are_refused() -> None:
+    tiled = helper.make_node("Tile", ["x", "r"], ["y"], "the_node")
+    with pytest.raises(ChunkingError, match=r"the_node.*moves more than"):
+        normalise(built([tiled], (4, 4), [integers("r", 1 << 12, 1 << 12)], 18), {})
+    resized = helper.make_node("Resize", ["x", "", "", "n"], ["y"], "the_node", mode="linear")
+    with pytest.raises(ChunkingError, match=r"the_node.*too long"):
+        normalise(built([resized], (1, 1, 1, 8192), [integers("n", 1, 1, 1, 8000)], 18), {})
+
+
+def test_weights_of_a_recurrent_operator_stand_once_however_long_the_sequence() -> None:
+    sizes = []
+    for length in (4, 40):
+        weights = [weight("w", 1, 256, 3), weight("r", 1, 256, 64)]
+        _, nodes, shape, used, opset = case("LSTM", (length, 1, 3), *weights, hidden_size=64)
+        result = normalise(built(nodes, shape, used, opset), {})
+        sizes.append(sum(len(tensor.raw_data) for tensor in result.graph.initializer))
+    assert sizes[1] < 1.1 * sizes[0]
