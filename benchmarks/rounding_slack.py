@@ -30,6 +30,9 @@ import onnx
 from onnx import numpy_helper
 
 from benchmarks import record
+from zkml_ray.chunking.native.weights import coarse_weights
+from zkml_ray.chunking.native.writer import whole_and_bits
+from zkml_ray.commitments.packing import PackingSpec
 
 Integers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
@@ -50,6 +53,7 @@ class Layer:
         after: [outputs] added after it, at the base scale (Gemm's bias).
         pools: Index [outputs / 4, 4] of the ReLU's outputs in each MaxPool window, or None.
         relu: Whether a ReLU follows.
+        divisor: What its rebase divides by.
     """
 
     weights: Integers
@@ -57,6 +61,7 @@ class Layer:
     after: Integers
     pools: Integers | None
     relu: bool
+    divisor: int
 
 
 class DigitsModel:
@@ -68,21 +73,36 @@ class DigitsModel:
         tensors = {
             t.name: numpy_helper.to_array(t).astype(np.float64) for t in loaded.graph.initializer
         }
-        self.scale, self.divisor = scale, 1 << scale
+        self.scale = scale
+        element_bits = PackingSpec.for_decomposition(128, 4).element_bound.bit_length()
 
         def at(values: Reals, bits: int) -> Integers:
             return np.rint(values * 2.0**bits).astype(np.int64)
 
+        def whole(name: str) -> tuple[Reals, int] | None:
+            """Coarse weights as whole numbers and a power of two (docs/adr/0021)."""
+            weights = tensors[f"{name}.weight"]
+            if not coarse_weights(weights.reshape(len(weights), -1), scale):
+                return None
+            return whole_and_bits(weights, element_bits - 2)
+
         def convolution(name: str, size: int) -> Layer:
-            weights = unrolled(at(tensors[f"{name}.weight"], scale), size)
-            bias = np.repeat(at(tensors[f"{name}.bias"], 2 * scale), size * size)
-            channels = len(tensors[f"{name}.bias"])
-            return Layer(weights, bias, np.zeros_like(bias), windows(channels, size), relu=True)
+            lowered = whole(name) or (at(tensors[f"{name}.weight"], scale), scale)
+            weights = unrolled(lowered[0].astype(np.int64), size)
+            bias = at(tensors[f"{name}.bias"], scale + lowered[1])
+            bias = np.repeat(bias, size * size)
+            pools, none = windows(len(tensors[f"{name}.bias"]), size), np.zeros_like(bias)
+            return Layer(weights, bias, none, pools, relu=True, divisor=1 << lowered[1])
 
         def dense(name: str, *, relu: bool) -> Layer:
+            lowered = whole(name)
+            if lowered is not None:
+                bias = at(tensors[f"{name}.bias"], scale + lowered[1])
+                weights = lowered[0].astype(np.int64)
+                return Layer(weights, bias, np.zeros_like(bias), None, relu, 1 << lowered[1])
             bias = at(tensors[f"{name}.bias"], scale)
             weights = at(tensors[f"{name}.weight"], scale)
-            return Layer(weights, np.zeros_like(bias), bias, None, relu=relu)
+            return Layer(weights, np.zeros_like(bias), bias, None, relu, 1 << scale)
 
         self.layers = [
             convolution("conv1", 8),
@@ -98,12 +118,12 @@ class DigitsModel:
     def rebased(self, layer: Layer, incoming: Integers) -> tuple[Integers, Integers]:
         """The quotients below and above x / d (equal where d divides x)."""
         x = layer.weights @ incoming + layer.before
-        return x // self.divisor, -(-x // self.divisor)
+        return x // layer.divisor, -(-x // layer.divisor)
 
     def honest(self, layer: Layer, incoming: Integers) -> Integers:
         """The nearest quotients, halves away from zero."""
         x = layer.weights @ incoming + layer.before
-        return np.sign(x) * ((2 * np.abs(x) + self.divisor) // (2 * self.divisor))
+        return np.sign(x) * ((2 * np.abs(x) + layer.divisor) // (2 * layer.divisor))
 
     def follow(self, layer: Layer, quotients: Integers) -> Integers:
         """What comes of a layer's quotients: bias, ReLU, MaxPool."""
@@ -142,14 +162,14 @@ class DigitsModel:
             if layer.relu:
                 flow = flow * (values > 0)
             found.insert(0, flow)
-            flow = layer.weights.T @ flow / self.divisor
+            flow = layer.weights.T @ flow / layer.divisor
         return found
 
     def rigorous_bound(self) -> Reals:
         """Per output, a bound of the displacement that holds for every input."""
         bound = np.zeros(self.layers[0].weights.shape[1])
         for layer in self.layers:
-            bound = np.abs(layer.weights) @ bound / self.divisor + FREE
+            bound = np.abs(layer.weights) @ bound / layer.divisor + FREE
             if layer.pools is not None:
                 bound = bound[layer.pools].max(axis=1)
         return bound
@@ -243,7 +263,7 @@ def admitted(model: DigitsModel, trace: Trace) -> bool:
         model.layers, trace.values[:-1], trace.quotients, strict=True
     ):
         x = layer.weights @ incoming + layer.before
-        if np.any(np.abs(x - quotients * model.divisor) >= model.divisor):
+        if np.any(np.abs(x - quotients * layer.divisor) >= layer.divisor):
             return False
     return True
 
@@ -273,7 +293,7 @@ def measure_logits(model: DigitsModel, images: dict[str, Integers]) -> list[dict
                         "logit": output,
                         "sign": int(sign),
                         "reached_quanta": moved,
-                        "reached": moved / model.divisor,
+                        "reached": moved / 2**model.scale,
                         "first_order_quanta": first_order_bound(model, honest, direction),
                         "rigorous_quanta": float(rigorous[output]),
                     }
