@@ -231,7 +231,7 @@ NORMALISED: Final = (
     ),
     _at(
         "softmax",
-        "    pin_rows(lowering, moved.below, rows, keys)\n",
+        "    pin_rows(lowering, moved.below, rows.places)\n",
         "",
         f"{_FORGED_FUNCTIONS}::test_row_whose_largest_score_stands_below_the_tables_top_is_refused",
     ),
