@@ -140,15 +140,6 @@ def test_ezkl_accepts_shares_that_are_read_by_themselves(tmp_path: Path) -> None
     assert accepted(chunk, chunk.quantised({"s": scores((3, 5))}), tmp_path)
 
 
-def test_dropped_keys_cost_less_than_kept_ones() -> None:
-    kept, whole = causal(16, 16), np.ones((16, 16), dtype=bool)
-    x = {"s": scores((16, 16))}
-    lengths = [
-        len(chunk_of(m, (16, 16)).advice(chunk_of(m, (16, 16)).quantised(x))) for m in (kept, whole)
-    ]
-    assert lengths[0] < lengths[1]
-
-
 def test_scores_that_are_dropped_are_held_in_range_too() -> None:
     chunk = chunk_of(np.array([[True, False]]), (1, 2))
     with pytest.raises(RangeExceededError, match="range-bits"):
