@@ -268,9 +268,9 @@ NORMALISED: Final = (
         f"{_FORGED_FUNCTIONS}::test_negative_root_is_refused",
     ),
     _at(
-        "fine",
-        "return numbers.digit_bound * _sum_of_weights(self.count, self.step)",
-        "return numbers.divisor * _sum_of_weights(self.count, self.step)",
+        "digits",
+        "return numbers.digit_bound * sum_of_weights(self.count, self.step)",
+        "return numbers.divisor * sum_of_weights(self.count, self.step)",
         _DIFFERENCES,
     ),
     _at(
