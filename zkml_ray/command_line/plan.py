@@ -93,7 +93,6 @@ def plan(
     from zkml_ray.cost.profiles import load_profile
     from zkml_ray.stages.plan import plan as make_plan
 
-    loaded = load_model(model)
     scales = scale_options(scale)
     options = plan_options(
         scales[0],
@@ -103,6 +102,7 @@ def plan(
         workers=workers,
         memory=memory,
     )
+    loaded = options.taken_by(load_model(model))
     prices = CostModel(profile=load_profile(profile), threads=checked_threads(workers, threads))
 
     def planned(at: int) -> DerivedCircuits:

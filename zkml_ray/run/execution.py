@@ -78,7 +78,7 @@ def begin(
     options = options or PlanOptions()
     layout = RunLayout(project, new_run_id() if run_id is None else run_id)
     journal = Journal(opened_store(store), layout)
-    loaded = load_model(Path(model))
+    loaded = options.taken_by(load_model(Path(model)))
     taken = options.dimensions_of(loaded)
     graph = normalised_graph(loaded, taken.values)
     try:
@@ -86,7 +86,8 @@ def begin(
     except InputError as error:
         raise InputError("; ".join([error.message, *taken.notices])) from None
     journal.check_new()
-    stored_input = store_form(layout.run_id, model_input.arrays).to_bytes()
+    asked = {name: model_input.arrays[name] for name in graph.asked}
+    stored_input = store_form(layout.run_id, asked).to_bytes()
     request = RunRequest(
         project=layout.project,
         run_id=layout.run_id,
@@ -136,7 +137,9 @@ def take_up(journal: Journal, max_error: MaxError | None = None) -> Begun:
         request = request.model_copy(update={"max_error": checked_max_error(max_error)})
         journal.begin(request)
     loaded = parse_model(journal.store.read_verified(request.model), request.model_file)
-    dimensions = PlanOptions.of(request.choices).dimensions_of(loaded)
+    options = PlanOptions.of(request.choices)
+    loaded = options.taken_by(loaded)
+    dimensions = options.dimensions_of(loaded)
     graph = normalised_graph(loaded, dimensions.values)
     stored = StoredInput.parse(journal.store.read_verified(request.input), what="stored input")
     arrays = from_store_form(graph, stored)
