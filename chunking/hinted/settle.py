@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.clamp import Clamp, Clamped, clamped
 from zkml_ray.chunking.hinted.forms import NotHintedError, Pending
 from zkml_ray.chunking.hinted.grid import Ints, View, Wire
 from zkml_ray.chunking.hinted.layout import Layout
@@ -56,6 +57,7 @@ class Rounding:
         keeps_below: Whether something reads the distances.
         row_top: Where the largest result of a row is moved to; None: rows are not moved. The
             distances below it, of one digit, are kept in `Settled.below`.
+        clamp_top: Results are magnitudes that end here, with signs apart (`clamp`); None: not so.
     """
 
     resolution: float
@@ -64,6 +66,7 @@ class Rounding:
     below_digits: int
     keeps_below: bool = False
     row_top: int | None = None
+    clamp_top: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +77,13 @@ class Settled:
         wire: The results.
         index: Of the pending tensor's shape: where its elements are in the wire.
         below: The distances below the results, in the wire's order; "" unless they are kept.
+        sign: The signs of clamped results, in the wire's order.
     """
 
     wire: Wire
     index: Ints
     below: str
+    sign: str = ""
 
     def view(self) -> View:
         """The results, in the pending tensor's shape."""
@@ -120,11 +125,15 @@ def settle(
     reach += divisor.value * numbers.bound_of(rounding.result_digits)
     reach += divisor.value * numbers.bound_of(rounding.below_digits)
     reach += divisor.value * (numbers.value_bound if moved else 0)
+    clamp = None
+    if rounding.clamp_top is not None:
+        clamp = Clamp.of(numbers, rounding.clamp_top, quantised.magnitude // divisor.value + 1)
+        reach += divisor.value * clamp.bound(numbers)
     layout = Layout.choose(
         quantised, groups, packable(reach), stride_bits(reach), only_channels=moved
     )
     sums, terms = packed_sums(circuit, quantised, layout)
-    checks = _Checks(circuit, numbers, layout, quantised, rounding)
+    checks = _Checks(circuit, numbers, layout, quantised, rounding, clamp)
     circuit.check_digits(checks.left_of(sums), layout.units, quantised.nominal)
     if rounding.below_digits:
         checks.hold_products(with_result=pending.relu or moved)
@@ -144,9 +153,12 @@ def settle(
         "below_digits": rounding.below_digits,
         "row_top": rounding.row_top,
         "offset": rounding.offset,
+        "clamp": None if clamp is None else [clamp.top, clamp.beyond.count, clamp.beyond.step],
+        "sign": checks.sign,
         "terms": terms,
     }
-    return Settled(wire=wire, index=layout.positions()[pending.sites], below=below), step
+    index = layout.positions()[pending.sites]
+    return Settled(wire=wire, index=index, below=below, sign=checks.sign), step
 
 
 class _Checks:
@@ -159,6 +171,7 @@ class _Checks:
         layout: Layout,
         form: Quantised,
         rounding: Rounding,
+        clamp: Clamp | None,
     ) -> None:
         self._circuit = circuit
         self._numbers = numbers
@@ -169,6 +182,9 @@ class _Checks:
         every = np.broadcast_to(valid, layout.shape)
         # In the recipe's order.
         self._results = [self._placed(valid) for _ in range(rounding.result_digits)]
+        self._clamped: Clamped | None = None
+        if clamp is not None:
+            self._clamped = clamped(circuit, numbers, clamp, int(valid.sum()))
         # Of rows these are the distances E.
         self._moved = rounding.row_top is not None
         self._below = ""
@@ -188,7 +204,10 @@ class _Checks:
         t, a, b, p = layout.shape
         powers = circuit.powers(layout.bits, p)
         factors = self._times(powers, divisor.value, p)
-        results = self._weighted(self._results, factors, self._numbers.overlap_bits, a * b)
+        if self._clamped is not None:
+            results = self._packed_values(self._clamped.value, factors)
+        else:
+            results = self._weighted(self._results, factors, self._numbers.overlap_bits, a * b)
         if self._moved:
             results = circuit.subtract(self._tops(factors), results, a * b)
         head = circuit.subtract(results, self._packed_constant(), a * b)
@@ -243,6 +262,14 @@ class _Checks:
                 high=rounding.row_top,
                 resolution=rounding.resolution,
             )
+        if self._clamped is not None:
+            return Wire(
+                name=self._clamped.within,
+                size=size,
+                low=0,
+                high=self._numbers.digit_bound,
+                resolution=rounding.resolution,
+            )
         tensor = self._whole([digits[self._layout.valid] for digits in self._results])
         if rounding.offset:
             tensor = circuit.subtract(tensor, circuit.whole([rounding.offset]), size)
@@ -254,6 +281,11 @@ class _Checks:
             high=bound - rounding.offset,
             resolution=rounding.resolution,
         )
+
+    @property
+    def sign(self) -> str:
+        """The signs of clamped results."""
+        return self._clamped.sign if self._clamped is not None else ""
 
     def distances_below(self) -> str:
         """The distances of a form without windows, in the results' order."""
@@ -292,6 +324,20 @@ class _Checks:
         return circuit.product(
             "um,m->u", circuit.hinted(rows), weights, outputs=len(rows), length=p - skipped
         )
+
+    def _packed_values(self, tensor: str, weights: str) -> str:
+        """Computed results times weights, summed over slots."""
+        circuit, valid, p = self._circuit, self._layout.valid, self._layout.width
+        count = int(valid.sum())
+        place = np.full(valid.shape, -1, dtype=np.int64)
+        place[valid] = np.arange(count)
+        rows = place.reshape(-1, p)
+        if p == 1:
+            return circuit.multiply(
+                circuit.gather(tensor, rows.ravel(), size=count), weights, len(rows)
+            )
+        values = circuit.gather(tensor, rows, size=count)
+        return circuit.product("um,m->u", values, weights, outputs=len(rows), length=p)
 
     def _below_top(self) -> str:
         """Results of rows: how far E leaves them above the table's beginning."""
