@@ -124,6 +124,7 @@ def _table(path: Path, model: onnx.ModelProto, denominator: int) -> dict[str, An
         "HardSwish": {"scale": 1},
         "Erf": {"scale": denominator},
         "Exp": {"scale": denominator, "base": 2.7182817},
+        "Tanh": {"scale": denominator},
     }
     found = {node.op_type for node in model.graph.node} - _FREE - _ARITHMETIC
     if len(found) != 1 or not found <= tables.keys():

@@ -108,6 +108,10 @@ class Reference:
         assert value.dtype == np.int64
         return value
 
+    def _stands(self, name: str) -> None:
+        """See to it that a tensor's elements are numbers."""
+        self._whole(name)
+
     def _fixed(self, name: str) -> bool:
         """Whether a tensor is a constant."""
         value = self._values[name]
@@ -334,7 +338,7 @@ class Reference:
         right = self._values[other]
         together = isinstance(right, Sum) and right.plain and right.order == left.order
         if not together:
-            self._whole(other)
+            self._stands(other)
         right = self._spread_to(other, shape).times(factors[other])
         return replace(left, terms=left.terms + right.terms, bias=left.bias + right.bias)
 
