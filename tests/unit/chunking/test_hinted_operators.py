@@ -926,7 +926,7 @@ def test_every_operator_with_a_hinted_form_has_a_case() -> None:
 
 
 OF_OTHER_TESTS = ("Erf", "LayerNormalization", "Sigmoid", "Softmax", "Tanh", "ReduceMin")
-"""`test_hinted_functions`, `test_hinted_tables`; and what normalisation does not let through yet."""
+"""`test_hinted_functions`, `test_hinted_tables`; and what normalisation takes away."""
 
 
 @pytest.mark.parametrize("salted", [True, False])
