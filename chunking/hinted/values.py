@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from zkml_ray.chunking.hinted.forms import Floats, Pending, RowFactor
-from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.grid import Ints, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,5 +51,22 @@ class Shares:
     rounded: Callable[[str], View]
 
 
-Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares
-"""Fixed elements; elements still to be rounded; a constant; an error function; a softmax."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """The signs of whole numbers, of which most readers ask one bit.
+
+    Attributes:
+        index: Of the tensor's shape.
+        above: Emits 1 where a number is above zero, else 0.
+        other: Emits 1 where it is not zero, else 0.
+        signs: Emits -1, 0 and 1.
+    """
+
+    index: Ints
+    above: Callable[[], View]
+    other: Callable[[], View]
+    signs: Callable[[], View]
+
+
+Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares | Signs
+"""Fixed elements; elements still to be rounded; a constant; an error function; a softmax; signs."""
