@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -18,14 +19,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.circuit import Circuit, Mark
 from zkml_ray.chunking.hinted.forms import Floats, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.grid import Ints, View, Wire
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.chunking.hinted.settle import Rounding, Settled, settle
-from zkml_ray.chunking.hinted.values import ErrorFunction, Shares, Signs, Value
+from zkml_ray.chunking.hinted.values import ErrorFunction, Masked, Shares, Signs, Value
 from zkml_ray.chunking.hinted.whole import is_whole
+from zkml_ray.chunking.masked import is_masked
 
 Lowered: TypeAlias = "Value | tuple[Value, ...]"
 """What a node's output is, or its outputs are."""
@@ -46,6 +48,8 @@ class Lowering:
         constants: Mapping[str, onnx.TensorProto],
         shapes: Mapping[str, tuple[int, ...]],
         columns: int,
+        *,
+        counted: bool = False,
     ) -> None:
         """Start an empty circuit.
 
@@ -54,8 +58,9 @@ class Lowering:
             constants: The model's initializers.
             shapes: Shape of every tensor.
             columns: Its inner columns.
+            counted: It is made for its size alone.
         """
-        self.circuit = Circuit(logrows=numbers.logrows, columns=columns)
+        self.circuit = Circuit(logrows=numbers.logrows, columns=columns, counted=counted)
         self.numbers = numbers
         self._constants = constants
         self._shapes = shapes
@@ -63,7 +68,22 @@ class Lowering:
         self._steps: list[dict[str, Any]] = []
         self._settled: dict[str, tuple[float, View]] = {}
         self._counted: dict[str, Wire] = {}
+        self._once: dict[str, View] = {}
         self._makers: dict[str, onnx.NodeProto] = {}
+
+    def mark(self) -> tuple[Mark, Mark]:
+        """Where it stands, for `rewind`."""
+        own = {
+            name: copy(value) if isinstance(value, (list, dict)) else value
+            for name, value in vars(self).items()
+        }
+        return own, self.circuit.mark()
+
+    def rewind(self, mark: tuple[Mark, Mark]) -> None:
+        """Forget what was lowered since a mark; a mark is good for one time."""
+        own, circuit = mark
+        vars(self).update(own)
+        self.circuit.rewind(circuit)
 
     def receive(self, name: str, tensor: str) -> None:
         """An incoming boundary: hold its elements in range.
@@ -176,6 +196,12 @@ class Lowering:
             self._counted[wire.name] = self.wire(tensor, wire.size, wire.low * one, wire.high * one)
         return replace(view, wire=self._counted[wire.name])
 
+    def once(self, key: str, make: Callable[[], View]) -> View:
+        """What is made the first time that it is asked for."""
+        if key not in self._once:
+            self._once[key] = make()
+        return self._once[key]
+
     def fixed(self, name: str) -> View:
         """A tensor whose elements are fixed, whole numbers as they are; rounding it if need be."""
         value = self.value(name)
@@ -276,6 +302,10 @@ class Lowering:
             raise NotHintedError("a constant of it is infinite or no number")
         return numbers
 
+    def masks(self, node: onnx.NodeProto) -> bool:
+        """Whether a node drops scores."""
+        return is_masked(node, self._constants)
+
     def integers(self, name: str) -> Ints:
         """A constant's whole numbers."""
         if name not in self._constants:
@@ -300,4 +330,6 @@ def _shape_of(value: Value) -> tuple[int, ...]:
         return tuple(value.index.shape)
     if isinstance(value, Shares):
         return value.weights.shape
+    if isinstance(value, Masked):
+        return value.kept.shape
     return tuple(value.shape)

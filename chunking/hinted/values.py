@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from zkml_ray.chunking.hinted.forms import Floats, Pending, RowFactor
 from zkml_ray.chunking.hinted.grid import Ints, View
 
@@ -68,5 +71,19 @@ class Signs:
     signs: Callable[[], View]
 
 
-Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares | Signs
-"""Fixed elements; elements still to be rounded; a constant; an error function; a softmax; signs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """Scores of which a softmax reads some alone.
+
+    Attributes:
+        source: Name of the scores.
+        kept: Of their shape: whether an element is read.
+    """
+
+    source: str
+    kept: npt.NDArray[np.bool_]
+
+
+Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares | Masked | Signs
+"""Fixed elements; elements still to be rounded; a constant; an error function; a softmax; scores
+of which some are dropped; signs."""

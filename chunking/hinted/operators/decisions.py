@@ -8,7 +8,6 @@ rounded before, and what rounding leaves open decides.
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,28 +29,34 @@ def sign(lowering: Lowering, node: onnx.NodeProto) -> Value:
     values = _whole_numbers(lowering, node.input[0])
     shape = values.shape
 
-    @cache
+    name = node.output[0]
+
     def above() -> View:
         """1 where v > 0."""
-        return View(wire=above_zero(lowering, values.wire), index=values.index)
+        return lowering.once(f"{name}/above", lambda: _bits(lowering, values))
 
-    @cache
     def not_below() -> View:
         """1 where v >= 0."""
         one = np.ones((), dtype=np.int64)
-        next_ = exact_sum(lowering, [(values, 1)], one, shape, values.wire.resolution)
-        return View(wire=above_zero(lowering, next_.wire), index=next_.index)
+        resolution = values.wire.resolution
+        raised = exact_sum(lowering, [(values, 1)], one, shape, resolution)
+        return _bits(lowering, raised)
 
     def combined(factor: int, constant: int) -> View:
-        parts = [(above(), 1), (not_below(), factor)]
+        found = lowering.once(f"{name}/not below", not_below)
+        parts = [(above(), 1), (found, factor)]
         return exact_sum(lowering, parts, np.asarray(constant, dtype=np.int64), shape, 1.0)
 
     return Signs(
         index=values.index,
         above=above,
-        other=cache(lambda: combined(-1, 1)),
-        signs=cache(lambda: combined(1, -1)),
+        other=lambda: lowering.once(f"{name}/other", lambda: combined(-1, 1)),
+        signs=lambda: lowering.once(f"{name}/signs", lambda: combined(1, -1)),
     )
+
+
+def _bits(lowering: Lowering, values: View) -> View:
+    return View(wire=above_zero(lowering, values.wire), index=values.index)
 
 
 def _whole_numbers(lowering: Lowering, name: str) -> View:
