@@ -21,7 +21,7 @@ from zkml_ray.cluster.session import is_private, ray_session
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
 from zkml_ray.errors import InputError
-from zkml_ray.events import Listener, Warned
+from zkml_ray.events import Listener, Warned, WorkersReady
 from zkml_ray.run.coordinator import Coordinator
 from zkml_ray.run.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
@@ -217,6 +217,7 @@ def worker_pool(
         )
 
     def started(pool: WorkerPool) -> None:
+        listener(WorkersReady(workers=workers, threads=cpus))
         if not pool.reserves_memory:
             listener(Warned(message=f"Ray has less memory than {workers} workers of --memory need"))
 
