@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zkml_ray.chunking.given import ModelLike
 from zkml_ray.config import checked_threads
 from zkml_ray.events import FloatOutputs, Listener, ignore
 from zkml_ray.report.snippet import as_html, one_line
@@ -80,7 +81,7 @@ class Run:
 
 
 def prove_distributed(
-    model: str | Path,
+    model: ModelLike,
     workers: int = 2,
     inputs: Inputs = None,
     *,
@@ -104,7 +105,9 @@ def prove_distributed(
     """Prove an inference of an ONNX model on Ray workers.
 
     Args:
-        model: The ONNX file.
+        model: The ONNX file: its path, its bytes, or a parsed onnx.ModelProto. Or a
+            torch.nn.Module, exported with `inputs` for example, or a fitted scikit-learn
+            estimator (needs skl2onnx): what is proved is the ONNX model they are exported to.
         workers: Ray actors that prove, at least 1. More than the machine has cores slows down.
         inputs: A path (.json in ezkl's input_data form, .npy, .npz), one array, a sequence of
             arrays in input order, or a mapping by input name. None: a seeded random input.
@@ -161,7 +164,7 @@ def prove_distributed(
 
 
 def prepare(
-    model: str | Path,
+    model: ModelLike,
     inputs: Inputs = None,
     *,
     store: str | Path | ArtifactStore | None = None,
