@@ -10,6 +10,7 @@ S = 10. So constants that multiply are written as whole numbers and powers of tw
 - Div by a tensor, whose reciprocal keeps spare bits and is corrected once;
 - LayerNormalization that no pass rewrote, which becomes what ONNX defines it as;
 - Floor, whose rebase leaves a choice that its remainder settles; Sign, which comes to the scale S;
+  Relu of a Sign, which becomes one Sign (whether x is above 0);
 - Conv, Gemm, MatMul and Einsum whose weights are small, and Gemm's alpha and beta.
 
 What ezkl refuses, or can only do in a smaller range, is written with what it can: a convolution
@@ -48,6 +49,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "Min": functions.extreme,
     "Mul": products.times_constants,
     "Pow": products.power,
+    "Relu": functions.is_positive,
     "ReduceMean": products.mean,
     "Sign": functions.sign,
 }
@@ -86,7 +88,7 @@ def lower_nodes(
     Raises:
         ChunkingError: A node cannot be proved.
     """
-    chunk = Chunk(graph, raised, rules=RULES, scale=scale, max_bits=range_bits - 2)
+    chunk = Chunk(graph, raised, nodes=nodes, rules=RULES, scale=scale, max_bits=range_bits - 2)
     for name in nodes:
         chunk.visit(graph.nodes[name])
     used = {value for node in chunk.nodes for value in node.input}
