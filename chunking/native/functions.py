@@ -112,7 +112,7 @@ def is_positive(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     2 x - q is no multiple of 2 q, so it is never 0, and above 0 where x is q or more: one
     decomposition in place of two.
     """
-    sign_node = chunk.maker(node.input[0])
+    sign_node = chunk.own_maker(node.input[0])
     if sign_node is None or sign_node.op_type != "Sign" or not _is_fused(chunk, sign_node):
         return False
     data = sign_node.input[0]

@@ -73,7 +73,7 @@ def test_sign_that_others_read_stays_a_sign() -> None:
     proto = decided(double, added, outputs=("u",))
     found, wanted = ran(proto, 10)
     x, z = pairs(10)
-    np.testing.assert_array_equal(found.reals(), wanted + (x != z).ravel())
+    np.testing.assert_array_equal(found.reals(), wanted.astype(int) + (x != z).ravel())
 
 
 def test_parts_in_different_chunks_decide_the_same() -> None:
