@@ -179,21 +179,32 @@ def _divisor(form: Form, numbers: Arithmetic, resolution: float) -> Divisor:
         return exact
     finest = max(own for _, own in terms)
     excess = math.log2(finest / resolution)
-    coarsest: Divisor | None = None
-    for more in _MORE_BITS:
-        divisor = _finer_divisor(numbers, resolution / finest, excess + more)
-        if divisor is None:
-            break
-        if not _fits_constants(terms, divisor.value * resolution):
-            if coarsest is None:
-                raise NotHintedError("weights are too large for their scale")
-            break
-        coarsest = coarsest or divisor
-        if not _blurred(form, numbers, divisor.value, resolution, finest):
-            return divisor
-    if coarsest is None:
+
+    def fitting(more: int) -> Divisor | None:
+        found = _finer_divisor(numbers, resolution / finest, excess + more)
+        fits = found is not None and _fits_constants(terms, found.value * resolution)
+        return found if fits else None
+
+    def blurred(divisor: Divisor) -> bool:
+        return _blurred(form, numbers, divisor.value, resolution, finest)
+
+    if _finer_divisor(numbers, resolution / finest, excess) is None:
         raise NotHintedError("values are too fine to be rounded at once")
-    return coarsest
+    if fitting(0) is None:
+        raise NotHintedError("weights are too large for their scale")
+    for more in _MORE_BITS:
+        divisor = fitting(more)
+        if divisor is None:
+            # As fine as the largest weight allows.
+            between = (fitting(bits) for bits in range(more - 1, more - 6, -1))
+            divisor = next((found for found in between if found is not None), None)
+            if divisor is None or blurred(divisor):
+                break
+            return divisor
+        if not blurred(divisor):
+            return divisor
+    # Rounded all the same, an output would be another one than the model's.
+    raise NotHintedError("some output's weights are too small beside the largest weight")
 
 
 def _finer_divisor(numbers: Arithmetic, ratio: float, excess: float) -> Divisor | None:
