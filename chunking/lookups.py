@@ -2,7 +2,7 @@
 
 An embedding of 50,000 words is a product of 50,000 rows in a circuit. Where the places are
 revealed, anybody can look the rows up: circuits begin with the rows, and whoever has the table
-holds the revealed rows against those of the revealed places (docs/adr/0032).
+holds the revealed rows against those of the revealed places (docs/adr/0031).
 
 A normalised model keeps the table as an initializer that no node reads, and says in its metadata
 what is looked up where.

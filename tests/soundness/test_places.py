@@ -77,7 +77,8 @@ def proved(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Attacker:
             outputs=outcome.outputs,
             float_outputs=outcome.float_outputs,
             comparison=outcome.comparison,
-            resumed=(),
+            verified=True,
+            plan_digest=outcome.manifest.plan_sha256,
         )
     )
 
@@ -151,7 +152,7 @@ def test_a_token_too_many_or_too_few_is_refused(attacker: Attacker, model: Loade
 def test_a_row_of_no_table_is_refused(attacker: Attacker, model: LoadedModel) -> None:
     """Changed revealed values do not open the commitment, whatever tokens are stated."""
     revealed(attacker, "a")["values"][0] += 1
-    refused(attacker, "statement-opening", model)
+    refused(attacker, "statement-values", model)
 
 
 def test_tokens_that_are_not_stated_are_refused(attacker: Attacker, model: LoadedModel) -> None:
