@@ -12,7 +12,8 @@ from tests.soundness.here import prove_here
 from tests.zoo.language import Size, gpt
 from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits.derive import normalised_graph
-from zkml_ray.stages.accuracy import measure_accuracy
+from zkml_ray.scratch import scratch_folder
+from zkml_ray.stages.accuracy import _compiled, measure_accuracy, quantised_boundaries
 from zkml_ray.stages.inputs import read_inputs
 from zkml_ray.stages.plan import PlanOptions, plan
 
@@ -40,7 +41,7 @@ def tokens_of(size: Size, seed: int = 0) -> np.ndarray:
 
 
 def test_gpt_of_hinted_circuits_is_proved_beside_onnxruntime(tmp_path: Path) -> None:
-    size = Size(tokens=6, width=8, words=50)
+    size = Size(tokens=4, width=8, words=50)
     path = saved(tmp_path, gpt(size))
     outcome = prove_here(
         path,
@@ -82,9 +83,6 @@ def test_later_tokens_change_nothing_before_them(tmp_path: Path, seed: int) -> N
     first = tokens_of(size, seed)
     second = first.copy()
     second[0, 4:] = (second[0, 4:] + 7) % size.words
-    from zkml_ray.scratch import scratch_folder
-    from zkml_ray.stages.accuracy import _compiled, quantised_boundaries
-
     (name,) = circuits.plan.model_outputs
     with scratch_folder() as folder:
         compiled = _compiled(circuits, folder)
@@ -120,5 +118,6 @@ def test_hidden_tokens_are_looked_up_in_circuits(tmp_path: Path) -> None:
     options = PlanOptions(scale=SCALE, tokens="hidden")
     circuits = plan(load_model(path), options)
     assert not circuits.plan.lookups
+    assert {chunk.arguments.kind for chunk in circuits.plan.chunks} == {"hinted"}
     assert circuits.plan.model_inputs == ("tokens",)
     assert error_of(path, options, {"tokens": tokens_of(size)}) < 0.06
