@@ -349,6 +349,42 @@ DECISIONS: Final = (
     ),
 )
 
+_QUOTIENT: Final = _UNIQUE.replace("Tanh-0", "Div-1")
+_ROOT: Final = _UNIQUE.replace("Tanh-0", "Sqrt-0")
+_NEAREST: Final = (
+    f"{_UNIT}/test_hinted_quotients.py::"
+    "test_quotients_are_the_nearest_of_both_signs_to_the_ends_of_the_range"
+)
+
+
+def _quotients(text: str, instead: str, *tests: str) -> Mutant:
+    return _at("operators/quotients", text, instead, *tests)
+
+
+QUOTIENTS: Final = (
+    _quotients(
+        "circuit.check_digits(circuit.subtract(one, bits, size), size)", "pass", _DIFFERENCES
+    ),
+    _quotients(
+        "    check_not_negative(lowering, rest, size, most=most, honest=honest)\n    check_not"
+        "_negative(lowering, left, size, most=most + honest + 1",
+        "    check_not_negative(lowering, left, size, most=most + honest + 1",
+        _QUOTIENT,
+    ),
+    _quotients(
+        "    check_not_negative(lowering, left, size, most=most + honest + 1, honest=honest)\n",
+        "",
+        _QUOTIENT,
+    ),
+    _quotients(
+        "    check_not_negative(lowering, left, size, most=most + 2 * bound, honest=honest)\n",
+        "",
+        _ROOT,
+    ),
+    _quotients("honest = 2 * below.wire.magnitude", "honest = 1", _NEAREST),
+    _quotients("    most = reach + below", "    most = below", _DIFFERENCES),
+)
+
 TABLES: Final = (
     _at(
         "clamp",
@@ -392,4 +428,13 @@ BLINDING: Final = (
     _at("blinding", "secrets.randbelow(digits)", "0", f"{_BLINDING}::test_blinders_are_fresh"),
 )
 
-MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *TABLES, *DECISIONS, *BLINDING)
+MUTANTS: Final = (
+    *STRIDES,
+    *BOUNDS,
+    *CHECKS,
+    *NORMALISED,
+    *TABLES,
+    *DECISIONS,
+    *QUOTIENTS,
+    *BLINDING,
+)

@@ -29,6 +29,7 @@ from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, gelu
 from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
 from tests.unit.chunking.test_hinted_operators import CASES as OPERATORS
 from tests.unit.chunking.test_hinted_operators import Case, convolutions, dense, node, number
+from tests.unit.chunking.test_hinted_quotients import CASES as QUOTIENTS
 from tests.unit.chunking.test_hinted_tables import CASES as TABLES
 from zkml_ray.chunking.hinted import (
     bits,
@@ -72,6 +73,7 @@ CASES: Mapping[str, Case] = {
     **FUNCTIONS,
     **TABLES,
     **DECISIONS,
+    **QUOTIENTS,
     "gelu and a layer": gelu_and_layer(),
     "wide layer": Case(
         nodes=[node("MatMul", "x", "w")],

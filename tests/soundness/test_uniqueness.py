@@ -129,7 +129,11 @@ ENTRIES: dict[str, list[Case]] = {
             constants=[array("wy", [[[0.3, -0.7, 1]]]), array("by", [0.1])],
         )
     ],
-    "Div": [case(node("Div", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", 3)])],
+    "Div": [
+        case(node("Div", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", 3)]),
+        case(*halves("Div"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
+        case(node("Div", "k", "x"), x=[1, 2], y=[1, 2], constants=[array("k", [0.3, -2])]),
+    ],
     "Erf": [
         case(
             node("Mul", "x", "k", to="v"),
@@ -364,6 +368,17 @@ ENTRIES: dict[str, list[Case]] = {
     ],
     "Split": [
         case(*halves("Sub"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
+    ],
+    "Sqrt": [
+        case(node("Sqrt", "x"), x=[1, 1], y=[1, 1]),
+        case(
+            node("Mul", "x", "k", to="m"),
+            node("Relu", "m", to="r"),
+            node("Sqrt", "r"),
+            x=[1, 1],
+            y=[1, 1],
+            constants=[number("k", 0.3)],
+        ),
     ],
     "Squeeze": [case(node("Squeeze", "x", "a"), x=[1, 3], y=[3], constants=[integers("a", 0)])],
     "Sub": [case(node("Sub", "k", "x"), x=[1, 3], y=[1, 3], constants=[array("k", [0.3, -1, 2])])],

@@ -4,6 +4,7 @@
     moves      what only changes where elements come from
     linear     sums, multiples, elementwise products
     products   matrix products
+    quotients  quotients of two tensors, square roots
     reductions sums, means and maxima over some elements
     windows    convolutions and pooling
     pointwise  what a split at zero gives
@@ -26,6 +27,7 @@ from zkml_ray.chunking.hinted.operators import (
     moves,
     pointwise,
     products,
+    quotients,
     reductions,
     saturating,
     windows,
@@ -73,6 +75,7 @@ OPERATORS: Operators = {
     "Slice": moves.sliced,
     "Softmax": softmax,
     "Split": moves.split,
+    "Sqrt": quotients.root,
     "Squeeze": moves.reshaped,
     "Sub": linear.added(-1.0),
     "Sum": linear.summed,

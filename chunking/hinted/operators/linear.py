@@ -14,6 +14,7 @@ from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pending
 from zkml_ray.chunking.hinted.gelu import gated
 from zkml_ray.chunking.hinted.grid import View
 from zkml_ray.chunking.hinted.operators.exact import exact_multiple, exact_sum
+from zkml_ray.chunking.hinted.operators.quotients import quotient
 from zkml_ray.chunking.hinted.operators.reading import broadcast
 from zkml_ray.chunking.hinted.values import ErrorFunction, Signs, Value
 from zkml_ray.chunking.hinted.whole import are_whole, is_whole
@@ -72,10 +73,10 @@ def multiplied(lowering: Lowering, node: onnx.NodeProto) -> Value:
 
 
 def divided(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    """Div by a constant."""
+    """Div by a constant, or by a tensor."""
     first, second = node.input
     if not isinstance(lowering.value(second), np.ndarray):
-        raise NotHintedError("it divides by a tensor that is no constant")
+        return quotient(lowering, node)
     divisor = lowering.constant(second)
     if not divisor.all():
         raise NotHintedError("it divides by a constant zero")

@@ -174,9 +174,31 @@ class FunctionReference(Reference):
         return self._rounded(value, signed=False)
 
     def _is_function(self, value: Fine) -> bool:
-        return value.resolution in (self._one, 2 * self._one)
+        return value.resolution in (self._one, 2 * self._one, 4 * self._one)
 
-    def _div(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
+    def _sqrt(self, node: onnx.NodeProto, _: dict[str, Any]) -> Fine:
+        values = self._whole(node.input[0])
+        assert (values >= 0).all()
+        roots = [math.isqrt(int(v) * self._one * 16) for v in values.ravel()]
+        return Fine(np.array(roots, dtype=np.int64).reshape(values.shape), 4.0 * self._one)
+
+    def _quotient(self, node: onnx.NodeProto) -> Whole:
+        """To the nearest, halves away from the divisor's sign; of constants as float32 has them."""
+        first, second = node.input
+        below = self._whole(second).astype(object)
+        if self._fixed(first):
+            held = np.rint(self._constant(first) * 2.0 * self._one**2).astype(np.float32)
+            above = np.frompyfunc(int, 1, 1)(held.astype(np.float64))
+        else:
+            above = self._whole(first).astype(object) * (2 * self._one)
+        assert below.all()
+        sign = np.where(below < 0, -1, 1)
+        found = (np.asarray(above) * sign + below * sign) // (2 * below * sign)
+        return np.asarray(found).astype(np.int64)
+
+    def _div(self, node: onnx.NodeProto, given: dict[str, Any]) -> Any:
+        if not self._fixed(node.input[1]):
+            return self._quotient(node)
         source, multiple = self._multiple(node.input[0])
         divisor = self._constant(node.input[1])
         if divisor.size == 1:
