@@ -152,6 +152,7 @@ ENTRIES: dict[str, list[Case]] = {
             y=[1, 2],
             constants=[number("k", 0.7)],
         ),
+        case(node("Erf", "x"), x=[1, 2], y=[1, 2]),
     ],
     "Expand": [case(node("Expand", "x", "s"), x=[2, 1], y=[2, 2], constants=[integers("s", 2, 2)])],
     "Floor": [
@@ -260,6 +261,7 @@ ENTRIES: dict[str, list[Case]] = {
     "Pow": [
         case(node("Pow", "x", "k"), x=[1, 2], y=[1, 2], constants=[number("k", 2)]),
         case(node("Pow", "x", "k"), x=[1, 1], y=[1, 1], constants=[number("k", 3)]),
+        case(node("Pow", "x", "k"), x=[1, 1], y=[1, 1], constants=[number("k", 0.5)]),
     ],
     "ReduceMax": [case(node("ReduceMax", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
     "ReduceMean": [case(node("ReduceMean", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
