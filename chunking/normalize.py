@@ -43,6 +43,7 @@ from zkml_ray.chunking.normal_form.einsum import PairwiseEinsum
 from zkml_ray.chunking.normal_form.floats import as_float32
 from zkml_ray.chunking.normal_form.interface import record_inputs, without_idle_outputs
 from zkml_ray.chunking.normal_form.logic import LOGIC, AsFloats
+from zkml_ray.chunking.normal_form.logistic import LogisticFunction
 from zkml_ray.chunking.normal_form.masks import (
     GUARDS,
     AnswerGuards,
@@ -114,6 +115,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         RegularPooling(),
         ZeroPadding(),
         OneForm(),
+        LogisticFunction(),
         PairwiseEinsum(),
         CountFromTheStart(),
         DropDefaults(OPSET),
