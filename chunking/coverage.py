@@ -23,6 +23,8 @@ _REMOVED = {
     "Dropout": "left out: the identity in inference",
     "Identity": "left out",
     "If": "the branch that constants choose is taken",
+    "IsInf": "known of scores: infinite where a constant mask makes them so",
+    "IsNaN": "known of a Softmax: rows whose keys are all masked by -inf",
 }
 
 

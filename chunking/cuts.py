@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.masked import masked_tensors
 from zkml_ray.chunking.operators import SELECTING
 from zkml_ray.errors import ChunkingError
 
@@ -102,9 +103,10 @@ def forbidden_positions(
     """Positions of the order that no cut may be at.
 
     Position p lies before the p-th node. A cut there is forbidden when a tensor would cross it
-    that is not float32, or is in `fixed`, or when it would part an operator that only moves
-    elements from the one that makes them. One that repeats elements (the columns of a convolution)
-    stays with its readers instead, and a Concat of branches with what comes next.
+    that is not float32, holds what drops keys of a softmax or is in `fixed`, or when it would part
+    an operator that only moves elements from the one that makes them. One that repeats elements
+    (the columns of a convolution) stays with its readers instead, and a Concat of branches with
+    what comes next.
 
     Args:
         graph: The model.
@@ -113,6 +115,7 @@ def forbidden_positions(
     """
     place = {name: index for index, name in enumerate(order)}
     readers = readers_of(graph)
+    fixed = {*fixed, *masked_tensors(graph.nodes.values(), graph.initializers)}
     forbidden: set[int] = set()
     for index, name in enumerate(order):
         node = graph.nodes[name]

@@ -94,7 +94,8 @@ def check_constants(model: ir.Model, original: Collection[str]) -> None:
         if (wrong == -np.inf).all() and _MASKED.intersection(readers):
             raise UnsupportedOperatorError(
                 f"constant {name!r}, read by {', '.join(readers)}, holds {shown} as masks of "
-                "attention do; masks with -inf cannot be proved"
+                "attention do; a mask can be proved where constants add it to the scores of a "
+                "Softmax, or choose it in their place, and nothing else reads those"
             )
         made = "" if name in original else ", which follows from other constants,"
         raise ModelFormatError(

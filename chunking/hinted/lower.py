@@ -24,7 +24,8 @@ from zkml_ray.chunking.hinted.grid import Ints, View, Wire
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.chunking.hinted.settle import Rounding, Settled, settle
-from zkml_ray.chunking.hinted.values import ErrorFunction, Shares, Value
+from zkml_ray.chunking.hinted.values import ErrorFunction, Masked, Shares, Value
+from zkml_ray.chunking.masked import is_masked
 
 Lowered: TypeAlias = "Value | tuple[Value, ...]"
 """What a node's output is, or its outputs are."""
@@ -255,6 +256,10 @@ class Lowering:
             raise NotHintedError("a constant of it is infinite or no number")
         return numbers
 
+    def masks(self, node: onnx.NodeProto) -> bool:
+        """Whether a node drops scores."""
+        return is_masked(node, self._constants)
+
     def integers(self, name: str) -> Ints:
         """A constant's whole numbers."""
         if name not in self._constants:
@@ -277,4 +282,6 @@ def _shape_of(value: Value) -> tuple[int, ...]:
         return value.positive.shape
     if isinstance(value, Shares):
         return value.weights.shape
+    if isinstance(value, Masked):
+        return value.kept.shape
     return tuple(value.shape)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pair
 from zkml_ray.chunking.hinted.grid import Ints
@@ -92,7 +93,15 @@ class Quantised:
         nominal: Largest nominal scale among the terms.
     """
 
-    def __init__(self, form: Form, numbers: Arithmetic, *, resolution: float, offset: int) -> None:
+    def __init__(
+        self,
+        form: Form,
+        numbers: Arithmetic,
+        *,
+        resolution: float,
+        offset: int,
+        moved_down: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         """Quantise a form.
 
         Args:
@@ -100,6 +109,8 @@ class Quantised:
             numbers: Of the circuit.
             resolution: Whole numbers per unit of the rounded values.
             offset: Added to rounded values.
+            moved_down: Shape [groups, channels]: where twice the offset is taken away again, so
+                that no value in range is left above zero.
         """
         self.form = form
         self.divisor = _divisor(form, numbers, resolution)
@@ -110,6 +121,8 @@ class Quantised:
             (t, int(_whole(np.asarray([t.factor]), scale / _finer(t))[0])) for t in form.pairs
         ]
         added = form.bias * scale + (self.divisor.value // 2 + self.divisor.value * offset)
+        if moved_down is not None:
+            added = np.where(moved_down, added - 2.0 * self.divisor.value * offset, added)
         if np.abs(added).max(initial=0) >= 2.0**CONSTANT_BITS:
             raise NotHintedError("a bias is too large for its scale")
         # As float32 holds them: less than 2^-24 of the constant, far below a rounding.

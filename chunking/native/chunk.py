@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.masked import is_masked
 from zkml_ray.chunking.native.writer import Reals, Writer, power_of_two
 
 Rule: TypeAlias = "Callable[[Chunk, Writer, onnx.NodeProto], bool]"
@@ -104,6 +106,22 @@ class Chunk:
         """A node's inputs that are float constants."""
         found = {name: self.values(name) for name in node.input if name}
         return {name: values for name, values in found.items() if values is not None}
+
+    def maker(self, name: str) -> onnx.NodeProto | None:
+        """The model's node that makes a tensor, or None."""
+        made_by = self._graph.producer_of.get(name)
+        return None if made_by is None else self._graph.nodes[made_by]
+
+    def readers(self, name: str) -> list[onnx.NodeProto]:
+        """The model's nodes that read a tensor."""
+        return [node for node in self._graph.proto.graph.node if name in node.input]
+
+    def mask(self, node: onnx.NodeProto | None) -> npt.NDArray[np.bool_] | None:
+        """Which keys a node keeps that masks scores; None for others (`chunking.masked`)."""
+        if node is None or not is_masked(node, self._graph.initializers):
+            return None
+        kept = numpy_helper.to_array(self._graph.initializers[node.input[0]]) != 0
+        return np.asarray(kept)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape."""

@@ -9,6 +9,7 @@ S = 10. So constants that multiply are written as whole numbers and powers of tw
 - ReduceMean and GlobalAveragePool, which become sums times 1/n (AveragePool divides exactly);
 - Div by a tensor, whose reciprocal keeps spare bits and is corrected once;
 - LayerNormalization that no pass rewrote, which becomes what ONNX defines it as;
+- Softmax with dropped keys, which ezkl has not (`masks`);
 - Floor, whose rebase leaves a choice that its remainder settles; Sign, which comes to the scale S;
 - Conv, Gemm, MatMul and Einsum whose weights are small, and Gemm's alpha and beta.
 
@@ -30,7 +31,7 @@ from typing import Final
 import onnx
 
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.native import functions, products
+from zkml_ray.chunking.native import functions, masks, products
 from zkml_ray.chunking.native.chunk import Chunk, Rule
 from zkml_ray.chunking.native.weights import lower_gemm, lower_product
 
@@ -50,6 +51,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "Pow": products.power,
     "ReduceMean": products.mean,
     "Sign": functions.sign,
+    "Softmax": masks.softmax,
+    "Where": masks.where,
 }
 
 

@@ -31,6 +31,11 @@ class Writer(Place):
         self.opset = opset
 
     @property
+    def model(self) -> ir.Model:
+        """The model that is written in."""
+        return self._model
+
+    @property
     def place(self) -> ir.Node:
         """The node that is replaced."""
         return self._node
