@@ -13,6 +13,7 @@ import onnx
 from zkml_ray.chunking.hinted.operators import OPERATORS
 from zkml_ray.chunking.normal_form.attributes import READ
 from zkml_ray.chunking.normal_form.definitions.table import DEFINITIONS
+from zkml_ray.chunking.normal_form.expanded import EXPANDED
 from zkml_ray.chunking.normal_form.logic import LOGIC
 from zkml_ray.chunking.normal_form.moves import MOVES
 from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
@@ -100,6 +101,8 @@ def _written(name: str) -> str:
     if name in DEFINITIONS:
         first = (DEFINITIONS[name].__doc__ or "").strip().splitlines()[0].rstrip(".")
         return f"written with others: {first}"
+    if name in EXPANDED:
+        return "written with others, as ONNX defines it"
     if name in MOVES:
         return "one Gather of known places"
     if name in LOGIC and name not in SUPPORTED:

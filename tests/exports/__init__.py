@@ -1,1 +1,1 @@
-"""What people's exporters write: networks made with torch, keras and scikit-learn, exported and planned."""
+"""What exporters write: networks of torch, keras and scikit-learn, exported and planned."""

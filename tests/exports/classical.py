@@ -84,7 +84,11 @@ _REGRESSORS: dict[str, Callable[[], Any]] = {
     "lasso": linear_model.Lasso,
     "svr": svm.SVR,
     "perceptrons_regressor": partial(
-        neural_network.MLPRegressor, hidden_layer_sizes=(8,), max_iter=20, activation="tanh", random_state=0
+        neural_network.MLPRegressor,
+        hidden_layer_sizes=(8,),
+        max_iter=20,
+        activation="tanh",
+        random_state=0,
     ),
     "tree_regressor": partial(tree.DecisionTreeRegressor, max_depth=3, random_state=0),
     "forest_regressor": partial(

@@ -55,7 +55,9 @@ def wide_and_deep() -> Built:
             super().__init__()
             self.deep = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
             self.wide = nn.Linear(36, 1)
-            self.register_buffer("pairs", torch.combinations(torch.arange(8), with_replacement=True))
+            self.register_buffer(
+                "pairs", torch.combinations(torch.arange(8), with_replacement=True)
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             crossed = x[:, self.pairs[:, 0]] * x[:, self.pairs[:, 1]]

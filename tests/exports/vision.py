@@ -237,7 +237,9 @@ def unet(mode: str) -> Built:
     class UNet(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.down = nn.ModuleList([nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)])
+            self.down = nn.ModuleList(
+                [nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)]
+            )
             self.up = nn.ConvTranspose2d(8, 4, 2, stride=2)
             self.thin = nn.Conv2d(8, 4, 1)
             self.merge, self.last = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
@@ -463,12 +465,11 @@ _TRANSFORMERS: dict[str, Callable[[], Built]] = {
     "swin": swin_transformer,
     "mlp_mixer": partial(mixer, mlp_mixer.MixerBlock),
     "resmlp": partial(mixer, mlp_mixer.ResBlock, mlp_ratio=2),
-    "gmlp": partial(
-        mixer, mlp_mixer.SpatialGatingBlock, mlp_ratio=2, mlp_layer=GatedMlp
-    ),
+    "gmlp": partial(mixer, mlp_mixer.SpatialGatingBlock, mlp_ratio=2, mlp_layer=GatedMlp),
     "poolformer": lambda: (
-        metaformer.MetaFormer(num_classes=10, depths=(1, 1), dims=(8, 16)), image(16)
-    ),  # fmt: skip
+        metaformer.MetaFormer(num_classes=10, depths=(1, 1), dims=(8, 16)),
+        image(16),
+    ),
 }
 _DENSE_PREDICTION: dict[str, Callable[[], Built]] = {
     "unet_nearest": partial(unet, "nearest"),

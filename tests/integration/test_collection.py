@@ -19,24 +19,30 @@ from zkml_ray.stages.inputs import read_inputs
 from zkml_ray.stages.plan import PlanOptions, plan
 
 FAST: Final = frozenset(
-    """
-    relu leaky_relu prelu hard_sigmoid hard_swish abs neg clip_by_attribute square divided
-    divided_by_little product_and_quotient mean variance largest smallest l1 softmax largest_class
-    identity concat flatten reshape pad slice transpose upsample resize_linear lower_triangle
-    upper_triangle eye window depth_to_space linear conv downsample conv_transposed batch_norm
-    instance_norm layer_norm max_pool average_pool mlp_one mlp_four mlp_prelu mlp_deep
-    weights_from_shapes relu_twice cnn_one_dense cnn_two_dense cnn_reshaped trend_and_season
-    self_attention linear_in_double less floor sqrt
-    """.split()
+    {
+        *("relu", "leaky_relu", "prelu", "hard_sigmoid", "hard_swish", "abs", "neg"),
+        *("clip_by_attribute", "square", "divided", "divided_by_little"),
+        *("product_and_quotient", "mean", "variance", "largest", "smallest", "l1", "softmax"),
+        *("largest_class", "identity", "concat", "flatten", "reshape", "pad", "slice"),
+        *("transpose", "upsample", "resize_linear", "lower_triangle", "upper_triangle"),
+        *("eye", "window", "depth_to_space", "linear", "conv", "downsample"),
+        *("conv_transposed", "batch_norm", "instance_norm", "layer_norm", "max_pool"),
+        *("average_pool", "mlp_one", "mlp_four", "mlp_prelu", "mlp_deep"),
+        *("weights_from_shapes", "relu_twice", "cnn_one_dense", "cnn_two_dense"),
+        *("cnn_reshaped", "trend_and_season", "self_attention", "linear_in_double", "less"),
+        *("floor", "sqrt"),
+    }
 )
 """Planned and compared in about a second each; native circuits take longer to choose."""
 
 PROVED: Final = sorted(
-    FAST
-    - {"identity", "relu_twice", "upper_triangle", "eye"}
+    FAST - {"identity", "relu_twice", "upper_triangle", "eye"}
     | {"sigmoid", "tanh", "where", "top_two", "truth", "rnn", "decision_tree", "covariances"}
 )
 """One of every kind whose proof takes seconds."""
+
+SCALE: Final = 7
+"""A hinted circuit has at least 2^(scale + 2) rows."""
 
 
 @pytest.mark.parametrize(
@@ -64,7 +70,9 @@ def test_a_graph_of_the_collection_is_proved_and_verified(
     path = tmp_path / f"{name}.onnx"
     onnx.save(example.model(), path)
     arrays = example.arrays(seed=1)
-    run = prove_distributed(path, workers=2, inputs=arrays, store=tmp_path / "store")
+    run = prove_distributed(
+        path, workers=2, inputs=arrays, store=tmp_path / "store", options=PlanOptions(scale=SCALE)
+    )
     verdict = verify(run.run_id, store=tmp_path / "store", model=path, allow_insecure_srs=True)
     assert verdict.ok
     assert run.verified

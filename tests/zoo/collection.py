@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -119,7 +120,9 @@ def power_average(net: Net) -> str:
     two, half, count = (net.constant(value) for value in (2.0, 0.5, 4.0))
     pooled = net.op("AveragePool", net.op("Pow", "x", two), kernel_shape=[2, 2], strides=[1, 1])
     positive = net.op("Relu", net.op("Abs", pooled))
-    return net.op("Pow", net.op("Mul", net.op("Sign", pooled), net.op("Mul", positive, count)), half)
+    return net.op(
+        "Pow", net.op("Mul", net.op("Sign", pooled), net.op("Mul", positive, count)), half
+    )
 
 
 def instance_norm(net: Net) -> str:
@@ -231,7 +234,7 @@ def whole_quotient(net: Net) -> str:
 
 def mlp(net: Net, widths: Sequence[int], slope: str = "Relu") -> str:
     x = "x"
-    for index, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for index, (inputs, outputs) in enumerate(pairwise(widths)):
         x = net.dense(x, inputs, outputs)
         if index < len(widths) - 2:
             slopes = [net.constant([0.25])] if slope == "PRelu" else []
@@ -259,7 +262,7 @@ def small_cnn(net: Net, size: int, dense: Sequence[int]) -> str:
         size = (size - 5) // 2 + 1
     x = net.op("Flatten", x, axis=1)
     widths = [4 * size * size, *dense]
-    for index, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for index, (inputs, outputs) in enumerate(pairwise(widths)):
         x = net.dense(x, inputs, outputs)
         if index < len(dense) - 1:
             x = net.op("Relu", x)
@@ -407,7 +410,9 @@ def forecast(net: Net) -> str:
     x = net.op("Reshape", "x", integers(net, 4, 1, 1))
     for inputs in (1, 3):
         weights = [net.weight(1, 12, n, inputs=3) for n in (inputs, 3)]
-        (y,) = net.op_many("LSTM", x, *weights, net.weight(1, 24, inputs=9), outputs=1, hidden_size=3)
+        (y,) = net.op_many(
+            "LSTM", x, *weights, net.weight(1, 24, inputs=9), outputs=1, hidden_size=3
+        )
         x = net.op("Squeeze", y, integers(net, 1))
     last = net.op("Slice", x, integers(net, -1), integers(net, 9), integers(net, 0))
     return net.dense(net.op("Reshape", last, integers(net, 1, 3)), 3, 1)
@@ -433,7 +438,9 @@ def linear_in_double(net: Net) -> str:
 def support_vectors(net: Net) -> str:
     score = net.op("MatMul", "x", net.constant(np.linspace(-1, 1, 16).reshape(16, 1), np.float64))
     score = net.op("Add", score, net.constant([0.1], np.float64))
-    positive = net.op("Greater", net.op("Reshape", score, integers(net, -1)), net.constant(0.0, np.float64))
+    positive = net.op(
+        "Greater", net.op("Reshape", score, integers(net, -1)), net.constant(0.0, np.float64)
+    )
     return net.op("Gather", integers(net, 3, 5), net.op("Cast", positive, to=INT64))
 
 
@@ -603,9 +610,7 @@ EXAMPLES: Final[dict[str, Example]] = {
     "reshape": one(
         [BATCH, 1, 3, 2], lambda net: net.op("Reshape", "x", integers(net, -1, 3)), opset=10
     ),
-    "pad": one(
-        _IMAGE, lambda net: net.op("Pad", "x", pads=[0, 0, 1, 1, 0, 0, 1, 1]), opset=10
-    ),
+    "pad": one(_IMAGE, lambda net: net.op("Pad", "x", pads=[0, 0, 1, 1, 0, 0, 1, 1]), opset=10),
     "slice": one([BATCH, 3, 2], sliced_by_attribute, opset=10),
     "transpose": layer("Transpose", 2, 3, 4, perm=[0, 3, 1, 2]),
     "upsample": one([BATCH, 3, 5, 5], upsampled, opset=11),
@@ -696,9 +701,7 @@ EXAMPLES: Final[dict[str, Example]] = {
     "linear_in_double": Example(
         body=linear_in_double, inputs={"x": ([BATCH, 4], DOUBLE)}, opset=10
     ),
-    "support_vectors": Example(
-        body=support_vectors, inputs={"x": ([BATCH, 16], DOUBLE)}, opset=10
-    ),
+    "support_vectors": Example(body=support_vectors, inputs={"x": ([BATCH, 16], DOUBLE)}, opset=10),
     "decision_tree": one([BATCH, 4], tree_by_products, opset=11),
     "boosted_trees": one([BATCH, 4], boosted_trees, opset=11),
     "voting_trees": one([BATCH, 4], voting_trees, opset=11),
