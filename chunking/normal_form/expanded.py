@@ -20,7 +20,13 @@ from zkml_ray.errors import ChunkingError
 EXPANDED: Final = frozenset(
     {
         *("Attention", "CastLike", "CausalConvWithState", "MeanVarianceNormalization"),
-        *("NegativeLogLikelihoodLoss", "RotaryEmbedding", "SoftmaxCrossEntropyLoss", "SwiGLU"),
+        *(
+            "LinearAttention",
+            "NegativeLogLikelihoodLoss",
+            "RotaryEmbedding",
+            "SoftmaxCrossEntropyLoss",
+            "SwiGLU",
+        ),
         "ThresholdedRelu",
     }
 )
