@@ -21,7 +21,6 @@ EXPANDED: Final = frozenset(
     {
         *("Attention", "CastLike", "CausalConvWithState", "MeanVarianceNormalization"),
         *(
-            "LinearAttention",
             "NegativeLogLikelihoodLoss",
             "RotaryEmbedding",
             "SoftmaxCrossEntropyLoss",
