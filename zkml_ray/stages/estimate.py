@@ -37,6 +37,7 @@ from zkml_ray.cost.load import MAX_LOGROWS, Load
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.sizing import best_size, better_size
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
+from zkml_ray.events import Listener, ignore
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.probe import each, lookup_range, probe, probed_or_reason
 
@@ -81,6 +82,7 @@ class Estimator:
         input_scale: int,
         commitment: CommitmentArguments,
         whole_forms: bool = False,
+        listener: Listener = ignore,
     ) -> None:
         """Probe a model.
 
@@ -91,11 +93,13 @@ class Estimator:
             whole_forms: Never cut between the operators of a rewritten ReLU or pooling. Such cuts
                 are worth little time, and their boundaries are tensors that the user's model does
                 not have; a tight memory budget may need them.
+            listener: Told how far it is.
 
         Raises:
             UnsupportedOperatorError: ezkl cannot express a part of it.
         """
         self._graph = graph
+        self._listener = listener
         self._scale = input_scale
         self._commitment = commitment
         self._packing = PackingSpec.for_decomposition(
@@ -188,7 +192,12 @@ class Estimator:
         joined: set[int] = set()
         while True:
             groups = units_of(order, forbidden_positions(self._graph, order, fixed) | joined)
-            probed = each(self._probed, groups)
+            probed = each(
+                self._probed,
+                groups,
+                listener=self._listener,
+                what="counting pieces as native circuits",
+            )
             starts = [sum(map(len, groups[:index])) for index in range(len(groups) + 1)]
             found_fixed = {
                 name
