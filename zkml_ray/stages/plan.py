@@ -278,7 +278,7 @@ def _native(
 
     def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
         return choose_arguments(
-            chunk_id, path, input_scale, options.scale, commitment, prices, limit_bytes
+            chunk_id, path, input_scale, options.scale, commitment, prices, limit_bytes, listener
         )
 
     if options.layers_per_chunk is None:
