@@ -1,8 +1,9 @@
 """Which pieces of a model are counted alike: one of them is counted for all.
 
-Layers repeat. Their pieces differ in names and weights, which decide nothing about the cells that
-ezkl lays out, but for weights that quantise to zero: it leaves out some of those. So counts of
-pieces that are alike are not equal to the last cell; they are estimates, for the search of cuts.
+Layers repeat. Their pieces differ in names and weights, which decide little about the cells that
+ezkl lays out: it leaves out some products with zeros, and whole numbers have another scale than
+others. So of many weights it counts how many are zero, roughly, and whether all are whole. Counts
+of pieces that are alike may still differ by some cells: they are estimates, for the search of cuts.
 What is chosen is counted as it is.
 
 The first of a model's pieces stands for those like it. So what a plan is chosen by follows from the
@@ -21,7 +22,10 @@ from onnx import numpy_helper
 
 FEW: Final = 16
 """Constants of so few elements may be what an operator does (an exponent, a bound): their values
-count, as do those of whole numbers, which have another scale."""
+count."""
+
+ZEROS: Final = 16
+"""The share of zeros counts in so many steps."""
 
 
 def likeness(piece: bytes) -> str:
@@ -61,5 +65,9 @@ def likeness(piece: bytes) -> str:
 
 def _constant(tensor: onnx.TensorProto) -> tuple[str, bytes]:
     array = numpy_helper.to_array(tensor)
-    matters = array.size <= FEW or array.dtype.kind != "f" or bool((array == np.rint(array)).all())
-    return f"{array.dtype.str} {array.shape}", array.tobytes() if matters else b""
+    shown = f"{array.dtype.str} {array.shape}"
+    if array.size <= FEW or array.dtype.kind != "f":
+        return shown, array.tobytes()
+    zeros = ZEROS * (array.size - np.count_nonzero(array)) // array.size
+    whole = bool((array == np.rint(array)).all())
+    return f"{shown} zeros {zeros} whole {whole}", b""
