@@ -114,7 +114,7 @@ def forbidden_positions(
         fixed: Tensors that may not cross a cut.
     """
     place = {name: index for index, name in enumerate(order)}
-    readers = readers_of(graph)
+    readers = graph.readers
     fixed = {*fixed, *masked_tensors(graph.nodes.values(), graph.initializers)}
     forbidden: set[int] = set()
     for index, name in enumerate(order):
@@ -146,15 +146,6 @@ def _elements(graph: ModelGraph, value: str) -> int:
 
 def _most_elements(graph: ModelGraph, values: Sequence[str]) -> int:
     return max((_elements(graph, value) for value in values), default=0)
-
-
-def readers_of(graph: ModelGraph) -> dict[str, list[str]]:
-    """Per tensor, the nodes that read it."""
-    readers: dict[str, list[str]] = {}
-    for node in graph.proto.graph.node:
-        for value in node.input:
-            readers.setdefault(value, []).append(node.name)
-    return readers
 
 
 def units_of(order: Sequence[str], forbidden: Collection[int]) -> list[tuple[str, ...]]:

@@ -35,6 +35,7 @@ from zkml_ray.chunking.normal_form.attributes import DropDefaults, refuse_unread
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.branches import TakeBranches
 from zkml_ray.chunking.normal_form.canonical import OneForm
+from zkml_ray.chunking.normal_form.classical.table import CLASSICAL, DOMAIN, WriteClassical
 from zkml_ray.chunking.normal_form.clip import DropInfiniteBounds
 from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
@@ -49,10 +50,11 @@ from zkml_ray.chunking.normal_form.masks import (
     TakeKnownChoices,
 )
 from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, refuse_powers
-from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of
+from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of, with_opset
 from zkml_ray.chunking.normal_form.padding import ZeroPadding
 from zkml_ray.chunking.normal_form.pooling import RegularPooling
 from zkml_ray.chunking.normal_form.pruned import pruned
+from zkml_ray.chunking.normal_form.scans import UnrollScans
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
 from zkml_ray.chunking.normal_form.tails import without_tails
 from zkml_ray.chunking.normal_form.transposed import ExpandTransposedConvolution
@@ -89,8 +91,9 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         ModelFormatError: A constant is not finite.
         ChunkingError: A step found something it cannot bring into this form.
     """
-    fixed = as_float32(fix_dimensions(proto, dimensions))
+    fixed = with_opset(as_float32(fix_dimensions(proto, dimensions)))
     fixed = pruned(without_tails(without_idle_outputs(fixed)))
+    fixed = _expanded(fixed)
     refuse_ours(fixed.graph)
     _refuse_unknown(fixed)
     model = ir.from_proto(_common(_inferred(fixed)))
@@ -132,6 +135,37 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         )
     record_inputs(result, [value.name for value in free_inputs(proto)])
     return result
+
+
+def _expanded(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in ONNX's own operators and without Scan, or the same one."""
+    if not any(_is_expanded(node) for node in proto.graph.node):
+        return proto
+    _refuse_unknown(proto)
+    if opset_of(proto) < OPSET:
+        proto = convert_opset(proto)
+    opset = opset_of(proto)
+    while found := [node for node in proto.graph.node if _is_expanded(node)]:
+        model = ir.from_proto(_guessed(ir.to_proto(_folded(ir.from_proto(_guessed(proto)), opset))))
+        if not _apply(model, UnrollScans(opset), WriteClassical(opset)):
+            raise ChunkingError(
+                f"{node_label(found[0])}: the shape of its input is not known; export the model "
+                "with fixed shapes"
+            )
+        _apply(model, DropIdentity(), passes.RemoveUnusedNodesPass())
+        proto = ir.to_proto(model)
+    return pruned(proto)
+
+
+def _is_expanded(node: onnx.NodeProto) -> bool:
+    if node.domain == DOMAIN:
+        return node.op_type in CLASSICAL
+    return node.domain in ("", "ai.onnx") and node.op_type == "Scan"
+
+
+def _guessed(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with shapes as far as onnx knows them: not those of all classical operators."""
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
 
 def _common(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -252,7 +286,8 @@ def _refuse_unknown(proto: onnx.ModelProto) -> None:
     found = [
         f"{node.domain}.{node.op_type}".lstrip(".") + f" of {node_label(node)}"
         for node in proto.graph.node
-        if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN
+        if not _is_expanded(node)
+        and (node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN)
     ]
     if found:
         raise UnsupportedOperatorError(

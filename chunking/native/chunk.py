@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -33,6 +33,7 @@ class Chunk:
         graph: ModelGraph,
         raised: Mapping[str, int],
         *,
+        nodes: Collection[str],
         rules: Mapping[str, Rule],
         scale: int,
         max_bits: int,
@@ -42,6 +43,7 @@ class Chunk:
         Args:
             graph: The normalised, possibly rewritten model.
             raised: By tensor that the chunk reads, its scale less the circuit's.
+            nodes: Names of its nodes.
             rules: How each operator is lowered.
             scale: The circuit's scale.
             max_bits: log2 of what one rebase can divide by, less one.
@@ -49,6 +51,7 @@ class Chunk:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.scale = scale
+        self._names = frozenset(nodes)
         self._graph = graph
         self._rules = rules
         self._max_bits = max_bits
@@ -101,6 +104,19 @@ class Chunk:
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
             return None
         return np.asarray(numpy_helper.to_array(tensor), dtype=np.float64)
+
+    def only_reader(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+        """The one node that reads a node's result, if it stands in the chunk; else None."""
+        name = node.output[0]
+        readers = self._graph.readers.get(name, ())
+        if len(readers) != 1 or readers[0] not in self._names or name in self._graph.outputs:
+            return None
+        return self._graph.nodes[readers[0]]
+
+    def own_maker(self, name: str) -> onnx.NodeProto | None:
+        """The node that makes a tensor, if it stands in the chunk; else None."""
+        maker = self._graph.producer_of.get(name)
+        return self._graph.nodes[maker] if maker in self._names else None
 
     def float_constants(self, node: onnx.NodeProto) -> dict[str, Reals]:
         """A node's inputs that are float constants."""

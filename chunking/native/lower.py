@@ -11,6 +11,7 @@ S = 10. So constants that multiply are written as whole numbers and powers of tw
 - LayerNormalization that no pass rewrote, which becomes what ONNX defines it as;
 - Softmax with dropped keys, which ezkl has not (`masks`);
 - Floor, whose rebase leaves a choice that its remainder settles; Sign, which comes to the scale S;
+  Relu of a Sign, which becomes one Sign (whether x is above 0);
 - Conv, Gemm, MatMul and Einsum whose weights are small, and Gemm's alpha and beta.
 
 What ezkl refuses, or can only do in a smaller range, is written with what it can: a convolution
@@ -49,6 +50,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "Min": functions.extreme,
     "Mul": products.times_constants,
     "Pow": products.power,
+    "Relu": functions.is_positive,
     "ReduceMean": products.mean,
     "Sign": functions.sign,
     "Softmax": masks.softmax,
@@ -89,7 +91,7 @@ def lower_nodes(
     Raises:
         ChunkingError: A node cannot be proved.
     """
-    chunk = Chunk(graph, raised, rules=RULES, scale=scale, max_bits=range_bits - 2)
+    chunk = Chunk(graph, raised, nodes=nodes, rules=RULES, scale=scale, max_bits=range_bits - 2)
     for name in nodes:
         chunk.visit(graph.nodes[name])
     used = {value for node in chunk.nodes for value in node.input}
