@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-onnx mutants lint format bench bench-run vectors clean
+.PHONY: install demo test test-slow test-onnx test-exports exports mutants lint format bench bench-run vectors clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[prove,s3,test,lint,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[prove,report,s3,test,browser,lint,bench]'
 	touch $(STAMP)
 
 # Proves a real handwritten digit on two Ray workers and verifies it. Keys stay in .cache.
@@ -24,6 +24,12 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+# Models handed over as torch modules: torch is large, so its tests have an environment of their own.
+test-exports:
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet -c constraints.txt -e '.[prove,test,exports]'
+	.venv-torch/bin/python -m pytest tests/integration/test_given_models.py
+
 # Plants one fault after the other in a copy, and fails if the tests named with it notice none of it.
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants
@@ -31,6 +37,14 @@ mutants: $(STAMP)
 # ONNX's own node tests, counted by operator: minutes.
 test-onnx: $(STAMP)
 	$(BIN)/python -m pytest -m onnx
+
+# Networks of torch, keras, scikit-learn, xgboost and lightgbm, exported, planned and compared with
+# onnxruntime, in a table: an hour. The exporters have an environment of their own.
+exports: $(STAMP)
+	$(PYTHON) -m venv .venv-exports
+	.venv-exports/bin/python -m pip install --quiet -r tests/exports/requirements.txt
+	.venv-exports/bin/python -m tests.exports.export .cache/exports
+	ZKML_RAY_CACHE=.cache/exports-plans $(BIN)/python -m tests.exports.measure .cache/exports
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -69,4 +83,4 @@ vectors:
 	  > tests/vectors/poseidon_bn254_t2.json
 
 clean:
-	rm -rf $(VENV) .venv-oracle .cache build dist
+	rm -rf $(VENV) .venv-oracle .venv-torch .venv-exports .cache build dist
