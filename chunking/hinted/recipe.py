@@ -178,7 +178,8 @@ class _Solver:
         """Round sums to quotients: see `settle.settle`."""
         t, a, b, p = step["layout"]
         divisor, places, width = step["divisor"]
-        total = np.broadcast_to(self._array(step["constant"]), (t, a, b, p))
+        parts = [np.broadcast_to(self._array(name), (t, a, b, p)) for name in step["constants"]]
+        total = sum(parts[1:], start=parts[0])
         for term in step["terms"]:
             found = self._term(term, (t, a, b, p))
             exact = max(_largest(total), _largest(found)).bit_length() < SUM_BITS

@@ -25,7 +25,7 @@ import onnx
 from tests.emitted.unknowns import TABLE_END
 from tests.unit.chunking.hinted_circuit import HintedChunk
 from tests.unit.chunking.hinted_function_reference import Fine, FunctionReference
-from tests.unit.chunking.hinted_reference import Sum, Whole, _largest
+from tests.unit.chunking.hinted_reference import Sum, Whole, _largest, held_by_float32
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 
 MAX_CHOICES = 5_000
@@ -157,7 +157,7 @@ class Declared(FunctionReference):
         q = self._divisor(value)
         total: Any = sum(t.sums(np.rint(t.weights * q).astype(np.int64)) for t in value.terms)
         constant = np.rint(value.bias * (q * resolution) + (q // 2 + q * offset))
-        held = np.frompyfunc(int, 1, 1)(constant.astype(np.float32).astype(np.float64))
+        held = held_by_float32(constant, q)
         whole = np.asarray(total).astype(object) + held
         found = np.array(whole // q).astype(np.int64)
         for place in np.ndindex(*found.shape):

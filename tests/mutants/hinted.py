@@ -50,6 +50,12 @@ STRIDES: Final = (
 )
 
 BOUNDS: Final = (
+    _at(
+        "rounding",
+        "CONSTANT_SHARE: Final = 128",
+        "CONSTANT_SHARE: Final = 1e-6",
+        f"{_UNIT}/test_hinted_slack.py::test_constants_are_what_is_published_at_every_scale_range_and_size",
+    ),
     _at("rounding", "self.magnitude = int(sums.max()) + int", "self.magnitude = int", _STRIDES),
     _at("rounding", " + int(np.abs(self.constant).max())", "", _STRIDES),
     _at(

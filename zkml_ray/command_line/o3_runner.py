@@ -170,7 +170,7 @@ def verify(
 def run_(*, request: Request, proving: StageProving, json_: Json = False) -> None:
     """All stages."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.command_line.tables import Progress
+    from zkml_ray.command_line.progress import Progress
 
     with Progress(stderr) as progress:
         done = prove_distributed(
@@ -219,7 +219,7 @@ def _alone(place: Place, max_error: str | None = None) -> Proving:
 
 def _advance(until: Until, run: str, proving: Proving, json_: bool) -> None:
     from zkml_ray.api import advance
-    from zkml_ray.command_line.tables import Progress
+    from zkml_ray.command_line.progress import Progress
 
     if _state(run, proving.place).state != "complete":
         with Progress(stderr) as progress:

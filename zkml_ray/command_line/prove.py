@@ -72,7 +72,7 @@ def prove(
 ) -> None:
     """Prove an inference, link its chunks, verify it and store it."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.command_line.tables import Progress
+    from zkml_ray.command_line.progress import Progress
 
     if keep_checkpoints not in ("yes", "no"):
         raise ConfigError(f"--keep-checkpoints is yes or no, not {keep_checkpoints}")
@@ -125,7 +125,7 @@ def resume(
 def go_on(run: str, proving: Proving, json_: bool) -> None:
     """Do what a run lacks, and print the finished run."""
     from zkml_ray.api import resume as resume_run
-    from zkml_ray.command_line.tables import Progress
+    from zkml_ray.command_line.progress import Progress
 
     with Progress(stderr) as progress:
         result = resume_run(run, **proving.arguments(), listener=progress)
@@ -139,7 +139,8 @@ def demo(
 ) -> None:
     """Prove a real handwritten digit on two workers, then verify it as an outsider."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.command_line.tables import Progress, verdict_lines
+    from zkml_ray.command_line.progress import Progress
+    from zkml_ray.command_line.tables import verdict_lines
     from zkml_ray.verification import verify as verify_run
 
     folder = Path(__file__).resolve().parents[2] / "examples" / "digits"
