@@ -34,7 +34,8 @@ def head_lines(facts: RunFacts, told: Figures | None) -> list[str]:
     if told.proved:
         lines.append(
             f"{counted(told.proved, 'chunk')} on {counted(told.workers, 'worker')}, "
-            f"{seconds_in_words(told.wall_s)} from the first key to the last proof: keys {seconds_in_words(told.keys_s)} "
+            f"{seconds_in_words(told.wall_s)} from the first key to the last proof: keys "
+            f"{seconds_in_words(told.keys_s)} "
             f"({told.keys_made} made, {told.proved - told.keys_made} found), witness "
             f"{seconds_in_words(told.witness_s)}, prove {seconds_in_words(told.prove_s)}."
         )
