@@ -25,7 +25,6 @@ app = typer.Typer(
         "commitments, and verify stored runs.\n\n"
         "Start with: zkml-ray demo"
     ),
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

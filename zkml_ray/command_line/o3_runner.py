@@ -207,7 +207,6 @@ def resume(run: Run, *, proving: StageProving, json_: Json = False) -> None:
 app = typer.Typer(
     name="zkml-o3-runner",
     help="Prove an ONNX model stage by stage, with all that a stage makes in an object store.",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

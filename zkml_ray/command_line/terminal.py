@@ -14,6 +14,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +34,10 @@ def run_app(app: typer.Typer, name: str) -> None:
     """Run a command line; every failure is one line on stderr and an exit code."""
     try:
         with named_if_missing():
+            if not sys.argv[1:] and len(app.registered_commands) > 1:
+                with redirect_stdout(sys.stderr):
+                    app(["--help"], prog_name=name, standalone_mode=False)
+                sys.exit(int(ExitCode.BAD_INPUT))
             code = app(prog_name=name, standalone_mode=False)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
@@ -56,11 +61,7 @@ def run_app(app: typer.Typer, name: str) -> None:
             _bug(error)
         text, context = usage(), getattr(error, "ctx", None)
         command = name if context is None else context.command_path
-        if type(error).__name__ == "NoArgsIsHelpError":
-            stderr.print(Text.from_ansi(text), soft_wrap=True)
-        else:
-            line = " ".join(text.split())
-            _error(f"{line} ({command} --help shows the usage)")
+        _error(f"{' '.join(text.split())} ({command} --help shows the usage)")
         sys.exit(int(ExitCode.BAD_INPUT))
     sys.exit(code if isinstance(code, int) else 0)
 
