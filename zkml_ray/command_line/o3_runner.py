@@ -52,7 +52,7 @@ from zkml_ray.command_line.options import (
     plan_options,
 )
 from zkml_ray.command_line.prove import following, go_on, show_run
-from zkml_ray.command_line.terminal import print_json, run_app, say, stderr
+from zkml_ray.command_line.terminal import print_json, run_app, say
 from zkml_ray.command_line.verify import verify as verify_run
 from zkml_ray.errors import ConfigError
 from zkml_ray.report.words import counted
@@ -191,6 +191,7 @@ def run_(*, request: Request, proving: StageProving, detail: Detail, json_: Json
             allow_leaky_native=request.allow_leaky_native,
             command=["zkml-o3-runner", *sys.argv[1:]],
             listener=progress,
+            progress=None,
         )
     show_run(done, json_, detail, proving.crew.workers)
 
@@ -227,10 +228,9 @@ def _alone(place: Place, max_error: str | None = None) -> Proving:
 
 def _advance(until: Until, run: str, proving: Proving, json_: bool) -> None:
     from zkml_ray.api import advance
-    from zkml_ray.command_line.tables import Progress
 
     if _state(run, proving.place).state != "complete":
-        with Progress(stderr) as progress:
+        with following(True) as progress:
             advance(run, until, **proving.arguments(), listener=progress)
     stage = "compile" if until == "plan" else until
     _show(stage, _state(run, proving.place), proving.place, json_)

@@ -6,6 +6,9 @@ import json
 import os
 import shlex
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -49,7 +52,7 @@ from zkml_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run
-    from zkml_ray.command_line.tables import Progress
+    from zkml_ray.report.progress import Progress
 
 
 def prove(
@@ -115,6 +118,7 @@ def prove(
             seed=seed,
             command=["zkml-ray", *sys.argv[1:]],
             listener=progress,
+            progress=None,
         )
     show_run(result, json_, detail, crew.workers)
 
@@ -142,16 +146,21 @@ def go_on(run: str, proving: Proving, json_: bool, detail: Detail | None = None)
     from zkml_ray.api import resume as resume_run
 
     with following(json_) as progress:
-        result = resume_run(run, **proving.arguments(), listener=progress)
+        result = resume_run(run, **proving.arguments(), listener=progress, progress=None)
     show_run(result, json_, detail, proving.crew.workers)
 
 
-def following(json_: bool) -> Progress:
+@contextmanager
+def following(json_: bool) -> Iterator[Progress]:
     """Progress on stderr, without what is told at the end where people read that."""
-    from zkml_ray.command_line.tables import Progress
-    from zkml_ray.run.coordinator import INSECURE_SRS_WARNING
+    from zkml_ray.errors import InsecureSrsWarning
+    from zkml_ray.events import INSECURE_SRS_WARNING
+    from zkml_ray.report.progress import Progress
 
-    return Progress(stderr, told_later=() if json_ else (INSECURE_SRS_WARNING,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureSrsWarning)
+        with Progress(stderr, told_later=() if json_ else (INSECURE_SRS_WARNING,)) as progress:
+            yield progress
 
 
 def demo(
@@ -172,7 +181,9 @@ def demo(
         raise ConfigError(f"there is no image {digit}; the digits are zero, one, ... nine")
     _draw(image)
     with following(False) as progress:
-        result = prove_distributed(model, workers, image, store=store, listener=progress)
+        result = prove_distributed(
+            model, workers, image, store=store, listener=progress, progress=None
+        )
     say(*answer_lines(result)[1:])
     stdout.print(run_table(result))
     verdict = verify_run(result.run_id, store=result.store, model=model, allow_insecure_srs=True)

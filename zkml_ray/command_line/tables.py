@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Collection, Sequence
-from types import TracebackType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
-from rich.live import Live
 from rich.markup import escape
-from rich.spinner import Spinner
 from rich.table import Table
-from rich.text import Text
 
-from zkml_ray.events import (
-    AttemptFailed,
-    ChunkMoved,
-    Event,
-    PlanReady,
-    StageStarted,
-    Warned,
-    WorkersReady,
-)
 from zkml_ray.report.words import counted
 from zkml_ray.schema.plan import Plan
 from zkml_ray.verifying.verdict import INSECURE
@@ -49,97 +34,6 @@ MIB = 1 << 20
 
 PLANNED_WORKERS: Final = (1, 2, 4, 8, 16)
 """Numbers of workers that a plan's makespan is shown for."""
-
-
-class Progress:
-    """Shows a run's events: a live table on a terminal, one line an event elsewhere."""
-
-    def __init__(self, console: Console, *, told_later: Collection[str] = ()) -> None:
-        """Show nothing yet.
-
-        Args:
-            console: Where.
-            told_later: Warnings that what is printed at the end repeats.
-        """
-        self._console = console
-        self._told_later = told_later
-        self._started = time.monotonic()
-        self._stage = StageStarted(stage="start", detail="starting Ray")
-        self._predicted_s = 0.0
-        self._rows: dict[str, tuple[str, str, str, str]] = {}
-        self._live = (
-            Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
-            if console.is_terminal
-            else None
-        )
-
-    def __enter__(self) -> Progress:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        if self._live:
-            self._live.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Take note of an event."""
-        if isinstance(event, StageStarted):
-            if not event.detail:
-                return
-            self._stage = event
-            self._line(f"{event.stage}: {event.detail}")
-        elif isinstance(event, PlanReady):
-            self._predicted_s = event.predicted_s
-            self._rows = {
-                chunk_id: (operators, "waiting", "", "") for chunk_id, operators in event.chunks
-            }
-            self._line(
-                f"plan: {counted(len(event.chunks), 'chunk')}, about {event.predicted_s:.0f} s of "
-                "proving when keys are cached"
-            )
-        elif isinstance(event, ChunkMoved):
-            operators = self._rows.get(event.chunk_id, ("", "", "", ""))[0]
-            took = "" if event.seconds is None else f"{event.seconds:.2f} s"
-            self._rows[event.chunk_id] = (operators, event.state, event.worker, took)
-            where = f" on {event.worker}" if event.worker else ""
-            self._line(f"{event.chunk_id}: {event.state}{where}{' in ' + took if took else ''}")
-        elif isinstance(event, AttemptFailed):
-            self._line(f"{event.chunk_id}: attempt {event.attempt} failed: {event.cause}")
-        elif isinstance(event, WorkersReady):
-            self._line(f"Ray is up, {counted(event.workers, 'worker')}")
-        elif isinstance(event, Warned):
-            if event.message in self._told_later:
-                return
-            word, style = ("WARNING", "bold red") if event.severe else ("warning", "yellow")
-            self._console.print(
-                Text(f"{word}: {event.message}", style=style), soft_wrap=self._live is None
-            )
-
-    def _line(self, text: str) -> None:
-        if self._live is None:
-            elapsed = time.monotonic() - self._started
-            self._console.print(
-                f"[{elapsed:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True
-            )
-
-    def _render(self) -> Group:
-        elapsed = time.monotonic() - self._started
-        done = sum(state == "verified" for _, state, _, _ in self._rows.values())
-        head = f"{self._stage.stage}: {self._stage.detail}  {elapsed:.0f} s"
-        if self._rows:
-            head += f", {done}/{len(self._rows)} chunks, predicted {self._predicted_s:.0f} s"
-        table = Table.grid(padding=(0, 2))
-        for chunk_id, (operators, state, worker, took) in self._rows.items():
-            table.add_row(
-                chunk_id, Text(state, style=_STATES.get(state, "")), worker, took, operators
-            )
-        return Group(Spinner("dots", text=head), table)
 
 
 def run_table(run: Run) -> Table:
