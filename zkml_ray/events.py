@@ -112,8 +112,24 @@ class Warned:
     severe: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Working:
+    """What a stage is about, where that may take long.
+
+    Attributes:
+        what: For people.
+        done: How many of its pieces are done.
+        total: How many there are; 0 where nobody counts.
+    """
+
+    what: str
+    done: int = 0
+    total: int = 0
+
+
 Event: TypeAlias = (
     "StageStarted | PlanReady | ChunkMoved | AttemptFailed | WorkersReady | FloatOutputs | Warned"
+    " | Working"
 )
 Listener: TypeAlias = "Callable[[Event], None]"
 

@@ -157,7 +157,7 @@ def settle(
         "name": name,
         "wire": wire.name,
         "layout": list(layout.shape),
-        "constant": circuit.whole(layout.arranged_constant(quantised.constant)),
+        "constants": [circuit.whole(layout.arranged_constant(c)) for c in quantised.constants],
         "valid": circuit.whole(layout.valid.astype(np.int64)),
         "divisor": [divisor.value, divisor.digits, divisor.step],
         "relu": pending.relu and not moved,
@@ -379,9 +379,16 @@ class _Checks:
 
     def _packed_constant(self) -> str:
         """[A B]: what is added to every sum, packed."""
+        parts = [self._packed_part(part) for part in self._form.constants]
+        total = parts[0]
+        for part in parts[1:]:
+            total = self._circuit.add(total, part, self._layout.shape[1] * self._layout.shape[2])
+        return total
+
+    def _packed_part(self, constant: Ints) -> str:
         circuit = self._circuit
         _, a, b, p = self._layout.shape
-        arranged = self._layout.arranged_constant(self._form.constant)
+        arranged = self._layout.arranged_constant(constant)
         if arranged.shape[0] != 1:
             raise NotHintedError("constants that differ inside a pooling window")
         kind: Ints | None = None

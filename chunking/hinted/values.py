@@ -10,31 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from zkml_ray.chunking.hinted.forms import Floats, Pending, RowFactor
-from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.grid import Ints, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorFunction:
-    """erf of a multiple of a tensor, waiting to be multiplied by one.
+    """Erf of a tensor, which is looked up where it is read.
 
     Attributes:
-        source: Name of the tensor that the argument v is a multiple of.
-        multiple: Which multiple.
-        positive: max(v, 0), and with it the shape.
-        negative: Tensor of max(-v, 0), in the same order.
-        magnitude: Tensor of |v|.
-        result: Tensor of erf |v|, at nominal scale `bits`.
-        bits: log2 of the denominator of v and of the result.
+        key: The node's output.
+        name: The argument's, for messages.
+        argument: The argument.
+        alone: Emits it with something added, as a tensor of its own.
         plus: What is added to it.
     """
 
-    source: str
-    multiple: float
-    positive: View
-    negative: str
-    magnitude: str
-    result: str
-    bits: int
+    key: str
+    name: str
+    argument: Pending
+    alone: Callable[[float], View]
     plus: float = 0.0
 
 
@@ -55,6 +49,23 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """The signs of whole numbers, of which most readers ask one bit.
+
+    Attributes:
+        index: Of the tensor's shape.
+        above: Emits 1 where a number is above zero, else 0.
+        other: Emits 1 where it is not zero, else 0.
+        signs: Emits -1, 0 and 1.
+    """
+
+    index: Ints
+    above: Callable[[], View]
+    other: Callable[[], View]
+    signs: Callable[[], View]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Masked:
     """Scores of which a softmax reads some alone.
 
@@ -67,6 +78,6 @@ class Masked:
     kept: npt.NDArray[np.bool_]
 
 
-Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares | Masked
+Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares | Masked | Signs
 """Fixed elements; elements still to be rounded; a constant; an error function; a softmax; scores
-of which some are dropped."""
+of which some are dropped; signs."""

@@ -313,8 +313,11 @@ def test_prove_without_json_shows_a_table_and_the_answer(
 
 @pytest.mark.slow
 def test_demo_in_a_fresh_process_proves_and_verifies_a_digit(tmp_path: Path) -> None:
-    found = run_process("demo", "--digit", "seven", "--store", tmp_path / "store")
-    assert found.code == 0, found.stderr
+    command = [sys.executable, "-m", "zkml_ray.command_line.cli", "demo", "--digit", "seven"]
+    found = subprocess.run(
+        [*command, "--store", "store"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
     assert "The model says 7" in found.stdout
     assert "VERIFIED run" in found.stdout
     for once in ("INSECURE", "Plan digest"):

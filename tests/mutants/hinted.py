@@ -50,6 +50,12 @@ STRIDES: Final = (
 )
 
 BOUNDS: Final = (
+    _at(
+        "rounding",
+        "CONSTANT_SHARE: Final = 128",
+        "CONSTANT_SHARE: Final = 1e-6",
+        f"{_UNIT}/test_hinted_slack.py::test_constants_are_what_is_published_at_every_scale_range_and_size",
+    ),
     _at("rounding", "self.magnitude = int(sums.max()) + int", "self.magnitude = int", _STRIDES),
     _at("rounding", " + int(np.abs(self.constant).max())", "", _STRIDES),
     _at(
@@ -326,6 +332,65 @@ _UNIQUE: Final = (
     "test_hints_allow_what_the_operator_is_declared_to_give[Tanh-0-one digit]"
 )
 
+_UNIT_DECISIONS: Final = f"{_UNIT}/test_hinted_decisions.py"
+_SIGN: Final = _UNIQUE.replace("Tanh-0", "Sign-1")
+_FLOOR: Final = _UNIQUE.replace("Tanh-0", "Floor-0")
+
+DECISIONS: Final = (
+    _at("bits", "circuit.check_digits(circuit.subtract(one, bits, size), size)", "pass", _SIGN),
+    _at("bits", "    circuit.check_digits(left, size)\n", "", _SIGN),
+    _at("bits", "max(values.high - 1, -values.low, 1)", "1", _UNIT_DECISIONS),
+    _at(
+        "operators/decisions",
+        "    circuit.check_digits(circuit.subtract(circuit.whole([most]), digits, size), size)\n",
+        "",
+        _WIRES,
+    ),
+    _at("operators/decisions", "    circuit.check_digits(rest, size)\n", "", _FLOOR),
+    _at(
+        "operators/decisions",
+        "    circuit.check_digits(circuit.subtract(circuit.whole([step - 1]), rest, size), size)\n",
+        "",
+        _FLOOR,
+    ),
+)
+
+_QUOTIENT: Final = _UNIQUE.replace("Tanh-0", "Div-1")
+_ROOT: Final = _UNIQUE.replace("Tanh-0", "Sqrt-0")
+_NEAREST: Final = (
+    f"{_UNIT}/test_hinted_quotients.py::"
+    "test_quotients_are_the_nearest_of_both_signs_to_the_ends_of_the_range"
+)
+
+
+def _quotients(text: str, instead: str, *tests: str) -> Mutant:
+    return _at("operators/quotients", text, instead, *tests)
+
+
+QUOTIENTS: Final = (
+    _quotients(
+        "circuit.check_digits(circuit.subtract(one, bits, size), size)", "pass", _DIFFERENCES
+    ),
+    _quotients(
+        "    check_not_negative(lowering, rest, size, most=most, honest=honest)\n    check_not"
+        "_negative(lowering, left, size, most=most + honest + 1",
+        "    check_not_negative(lowering, left, size, most=most + honest + 1",
+        _QUOTIENT,
+    ),
+    _quotients(
+        "    check_not_negative(lowering, left, size, most=most + honest + 1, honest=honest)\n",
+        "",
+        _QUOTIENT,
+    ),
+    _quotients(
+        "    check_not_negative(lowering, left, size, most=most + 2 * bound, honest=honest)\n",
+        "",
+        _ROOT,
+    ),
+    _quotients("honest = 2 * below.wire.magnitude", "honest = 1", _NEAREST),
+    _quotients("    most = reach + below", "    most = below", _DIFFERENCES),
+)
+
 TABLES: Final = (
     _at(
         "clamp",
@@ -369,4 +434,13 @@ BLINDING: Final = (
     _at("blinding", "secrets.randbelow(digits)", "0", f"{_BLINDING}::test_blinders_are_fresh"),
 )
 
-MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *TABLES, *BLINDING)
+MUTANTS: Final = (
+    *STRIDES,
+    *BOUNDS,
+    *CHECKS,
+    *NORMALISED,
+    *TABLES,
+    *DECISIONS,
+    *QUOTIENTS,
+    *BLINDING,
+)

@@ -129,7 +129,11 @@ ENTRIES: dict[str, list[Case]] = {
             constants=[array("wy", [[[0.3, -0.7, 1]]]), array("by", [0.1])],
         )
     ],
-    "Div": [case(node("Div", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", 3)])],
+    "Div": [
+        case(node("Div", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", 3)]),
+        case(*halves("Div"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
+        case(node("Div", "k", "x"), x=[1, 2], y=[1, 2], constants=[array("k", [0.3, -2])]),
+    ],
     "Erf": [
         case(
             node("Mul", "x", "k", to="v"),
@@ -148,8 +152,19 @@ ENTRIES: dict[str, list[Case]] = {
             y=[1, 2],
             constants=[number("k", 0.7)],
         ),
+        case(node("Erf", "x"), x=[1, 2], y=[1, 2]),
     ],
     "Expand": [case(node("Expand", "x", "s"), x=[2, 1], y=[2, 2], constants=[integers("s", 2, 2)])],
+    "Floor": [
+        case(node("Floor", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Floor", "m"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[0.3], [0.4]])],
+        ),
+    ],
     "Flatten": [case(node("Flatten", "x"), x=[1, 1, 3], y=[1, 3])],
     "Gather": [
         case(
@@ -246,6 +261,7 @@ ENTRIES: dict[str, list[Case]] = {
     "Pow": [
         case(node("Pow", "x", "k"), x=[1, 2], y=[1, 2], constants=[number("k", 2)]),
         case(node("Pow", "x", "k"), x=[1, 1], y=[1, 1], constants=[number("k", 3)]),
+        case(node("Pow", "x", "k"), x=[1, 1], y=[1, 1], constants=[number("k", 0.5)]),
     ],
     "ReduceMax": [case(node("ReduceMax", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
     "ReduceMean": [case(node("ReduceMean", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
@@ -267,6 +283,34 @@ ENTRIES: dict[str, list[Case]] = {
     ],
     "Reshape": [
         case(node("Reshape", "x", "s"), x=[1, 3], y=[3, 1], constants=[integers("s", 3, 1)])
+    ],
+    "Sign": [
+        case(node("Sign", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("Sub", "x", "k", to="d"),
+            node("Sign", "d", to="s"),
+            node("Relu", "s"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("k", [0.3, -1])],
+        ),
+        case(
+            node("Sub", "x", "k", to="d"),
+            node("Sign", "d", to="s"),
+            node("Abs", "s", to="a"),
+            node("Sub", "one", "a", to="c"),
+            node("Mul", "c", "x"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[number("k", 1 / 16), number("one", 1)],
+        ),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Sign", "m"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[0.3], [0.4]])],
+        ),
     ],
     "Sigmoid": [
         case(node("Sigmoid", "x"), x=[1, 2], y=[1, 2]),
@@ -326,6 +370,17 @@ ENTRIES: dict[str, list[Case]] = {
     ],
     "Split": [
         case(*halves("Sub"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
+    ],
+    "Sqrt": [
+        case(node("Sqrt", "x"), x=[1, 1], y=[1, 1]),
+        case(
+            node("Mul", "x", "k", to="m"),
+            node("Relu", "m", to="r"),
+            node("Sqrt", "r"),
+            x=[1, 1],
+            y=[1, 1],
+            constants=[number("k", 0.3)],
+        ),
     ],
     "Squeeze": [case(node("Squeeze", "x", "a"), x=[1, 3], y=[3], constants=[integers("a", 0)])],
     "Sub": [case(node("Sub", "k", "x"), x=[1, 3], y=[1, 3], constants=[array("k", [0.3, -1, 2])])],

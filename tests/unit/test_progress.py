@@ -156,10 +156,9 @@ def test_failed_attempt_and_warnings_are_said_and_told_later_ones_are_not() -> N
     assert "chunk-001: attempt 2 failed: it died" in said
 
 
-def test_pipe_is_never_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SILENCE_S", 0.3)
+def test_pipe_is_never_silent_for_long() -> None:
     file = io.StringIO()
-    with Progress(Console(file=file, width=80)) as shown:
+    with Progress(Console(file=file, width=80), silence_s=0.3) as shown:
         for event in (plan(2), WorkersReady(workers=1, threads=1)):
             shown(event)
         shown(ChunkMoved(chunk_id="chunk-000", state="proving", worker="worker-0"))

@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from zkml_ray.chunking.coverage import OperatorRow
     from zkml_ray.schema.forecast import Forecast
 
-_STATES = {
-    "waiting": "dim",
-    "witnessed": "cyan",
-    "proving": "yellow",
-    "verified": "green",
-}
 CLASSIFIER_MIN_OUTPUTS = 2
 _FEW_OPERATORS: Final = 6
 """Operators of a chunk that are listed one by one; kinds that are listed of more."""
@@ -42,7 +36,7 @@ def run_table(run: Run) -> Table:
     table.add_column("chunk", no_wrap=True)
     table.add_column("operators", overflow="fold", min_width=10)
     table.add_column("kind", no_wrap=True)
-    for column in ("logrows", "rows", "setup s", "prove s", "peak MiB", "proof B"):
+    for column in ("2^", "rows", "keys s", "prove s", "MiB", "proof B"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("worker", no_wrap=True)
     for chunk, record in zip(run.plan.chunks, run.manifest.chunks, strict=True):

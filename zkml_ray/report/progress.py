@@ -32,6 +32,7 @@ from zkml_ray.events import (
     StageStarted,
     Warned,
     WorkersReady,
+    Working,
 )
 from zkml_ray.report.words import counted, seconds_in_words
 
@@ -39,12 +40,17 @@ Shown: TypeAlias = 'Literal["auto"] | None'
 """Whether a Python program's run is shown while it goes on."""
 
 SILENCE_S: Final = 10.0
+"""After so many seconds without a line there is one, where there is no terminal."""
+
 RAY_START_S: Final = 8.0
 """What Ray's start usually takes on a small machine."""
+_BEGINNING: Final = StageStarted(stage="start", detail="reading the model")
 _DONE: Final = "verified"
 _AT_WORK: Final = ("proving", "setting up")
 _ROOM: Final = 5
 """Lines of a terminal that are left to what stands around the chunks."""
+_BESIDE: Final = ("witness", "compare")
+"""Stages that go on while chunks are proved."""
 _DOING: Final = {"proving": "keys, proof", "setting up": "keys"}
 
 
@@ -66,22 +72,28 @@ class Progress:
     def __init__(
         self,
         console: Console,
+        beginning: StageStarted = _BEGINNING,
         *,
         told_later: Collection[str] = (),
+        silence_s: float = SILENCE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Show nothing yet.
 
         Args:
             console: Where.
+            beginning: What is done until the first event; no line of its own.
             told_later: Warnings that what is printed at the end repeats.
+            silence_s: Seconds after which a line says what is being done.
             clock: Gives seconds.
         """
         self._console = console
         self._told_later = told_later
         self._clock = clock
         self._started = self._spoke = clock()
-        self._stage = StageStarted(stage="start", detail="reading the model")
+        self._silence_s = silence_s
+        self._stage = beginning
+        self._working = Working(what="")
         self._stages: list[tuple[str, float]] = []
         self._chunks: dict[str, _Chunk] = {}
         self._workers = 0
@@ -128,7 +140,7 @@ class Progress:
         now = self._clock()
         ends = [began for _, began in self._stages[1:]] + [now]
         lines = []
-        for (stage, began), ended in zip(self._stages, ends, strict=True):
+        for (stage, began), ended in zip(self._stages, ends, strict=False):
             lines.append(f"{stage:<8} {seconds_in_words(ended - began)}")
         if self._ray_s is not None:
             lines.append(f"{'Ray':<8} up after {seconds_in_words(self._ray_s)}, beside the others")
@@ -170,14 +182,23 @@ class Progress:
         waits = any(chunk.state == "witnessed" for chunk in self._chunks.values())
         if waits and not at_work and self._ray_s is None:
             return "starting Ray"
-        return self._stage.stage if self._chunks else self._stage.detail
+        if at_work and self._stage.stage in _BESIDE:
+            return "prove"
+        if self._chunks:
+            return self._stage.stage
+        what = self._working.what or self._stage.detail
+        if self._working.total:
+            what += f", {self._working.done} of {self._working.total}"
+        return f"{self._stage.stage}: {what}" if what else self._stage.stage
 
     def _take(self, event: Event) -> None:
         now = self._clock()
-        if isinstance(event, StageStarted):
+        if isinstance(event, Working):
+            self._working = event
+        elif isinstance(event, StageStarted):
+            self._stage, self._working = event, Working(what="")
             if not event.detail:
                 return
-            self._stage = event
             self._stages.append((event.stage, now))
             self._line(f"{event.stage}: {event.detail}")
         elif isinstance(event, PlanReady):
@@ -227,9 +248,9 @@ class Progress:
 
     def _beat(self) -> None:
         """Off a terminal: say how far the run is when nothing was said for long."""
-        while not self._over.wait(min(1.0, SILENCE_S / 5)):
+        while not self._over.wait(min(1.0, self._silence_s / 5)):
             with self._lock:
-                if self._clock() - self._spoke > 0.9 * SILENCE_S:
+                if self._clock() - self._spoke > 0.9 * self._silence_s:
                     now = self._clock()
                     at_work = [
                         f"{name} on {chunk.worker} for {now - chunk.since:.0f} s"

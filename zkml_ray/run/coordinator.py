@@ -334,7 +334,7 @@ class Coordinator:
         with self._stage("plan", "cutting the model and sizing its circuits"):
             circuits = self._journal.circuits()
             if circuits is None or circuits.plan.model_sha256 != sha256_hex(self._model.data):
-                circuits = plan(self._model, self._options)
+                circuits = plan(self._model, self._options, listener=self._listener)
                 for notice in circuits.notices:
                     self._warn(notice)
                 self._journal.keep_circuits(circuits)

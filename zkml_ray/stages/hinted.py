@@ -35,6 +35,7 @@ from zkml_ray.cost.load import MAX_COLUMN_BLOCKS, Load
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.sizing import Sized, better_size
 from zkml_ray.errors import ChunkingError
+from zkml_ray.events import Listener, Working, ignore
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.search import Budget, TooLarge, split_more
 
@@ -61,6 +62,7 @@ class HintedPlanner:
         commitment: CommitmentArguments,
         prices: CostModel,
         memory_bytes: int | None,
+        listener: Listener = ignore,
     ) -> None:
         """Plan for a model.
 
@@ -71,8 +73,10 @@ class HintedPlanner:
             commitment: How boundaries are committed to, salts apart.
             prices: Predicts seconds and memory.
             memory_bytes: Most memory of one worker by prediction; None: any.
+            listener: Told what is being done.
         """
         self._graph = graph
+        self._listener = listener
         self._scale = scale
         self._range_bits = range_bits
         self._commitment = commitment
@@ -131,6 +135,7 @@ class HintedPlanner:
             commitment=self._commitment,
             arguments=_never,
             hinted=self._arguments,
+            listener=self._listener,
         )
 
     def _searched(self, workers: int) -> Sequence[Sequence[str]] | TooLarge:
@@ -144,6 +149,9 @@ class HintedPlanner:
 
         costs = {}
         for start in range(count):
+            self._listener(
+                Working(what="sizing pieces as hinted circuits", done=start, total=count)
+            )
             ends = []
             for end in range(start + 1, min(count, start + longest) + 1):
                 before, after = nodes(0, start), nodes(end, count)

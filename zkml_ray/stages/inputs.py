@@ -208,7 +208,7 @@ def _checked(graph: ModelGraph, name: str, value: Any) -> npt.NDArray[np.float32
         array = np.asarray(as_numpy(value))
     except ValueError as error:
         raise InputError(f"input {name} is not one array of numbers: {error}") from None
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiub":  # truth values are what some models read: 0 or 1
         raise InputError(f"input {name} has dtype {array.dtype}; numbers (float32) are expected")
     count = int(np.prod(shape))
     flat_form = array.ndim == 1 or array.shape == (1, count)

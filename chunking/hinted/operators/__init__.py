@@ -4,9 +4,11 @@
     moves      what only changes where elements come from
     linear     sums, multiples, elementwise products
     products   matrix products
+    quotients  quotients of two tensors, square roots
     reductions sums, means and maxima over some elements
     windows    convolutions and pooling
     pointwise  what a split at zero gives
+    decisions  signs, comparisons, whole parts
     saturating functions by table that have a limit
 
 An operator's function raises `NotHintedError` for every node that it has no exact form for; that
@@ -20,10 +22,12 @@ from typing import TYPE_CHECKING
 from zkml_ray.chunking.hinted.gelu import error_function
 from zkml_ray.chunking.hinted.layer_norm import layer_norm
 from zkml_ray.chunking.hinted.operators import (
+    decisions,
     linear,
     moves,
     pointwise,
     products,
+    quotients,
     reductions,
     saturating,
     windows,
@@ -45,6 +49,7 @@ OPERATORS: Operators = {
     "Erf": error_function,
     "Expand": moves.expanded,
     "Flatten": moves.reshaped,
+    "Floor": decisions.floor,
     "Gather": moves.gathered,
     "Gemm": products.gemm,
     "GlobalAveragePool": windows.global_average,
@@ -66,9 +71,11 @@ OPERATORS: Operators = {
     "Relu": pointwise.relu,
     "Reshape": moves.reshaped,
     "Sigmoid": saturating.sigmoid,
+    "Sign": decisions.sign,
     "Slice": moves.sliced,
     "Softmax": softmax,
     "Split": moves.split,
+    "Sqrt": quotients.root,
     "Squeeze": moves.reshaped,
     "Sub": linear.added(-1.0),
     "Sum": linear.summed,

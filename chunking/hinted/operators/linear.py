@@ -13,14 +13,19 @@ import onnx
 from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.gelu import gated
 from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.operators.exact import exact_multiple, exact_sum
+from zkml_ray.chunking.hinted.operators.quotients import quotient, root
 from zkml_ray.chunking.hinted.operators.reading import broadcast
-from zkml_ray.chunking.hinted.values import ErrorFunction, Value
+from zkml_ray.chunking.hinted.values import ErrorFunction, Signs, Value
+from zkml_ray.chunking.hinted.whole import are_whole, is_whole
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
 
 MAX_POWER: Final = 8
 """More factors round so often that little is left."""
+
+ROOT_POWER: Final = 0.5
 
 MAX_FACTOR_BITS: Final = 31
 """Finer numbers are rounded before they are multiplied: the recipe computes in 64 bits."""
@@ -33,10 +38,10 @@ def added(sign: float) -> Callable[[Lowering, onnx.NodeProto], Value]:
         first, second = node.input
         for name, other in ((first, second), (second, first)):
             value = lowering.value(name)
-            if isinstance(value, ErrorFunction):
-                if sign < 0 or lowering.constant(other).size != 1:
-                    raise NotHintedError("erf is only multiplied by its argument, or has 1 added")
-                return replace(value, plus=value.plus + float(lowering.constant(other).ravel()[0]))
+            if isinstance(value, ErrorFunction) and sign > 0:
+                constant = lowering.value(other)
+                if isinstance(constant, np.ndarray) and constant.size == 1:
+                    return replace(value, plus=value.plus + float(constant.ravel()[0]))
         factors = {first: 1.0}
         factors[second] = factors.get(second, 0.0) + sign
         return _total(lowering, factors, lowering.shape(node.output[0]))
@@ -65,15 +70,17 @@ def multiplied(lowering: Lowering, node: onnx.NodeProto) -> Value:
     if isinstance(lowering.value(second), np.ndarray):
         return _times(lowering, first, lowering.constant(second), lowering.shape(node.output[0]))
     if any(isinstance(lowering.value(name), ErrorFunction) for name in node.input):
-        return gated(lowering, first, second)
+        made = gated(lowering, first, second)
+        if made is not None:
+            return made
     return _product(lowering, first, second, lowering.shape(node.output[0]))
 
 
 def divided(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    """Div by a constant."""
+    """Div by a constant, or by a tensor."""
     first, second = node.input
     if not isinstance(lowering.value(second), np.ndarray):
-        raise NotHintedError("it divides by a tensor that is no constant")
+        return quotient(lowering, node)
     divisor = lowering.constant(second)
     if not divisor.all():
         raise NotHintedError("it divides by a constant zero")
@@ -82,12 +89,14 @@ def divided(lowering: Lowering, node: onnx.NodeProto) -> Value:
 
 
 def powered(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    """Pow with a constant whole exponent: products, each rounded but the last."""
+    """Pow with a constant whole exponent: products, each rounded but the last; or 1/2, a root."""
     base, shape = node.input[0], lowering.shape(node.output[0])
     exponent = lowering.constant(node.input[1])
     power = float(exponent.ravel()[0]) if exponent.size == 1 else math.nan
+    if power == ROOT_POWER and lowering.shape(base) == shape:
+        return root(lowering, node)
     if not (power.is_integer() and 1 <= power <= MAX_POWER):
-        raise NotHintedError(f"its exponent is not one whole number in 1..{MAX_POWER}")
+        raise NotHintedError(f"its exponent is not 1/2 or one whole number in 1..{MAX_POWER}")
     view = as_factor(lowering, base)
     found = replace(view, index=broadcast(view.index, shape))
     for step in range(1, int(power)):
@@ -111,11 +120,14 @@ def rescaled(pending: Pending, factor: float) -> Pending:
     return replace(pending, form=form, multiple=multiple)
 
 
-def _total(lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, ...]) -> Pending:
+def _total(lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, ...]) -> Value:
     """The sum of tensors times factors, with broadcasting."""
     tensors = [n for n in factors if not isinstance(lowering.value(n), np.ndarray)]
     if not tensors:
         raise NotHintedError("it adds constants alone")
+    whole = _whole_total(lowering, factors, shape)
+    if whole is not None:
+        return whole
 
     def preference(name: str) -> tuple[bool, bool]:
         # What waits to be rounded takes the rest up, in its own grid.
@@ -137,6 +149,28 @@ def _total(lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, .
     return total
 
 
+def _whole_total(
+    lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, ...]
+) -> View | None:
+    """The sum where all of it is whole numbers, each once."""
+    parts, constant = [], np.zeros((), dtype=np.int64)
+    for name, factor in factors.items():
+        value = lowering.value(name)
+        if isinstance(value, Signs):
+            value = lowering.fixed(name)
+        if isinstance(value, np.ndarray) and are_whole(value * factor):
+            constant = constant + np.rint(value * factor).astype(np.int64)
+        elif isinstance(value, View) and is_whole(value) and abs(factor) == 1.0:
+            parts.append((value, int(factor)))
+        else:
+            return None
+    return exact_sum(lowering, parts, constant, shape, 1.0)
+
+
+def _ends(view: View) -> tuple[int, int]:
+    return min(view.wire.low, 0), max(view.wire.high, 0)
+
+
 def _summand(
     lowering: Lowering, total: Pending, name: str, factor: float, shape: tuple[int, ...]
 ) -> Form:
@@ -156,8 +190,13 @@ def _summand(
     return total.read(replace(view, index=broadcast(view.index, shape)), factor)
 
 
-def _times(lowering: Lowering, name: str, factor: Floats, shape: tuple[int, ...]) -> Pending:
+def _times(lowering: Lowering, name: str, factor: Floats, shape: tuple[int, ...]) -> Value:
     """A tensor times constants, with broadcasting."""
+    whole = lowering.value(name)
+    if isinstance(whole, Signs):
+        whole = lowering.fixed(name)
+    if isinstance(whole, View) and is_whole(whole) and are_whole(factor):
+        return exact_multiple(lowering, whole, np.rint(factor).astype(np.int64), shape)
     if factor.size == 1 and lowering.shape(name) == shape:
         return rescaled(lowering.linear(name), float(factor.ravel()[0]))
     spread = np.broadcast_to(factor, shape)
@@ -181,11 +220,11 @@ def _times(lowering: Lowering, name: str, factor: Floats, shape: tuple[int, ...]
 
 
 def _product(lowering: Lowering, first: str, second: str, shape: tuple[int, ...]) -> View:
-    left = lowering.view(first)
-    if not _is_function(lowering, left):
+    left = lowering.fixed(first)
+    if not (is_whole(left) or _is_function(lowering, left)):
         left = as_factor(lowering, first)
-    right = lowering.view(second)
-    if left.wire.nominal or not _is_function(lowering, right):
+    right = lowering.fixed(second)
+    if not is_whole(right) and (left.wire.nominal or not _is_function(lowering, right)):
         right = as_factor(lowering, second)
     sides = [replace(view, index=broadcast(view.index, shape)) for view in (left, right)]
     return _multiplied(lowering, *sides)
@@ -217,11 +256,16 @@ def _multiplied(lowering: Lowering, left: View, right: View) -> View:
     tensor = circuit.multiply(sides[0], sides[1], size)
     reach = left.wire.magnitude * right.wire.magnitude
     square = left.wire == right.wire and np.array_equal(left.index, right.index)
+    low, high = 0 if square else -reach, reach
+    if is_whole(left) or is_whole(right):
+        # Zero among them: padding.
+        ends = [a * b for a in _ends(left) for b in _ends(right)]
+        low, high = min(ends), max(ends)
     wire = lowering.wire(
         tensor,
         size,
-        0 if square else -reach,
-        reach,
+        low,
+        high,
         left.wire.resolution * right.wire.resolution,
         left.wire.nominal + right.wire.nominal,
     )

@@ -263,12 +263,11 @@ def test_inexact_operators_of_constants_are_left_alone() -> None:
 
 def test_a_foldable_operator_on_an_activation_is_refused_by_name() -> None:
     nodes = [
-        helper.make_node("CumSum", ["x", "i"], ["f"], "the_sum"),
-        helper.make_node("Relu", ["f"], ["y"], "relu"),
+        helper.make_node("NonZero", ["x"], ["f"], "the_places"),
+        helper.make_node("Cast", ["f"], ["y"], "cast", to=TensorProto.FLOAT),
     ]
-    axis = numpy_helper.from_array(np.array(1), "i")
-    with pytest.raises(UnsupportedOperatorError, match=r"the_sum.*reads x"):
-        normalise(model(nodes, {"x": [1, 2]}, {"y": [1, 2]}, [axis]), {})
+    with pytest.raises(ChunkingError, match=r"the_places.*reads x|cast.*computed in a way"):
+        normalise(model(nodes, {"x": [1, 2]}, {"y": [2, "n"]}), {})
 
 
 def test_unknown_operator_is_refused_by_name() -> None:
@@ -512,3 +511,34 @@ def test_an_attribute_that_says_what_holds_without_it_is_left_out() -> None:
     )
     result = normalise(model([node], {"x": [1, 1, 4, 4]}, {"y": [1, 1, 3, 3]}), {})
     assert "ceil_mode" not in {a.name for each in result.graph.node for a in each.attribute}
+
+
+@pytest.mark.parametrize("negated", [True, False])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_logistic_function_that_is_written_out_is_a_sigmoid(negated: bool, swapped: bool) -> None:
+    sides = ["one", "e"] if swapped else ["e", "one"]
+    nodes = [
+        *([helper.make_node("Neg", ["x"], ["z"], "neg")] if negated else []),
+        helper.make_node("Exp", ["z" if negated else "x"], ["e"], "exp"),
+        helper.make_node("Add", sides, ["s"], "add"),
+        helper.make_node("Reciprocal", ["s"], ["y"], "reciprocal"),
+    ]
+    one = numpy_helper.from_array(np.float32([1.0]), "one")
+    proto = model(nodes, {"x": [2, 3]}, {"y": [2, 3]}, [one])
+    normal = normalise(proto, {})
+    assert [n.op_type for n in normal.graph.node] == ["Neg"] * (not negated) + ["Sigmoid"]
+    feeds = random_feeds({"x": (2, 3)})
+    np.testing.assert_allclose(run(normal, feeds)["y"], run(proto, feeds)["y"], atol=1e-6)
+
+
+def test_what_is_no_logistic_function_stays() -> None:
+    one = numpy_helper.from_array(np.float32([1.0]), "one")
+    two = numpy_helper.from_array(np.float32([2.0]), "two")
+    for bottom, top in (("two", "one"), ("one", "two")):
+        nodes = [
+            helper.make_node("Exp", ["x"], ["e"], "exp"),
+            helper.make_node("Add", [bottom, "e"], ["s"], "add"),
+            helper.make_node("Div", [top, "s"], ["y"], "div"),
+        ]
+        proto = model(nodes, {"x": [2, 3]}, {"y": [2, 3]}, [one, two])
+        assert "Sigmoid" not in [n.op_type for n in normalise(proto, {}).graph.node]
