@@ -98,6 +98,8 @@ def assert_needs_nothing(text: str) -> Page:
     css = text.partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in css and "@import" not in css
     assert "default-src 'none'" in text
+    slips = r"built-in|object at 0x|\bNone\b|\bnan\b|\bundefined\b"
+    assert not re.search(slips, page.text), "what a template prints by mistake"
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     return page
