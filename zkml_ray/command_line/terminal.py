@@ -34,7 +34,8 @@ def run_app(app: typer.Typer, name: str) -> None:
     """Run a command line; every failure is one line on stderr and an exit code."""
     try:
         with named_if_missing():
-            if not sys.argv[1:] and len(app.registered_commands) > 1:
+            completing = f"_{name.replace('-', '_').upper()}_COMPLETE" in os.environ
+            if not sys.argv[1:] and not completing and len(app.registered_commands) > 1:
                 with redirect_stdout(sys.stderr):
                     app(["--help"], prog_name=name, standalone_mode=False)
                 sys.exit(int(ExitCode.BAD_INPUT))
