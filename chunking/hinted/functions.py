@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 REACH_BITS: Final = 3
 """Tables reach 2^3: circuits have 2^(scale + 3) rows or more."""
 
-_FUNCTIONS: Final[Mapping[str, Callable[[float], float]]] = {"Erf": math.erf, "Tanh": math.tanh}
+_BASE: Final = float(np.float32(np.e))
+"""Of ezkl's exponential."""
+
+_FUNCTIONS: Final[Mapping[str, Callable[[float], float]]] = {
+    "Erf": math.erf,
+    "Exp": lambda x: _BASE**x,
+    "Tanh": math.tanh,
+}
 
 
 def odd(lowering: Lowering, op: str, argument: Pending, name: str) -> View:

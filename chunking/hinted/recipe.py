@@ -39,8 +39,8 @@ EXACT_BITS: Final = 53
 """Sums below 2^53 are exact in float64, whose matrix products are fast."""
 
 STEPS: Final = frozenset(
-    {"affine", "bit", "divide", "floor", "gate", "give", "join", "multiply", "normalise", "odd"}
-    | {"pin", "quotient", "root", "rows", "scale", "settle", "share", "total"}
+    {"affine", "bit", "divide", "floor", "gate", "give", "join", "logarithm", "lookup", "multiply"}
+    | {"normalise", "odd", "pin", "quotient", "root", "rows", "scale", "settle", "share", "total"}
 )
 """What a recipe may ask for besides receiving: each is the solver's method of that name."""
 
@@ -237,11 +237,43 @@ class _Solver:
 
     def _clamped(self, values: Ints, step: Mapping[str, Any]) -> None:
         """Signs and magnitudes: see `clamp.clamped`."""
-        top, count, width = step["clamp"]
-        clamp = Clamp(top=top, beyond=FineDigits(count=count, step=width))
+        top, count, width, signed = step["clamp"]
+        clamp = Clamp(top=top, beyond=FineDigits(count=count, step=width), signed=signed)
         negative, within, beyond = clamp.split(values, self._numbers)
+        if not signed:
+            if negative.any():
+                raise self._beyond(step["name"])
+            self.hints += [within, *beyond]
+            self._wires[step["wire"]] = top - within
+            return
         self.hints += [negative, within, *beyond]
         self._wires[step["wire"]], self._wires[step["sign"]] = within, 1 - 2 * negative
+
+    def lookup(self, step: Mapping[str, Any]) -> None:
+        """A table's entries."""
+        self._wires[step["wire"]] = entries(step["op"], self._wires[step["digits"]], step["one"])
+
+    def logarithm(self, step: Mapping[str, Any]) -> None:
+        """The last entries that are no larger: see `logarithm.logarithm`."""
+        values, top = self._wires[step["values"]], step["top"]
+        if values.size and values.min() < 1:
+            raise RangeExceededError(
+                f"{self._chunk_id}: {step['name']} has a number of zero or below at scale "
+                f"{self._numbers.scale}, which has no logarithm",
+                stage="witness",
+                chunk_id=self._chunk_id,
+            )
+        table = entries("Exp", np.arange(top + 1), step["one"])
+        scaled = values * step["factor"]
+        found = np.searchsorted(table << step["bits"], scaled, side="right") - 1
+        if found.size and not 0 <= found.min() <= found.max() < top:
+            raise self._beyond(step["name"])
+        rest = scaled - (table[found] << step["bits"])
+        left = (table[found + 1] << step["bits"]) - 1 - scaled
+        self.hints.append(found)
+        self._places(rest.tolist(), step["places"])
+        self._places(left.tolist(), step["places"])
+        self._wires[step["wire"]] = found - step["shift"]
 
     def odd(self, step: Mapping[str, Any]) -> None:
         """Results with signs: see `functions.odd`."""

@@ -121,6 +121,20 @@ class Declared(FunctionReference):
             raise ImpossibleError
         return super()._sqrt(node, given)
 
+    def _distance(self, value: Sum) -> Whole:
+        """What lies above the table's top has no proof."""
+        found = self._unbounded(value)
+        if found.min(initial=0) < 0:
+            raise ImpossibleError
+        return found
+
+    def _positive(self, name: str) -> Whole:
+        """What is not above zero has no logarithm."""
+        values = self._whole(name)
+        if values.min(initial=1) < 1:
+            raise ImpossibleError
+        return values
+
     def _floor(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
         """Whole parts outside of the range have no digit."""
         found = super()._floor(node, given)

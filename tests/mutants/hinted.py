@@ -391,6 +391,38 @@ QUOTIENTS: Final = (
     _quotients("    most = reach + below", "    most = below", _DIFFERENCES),
 )
 
+_EXP: Final = _UNIQUE.replace("Tanh-0", "Exp-0")
+_LOG: Final = _UNIQUE.replace("Tanh-0", "Log-0")
+_EXPONENTIALS: Final = f"{_UNIT}/test_hinted_exponentials.py"
+
+EXPONENTIALS: Final = (
+    _at(
+        "operators/exponentials",
+        "    for tensor in (rest, left):",
+        "    for tensor in (rest,):",
+        _LOG,
+    ),
+    _at(
+        "operators/exponentials",
+        "    for tensor in (rest, left):",
+        "    for tensor in (left,):",
+        _LOG,
+    ),
+    _at("operators/exponentials", " + factor * view.wire.magnitude + 1", "", _DIFFERENCES),
+    _at(
+        "operators/exponentials",
+        "(numbers.scale + 1) * math.log(2)",
+        "(numbers.scale - 2) * math.log(2)",
+        _EXPONENTIALS,
+    ),
+    _at(
+        "extent",
+        "float(high.max(initial=-np.inf))",
+        "-float(high.max(initial=-np.inf))",
+        _EXPONENTIALS,
+    ),
+)
+
 TABLES: Final = (
     _at(
         "clamp",
@@ -405,7 +437,7 @@ TABLES: Final = (
         "pass",
         _UNIQUE,
     ),
-    _at("clamp", "    circuit.check_digits(left, count)\n", "", _WIRES),
+    _at("clamp", "        circuit.check_digits(left, count)\n", "        pass\n", _WIRES),
     _at("clamp", "count * clamp.beyond.bound(numbers) * numbers", "count * numbers", _WIRES),
     _at("clamp", "    circuit.check_zero(circuit.reshape(total, [1]), bound)\n", "", _UNIQUE),
     _at(

@@ -25,6 +25,7 @@ from tests.emitted.intervals import NotUnderstoodError
 from tests.unit.chunking.builders import weight
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
 from tests.unit.chunking.test_hinted_decisions import CASES as DECISIONS
+from tests.unit.chunking.test_hinted_exponentials import BELOW_ZERO
 from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, gelu
 from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
 from tests.unit.chunking.test_hinted_operators import CASES as OPERATORS
@@ -74,6 +75,7 @@ CASES: Mapping[str, Case] = {
     **TABLES,
     **DECISIONS,
     **QUOTIENTS,
+    "selu between layers": BELOW_ZERO["selu between layers"],
     "gelu and a layer": gelu_and_layer(),
     "wide layer": Case(
         nodes=[node("MatMul", "x", "w")],

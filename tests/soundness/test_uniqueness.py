@@ -154,6 +154,16 @@ ENTRIES: dict[str, list[Case]] = {
         ),
         case(node("Erf", "x"), x=[1, 2], y=[1, 2]),
     ],
+    "Exp": [
+        case(node("Exp", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("Min", "x", "zero", to="m"),
+            node("Exp", "m"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[number("zero", 0)],
+        ),
+    ],
     "Expand": [case(node("Expand", "x", "s"), x=[2, 1], y=[2, 2], constants=[integers("s", 2, 2)])],
     "Floor": [
         case(node("Floor", "x"), x=[1, 2], y=[1, 2]),
@@ -208,6 +218,17 @@ ENTRIES: dict[str, list[Case]] = {
             x=[1, 2],
             y=[1, 1],
             constants=[array("w", [[0.3], [0.4]])],
+        ),
+    ],
+    "Log": [
+        case(node("Log", "x"), x=[1, 1], y=[1, 1]),
+        case(
+            node("Relu", "x", to="r"),
+            node("Add", "r", "k", to="a"),
+            node("Log", "a"),
+            x=[1, 1],
+            y=[1, 1],
+            constants=[number("k", 0.5)],
         ),
     ],
     "MatMul": [

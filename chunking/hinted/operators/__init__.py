@@ -9,6 +9,7 @@
     windows    convolutions and pooling
     pointwise  what a split at zero gives
     decisions  signs, comparisons, whole parts
+    exponentials Exp and Log, by one table
     saturating functions by table that have a limit
 
 An operator's function raises `NotHintedError` for every node that it has no exact form for; that
@@ -23,6 +24,7 @@ from zkml_ray.chunking.hinted.gelu import error_function
 from zkml_ray.chunking.hinted.layer_norm import layer_norm
 from zkml_ray.chunking.hinted.operators import (
     decisions,
+    exponentials,
     linear,
     moves,
     pointwise,
@@ -47,6 +49,7 @@ OPERATORS: Operators = {
     "ConvTranspose": windows.conv_transpose,
     "Div": linear.divided,
     "Erf": error_function,
+    "Exp": exponentials.exponential,
     "Expand": moves.expanded,
     "Flatten": moves.reshaped,
     "Floor": decisions.floor,
@@ -56,6 +59,7 @@ OPERATORS: Operators = {
     "Identity": moves.handed_on,
     "LayerNormalization": layer_norm,
     "LeakyRelu": pointwise.leaky,
+    "Log": exponentials.logarithm,
     "MatMul": products.matmul,
     "Max": pointwise.farthest(1.0),
     "MaxPool": windows.max_pool,

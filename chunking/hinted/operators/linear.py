@@ -120,6 +120,12 @@ def rescaled(pending: Pending, factor: float) -> Pending:
     return replace(pending, form=form, multiple=multiple)
 
 
+def shifted_by(pending: Pending, offset: float) -> Pending:
+    """A constant added to a tensor that is not rounded yet."""
+    form = replace(pending.form, bias=pending.form.bias + offset)
+    return replace(pending, form=form, source="", multiple=1.0)
+
+
 def _total(lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, ...]) -> Value:
     """The sum of tensors times factors, with broadcasting."""
     tensors = [n for n in factors if not isinstance(lowering.value(n), np.ndarray)]

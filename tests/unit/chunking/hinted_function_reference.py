@@ -6,7 +6,9 @@ the hints' roundings.
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,6 +95,15 @@ class FunctionReference(Reference):
         term = Term(np.array([1 / fineness]), lambda w: _exactly(value.whole, w[0]), fineness)
         return Sum(terms=(term,), bias=np.zeros(value.whole.shape), order="last")
 
+    def _spread_to(self, name: str, shape: Sequence[int]) -> Sum:
+        """Numbers that are not rounded stay so."""
+        value: Any = self._shared(name)
+        if not isinstance(value, Fine):
+            return super()._spread_to(name, shape)
+        whole = np.broadcast_to(value.whole, tuple(shape))
+        self._values["spread"] = Fine(whole, value.resolution)
+        return self._sum("spread")
+
     def _multiple(self, name: str) -> tuple[str, float]:
         """A tensor, and the number by which another one is that tensor."""
         return self._multiples.get(name, (name, 1.0))
@@ -125,6 +136,69 @@ class FunctionReference(Reference):
     def _erf(self, node: onnx.NodeProto, _: dict[str, Any]) -> ErrorFunction:
         self._multiples[node.output[0]] = self._multiple(node.input[0])
         return ErrorFunction(self._plain(node.input[0]))
+
+    def _exp(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        """How far the argument is below 0, or ln of the range, as far as it counts; rounded."""
+        one, largest = self._one, 0
+        if not self._is_below_zero(node.input[0]):
+            largest = math.ceil(self._numbers.range_bits * math.log(2) * one)
+        top = largest + math.ceil((self._numbers.scale + 1) * math.log(2) * one)
+        below = self._plain(node.input[0]).times(-1.0)
+        below = replace(below, bias=below.bias + largest / one)
+        distance = self._distance(below)
+        found = self._table(_power, top - np.minimum(distance, top))
+        self._values["exp"] = Fine(found, one * math.exp((top - largest) / one))
+        return self._rounded(self._sum("exp"), signed=False)
+
+    def _distance(self, value: Sum) -> Whole:
+        """Rounded values that are not negative, of any size."""
+        found = self._unbounded(value)
+        assert found.min(initial=0) >= 0
+        return found
+
+    def _log(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        """The last entry that is no larger than what is half a step above."""
+        top, one = self._numbers.divisor - 1, self._one
+        most = self._numbers.range_bits + 1
+        if self._is_one_more(node.input[0]):
+            # One digit and 1.
+            most = min(most, self._numbers.logrows - self._numbers.scale + 1)
+        last = top - 1 - math.ceil(most * math.log(2) * one)
+        bits = 23 - math.floor((last + 0.5) / one / math.log(2))
+        factor = int(np.float32(math.exp((last + 0.5) / one) * 2.0**bits))
+        table = [int(v) << bits for v in self._table(_power, np.arange(top + 1))]
+        values = self._positive(node.input[0])
+        found = [bisect.bisect_right(table, int(v) * factor) - 1 for v in values.ravel()]
+        whole = np.array(found, dtype=np.int64).reshape(values.shape)
+        return whole - last
+
+    def _positive(self, name: str) -> Whole:
+        values = self._whole(name)
+        assert values.min(initial=1) > 0
+        return values
+
+    def _maker(self, name: str) -> onnx.NodeProto | None:
+        return next((n for n in self._graph.nodes.values() if name in n.output), None)
+
+    def _is_below_zero(self, name: str) -> bool:
+        """Whether a tensor is -|x|, or the lesser of x and 0."""
+        node = self._maker(name)
+        if node is None or node.op_type not in ("Clip", "Max", "Min", "Neg"):
+            return False
+        if node.op_type == "Min":
+            return any(self._fixed(n) and self._constant(n).max() <= 0 for n in node.input)
+        if node.op_type in ("Clip", "Max"):
+            return self._is_below_zero(node.input[0])
+        maker = self._maker(node.input[0])
+        return maker is not None and maker.op_type == "Abs"
+
+    def _is_one_more(self, name: str) -> bool:
+        """Whether a tensor is 1 + e^x, x below zero."""
+        node = self._maker(name)
+        if node is None or node.op_type != "Add":
+            return False
+        maker = self._maker(node.input[0])
+        return maker is not None and maker.op_type == "Exp" and self._is_below_zero(maker.input[0])
 
     def _tanh(self, node: onnx.NodeProto, _: dict[str, Any]) -> Fine:
         return Fine(self._saturated(self._plain(node.input[0])), float(self._one))
@@ -289,6 +363,11 @@ class FunctionReference(Reference):
     @property
     def _one(self) -> int:
         return 1 << self._numbers.scale
+
+
+def _power(value: float) -> float:
+    """Of the base that ezkl has for e."""
+    return float(np.float32(np.e)) ** value
 
 
 def _exactly(left: Whole, right: Any) -> Whole:

@@ -930,6 +930,7 @@ OF_OTHER_TESTS = (
     *("Sigmoid", "Tanh"),  # test_hinted_tables
     *("Floor", "Sign"),  # test_hinted_decisions
     "Sqrt",  # test_hinted_quotients
+    *("Exp", "Log"),  # test_hinted_exponentials
     "ReduceMin",
 )
 """What has its cases elsewhere; and what normalisation takes away."""
