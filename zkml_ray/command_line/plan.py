@@ -79,7 +79,6 @@ def plan(
     """Show how a model would be cut, and what its circuits need. Proves nothing."""
     from zkml_ray.chunking.load import load_model
     from zkml_ray.circuits.sealing import seal
-    from zkml_ray.command_line.progress import Progress
     from zkml_ray.command_line.tables import (
         boundary_table,
         circuits_line,
@@ -93,6 +92,7 @@ def plan(
     from zkml_ray.cost.model import CostModel
     from zkml_ray.cost.profiles import load_profile
     from zkml_ray.events import StageStarted, Working
+    from zkml_ray.report.progress import Progress
     from zkml_ray.stages.plan import plan as make_plan
 
     loaded = load_model(model)

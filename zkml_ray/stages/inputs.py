@@ -164,8 +164,6 @@ def _read_json(path: Path) -> list[Any] | dict[str, Any]:
 
 def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
     if isinstance(found, Mapping):
-        if len(graph.inputs) == 1 and len(found) == 1 and not set(found) & set(graph.unread):
-            return {graph.inputs[0]: next(iter(found.values()))}
         missing = [name for name in graph.inputs if name not in found]
         extra = [str(name) for name in found if name not in graph.given]
         if missing or extra:
