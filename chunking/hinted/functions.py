@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 REACH_BITS: Final = 3
 """Tables reach 2^3: circuits have 2^(scale + 3) rows or more."""
 
+TABLE_OF: Final[Mapping[str, str]] = {
+    "Erf": "Erf",
+    **dict.fromkeys(("Exp", "Log", "Softmax"), "Exp"),
+    **dict.fromkeys(("Sigmoid", "Tanh"), "Tanh"),
+}
+"""The table that an operator needs: a circuit has one."""
+
 _BASE: Final = float(np.float32(np.e))
 """Of ezkl's exponential."""
 

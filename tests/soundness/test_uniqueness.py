@@ -283,6 +283,7 @@ ENTRIES: dict[str, list[Case]] = {
         case(node("Pow", "x", "k"), x=[1, 2], y=[1, 2], constants=[number("k", 2)]),
         case(node("Pow", "x", "k"), x=[1, 1], y=[1, 1], constants=[number("k", 3)]),
         case(node("Pow", "x", "k"), x=[1, 1], y=[1, 1], constants=[number("k", 0.5)]),
+        case(node("Pow", "k", "x"), x=[1, 2], y=[1, 2], constants=[number("k", 1.7)]),
     ],
     "ReduceMax": [case(node("ReduceMax", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
     "ReduceMean": [case(node("ReduceMean", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],

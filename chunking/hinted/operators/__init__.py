@@ -67,7 +67,7 @@ OPERATORS: Operators = {
     "Mul": linear.multiplied,
     "Neg": linear.negated,
     "Pad": moves.padded,
-    "Pow": linear.powered,
+    "Pow": exponentials.power,
     "ReduceMax": reductions.extreme(1.0),
     "ReduceMean": reductions.averaged,
     "ReduceMin": reductions.extreme(-1.0),

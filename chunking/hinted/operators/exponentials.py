@@ -20,11 +20,11 @@ import onnx
 
 from zkml_ray.chunking.hinted.extent import extent
 from zkml_ray.chunking.hinted.fine import check_not_negative, places
-from zkml_ray.chunking.hinted.forms import NotHintedError, identity
+from zkml_ray.chunking.hinted.forms import NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.functions import REACH_BITS, entries
 from zkml_ray.chunking.hinted.grid import View
 from zkml_ray.chunking.hinted.numbers import TABLE_RESERVE, Arithmetic
-from zkml_ray.chunking.hinted.operators.linear import rescaled, shifted_by
+from zkml_ray.chunking.hinted.operators.linear import powered, rescaled, shifted_by
 from zkml_ray.chunking.hinted.settle import Rounding
 from zkml_ray.chunking.hinted.values import Value
 
@@ -40,10 +40,24 @@ _NEAR: Final = 2.0**-10
 
 def exponential(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Exp."""
+    return _exponential(lowering, lowering.linear(node.input[0]), node.output[0])
+
+
+def power(lowering: Lowering, node: onnx.NodeProto) -> Value:
+    """Pow: of one constant above zero, c^x = e^(x ln c); or with a constant exponent."""
+    base, exponent = (lowering.value(name) for name in node.input)
+    if not isinstance(base, np.ndarray) or isinstance(exponent, np.ndarray):
+        return powered(lowering, node)
+    same = lowering.shape(node.input[1]) == lowering.shape(node.output[0])
+    if base.size != 1 or not same or not 0 < float(base.ravel()[0]) < math.inf:
+        raise NotHintedError("its base is not one constant above zero")
+    argument = rescaled(lowering.linear(node.input[1]), math.log(float(base.ravel()[0])))
+    return _exponential(lowering, argument, node.output[0])
+
+
+def _exponential(lowering: Lowering, argument: Pending, name: str) -> View:
     numbers, circuit = lowering.numbers, lowering.circuit
-    (name,) = node.input
     one = 1 << numbers.scale
-    argument = lowering.linear(name)
     largest = 0 if extent(argument)[1] <= 0 else math.ceil(numbers.range_bits * math.log(2) * one)
     # Further from the table's beginning nothing is gained.
     top = largest + math.ceil((numbers.scale + 1) * math.log(2) * one)
@@ -57,7 +71,7 @@ def exponential(lowering: Lowering, node: onnx.NodeProto) -> Value:
         clamp_top=top,
         clamp_signed=False,
     )
-    settled = lowering.settle(below, rounding, node.output[0])
+    settled = lowering.settle(below, rounding, name)
     size = settled.wire.size
     tensor = circuit.function("Exp", settled.wire.name, size, numbers.scale)
     lowering.step(do="lookup", op="Exp", wire=tensor, digits=settled.wire.name, one=one)
@@ -71,7 +85,7 @@ def exponential(lowering: Lowering, node: onnx.NodeProto) -> Value:
         below_digits=0,
     )
     view = View(wire=wire, index=settled.index)
-    return lowering.settle(identity(view), results, node.output[0]).view()
+    return lowering.settle(identity(view), results, name).view()
 
 
 def logarithm(lowering: Lowering, node: onnx.NodeProto) -> Value:

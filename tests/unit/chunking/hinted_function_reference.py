@@ -138,12 +138,15 @@ class FunctionReference(Reference):
         return ErrorFunction(self._plain(node.input[0]))
 
     def _exp(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        return self._exponential(node.input[0], self._plain(node.input[0]))
+
+    def _exponential(self, name: str, argument: Sum) -> Whole:
         """How far the argument is below 0, or ln of the range, as far as it counts; rounded."""
         one, largest = self._one, 0
-        if not self._is_below_zero(node.input[0]):
+        if not self._is_below_zero(name):
             largest = math.ceil(self._numbers.range_bits * math.log(2) * one)
         top = largest + math.ceil((self._numbers.scale + 1) * math.log(2) * one)
-        below = self._plain(node.input[0]).times(-1.0)
+        below = argument.times(-1.0)
         below = replace(below, bias=below.bias + largest / one)
         distance = self._distance(below)
         found = self._table(_power, top - np.minimum(distance, top))
@@ -264,6 +267,9 @@ class FunctionReference(Reference):
         return Fine(np.array(roots, dtype=np.int64).reshape(values.shape), 4.0 * self._one)
 
     def _pow(self, node: onnx.NodeProto, given: dict[str, Any]) -> Any:
+        if self._fixed(node.input[0]):
+            factor = math.log(self._constant(node.input[0]).item())
+            return self._exponential("", self._plain(node.input[1]).times(factor))
         if self._constant(node.input[1]).item() == 0.5:
             return self._sqrt(node, given)
         return super()._pow(node, given)

@@ -55,6 +55,12 @@ CASES = {
         y=[3, 4],
         constants=[number("half", 0.5)],
     ),
+    "power of a constant": Case(
+        nodes=[node("Min", "x", "three", to="m"), node("Pow", "two", "m")],
+        x=[3, 4],
+        y=[3, 4],
+        constants=[number("three", 3), number("two", 1.7)],
+    ),
     "log softmax": Case(nodes=[node("LogSoftmax", "x")], x=[3, 4], y=[3, 4]),
     "logarithm of a sum of exponentials": Case(
         nodes=[node("ReduceLogSumExp", "x", axes=[1], keepdims=1)], x=[3, 4], y=[3, 1]

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.unit.chunking.builders import integers, model, random_feeds, run, weight
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import parse_model
-from zkml_ray.chunking.normal_form.constants import MAX_FOLDED_ELEMENTS
+from zkml_ray.chunking.normal_form.constants import MAX_FOLDED_ELEMENTS, MAX_SUMMED
 from zkml_ray.chunking.normal_form.opset import OPSET
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.errors import ChunkingError, ModelFormatError, UnsupportedOperatorError
@@ -246,6 +246,43 @@ def test_a_constant_that_would_grow_huge_is_not_folded() -> None:
         "Expand",
         "Add",
     ]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "made"),
+    [
+        ((2, 3), (3, 4), (2, 4)),
+        ((3,), (3, 4), (4,)),
+        ((2, 3), (3,), (2,)),
+        ((5, 2, 3), (3, 4), (5, 2, 4)),
+        ((2, 1, 2, 3), (5, 3, 1), (2, 5, 2, 1)),
+    ],
+)
+def test_small_products_of_constants_are_folded(
+    left: tuple[int, ...], right: tuple[int, ...], made: tuple[int, ...]
+) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["a", "b"], ["c"], "product"),
+        helper.make_node("Add", ["x", "c"], ["y"], "add"),
+    ]
+    proto = model(nodes, {"x": made}, {"y": made}, [weight("a", *left), weight("b", *right)])
+    check_same(proto, {"x": made}, ["Add"])
+
+
+def test_folded_products_are_summed_exactly_and_large_ones_left_alone() -> None:
+    """An order of summation that a processor chooses would change the plan."""
+    nodes = [
+        helper.make_node("MatMul", ["a", "b"], ["c"], "product"),
+        helper.make_node("Add", ["x", "c"], ["y"], "add"),
+    ]
+    rows = numpy_helper.from_array(np.float32([[1e8, 1, -1e8, 3e-8]]), "a")
+    ones = numpy_helper.from_array(np.ones((4, 1), dtype=np.float32), "b")
+    folded = normalise(model(nodes, {"x": [1, 1]}, {"y": [1, 1]}, [rows, ones]), {})
+    (constant,) = folded.graph.initializer
+    assert numpy_helper.to_array(constant).item() == np.float32(1 + 3e-8)
+    large = [weight("a", 1, MAX_SUMMED + 1), weight("b", MAX_SUMMED + 1, 1)]
+    kept = normalise(model(nodes, {"x": [1, 1]}, {"y": [1, 1]}, large), {})
+    assert [node.op_type for node in kept.graph.node] == ["MatMul", "Add"]
 
 
 def test_inexact_operators_of_constants_are_left_alone() -> None:
