@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from zkml_ray.errors import ZkmlRayError
+from zkml_ray.interrupts import kept_handlers
 
 
 class ClusterError(ZkmlRayError):
@@ -43,7 +44,8 @@ def ray_session(
         return
     address = joined_address(address)
     try:
-        with warnings.catch_warnings(), _variables({} if address else environment or {}):
+        added = {} if address else environment or {}
+        with warnings.catch_warnings(), _variables(added), kept_handlers():
             warnings.simplefilter("ignore")
             logging.getLogger("ray").setLevel(logging.ERROR)
             if address:

@@ -63,7 +63,24 @@ class Warned:
     severe: bool = False
 
 
-Event: TypeAlias = "StageStarted | PlanReady | ChunkMoved | Warned"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faulted:
+    """Something failed that the run goes on from.
+
+    Attributes:
+        cause: Why, one of `zkml_ray.cluster.messages.Cause`.
+        message: What, for people.
+        worker: The worker concerned, if any.
+        chunk_id: The chunk concerned, if any.
+    """
+
+    cause: str
+    message: str
+    worker: str = ""
+    chunk_id: str = ""
+
+
+Event: TypeAlias = "StageStarted | PlanReady | ChunkMoved | Warned | Faulted"
 Listener: TypeAlias = "Callable[[Event], None]"
 
 

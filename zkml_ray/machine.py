@@ -28,20 +28,42 @@ def cores(root: Path = Path("/")) -> int:
     return max(1, min([allowed, *(int(quota) for quota in quotas)]))
 
 
+def memory(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that this process may use; None where the system does not tell."""
+    limits = [limit for limit in _memory_limits(root) if limit > 0]
+    try:
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                limits.append(int(line.split()[1]) * 1024)
+    except (OSError, ValueError, IndexError):
+        pass
+    return min(limits, default=None)
+
+
 def _quotas(root: Path) -> Iterator[float]:
     """CPUs that each control group of this process, and each of its parents, may use."""
-    try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for group in groups:
+    for version, folder in _groups(root, "cpu"):
+        if version == 2:
+            quota, _, period = _text(folder / "cpu.max").partition(" ")
+        else:
+            quota, period = (_text(folder / f"cpu.cfs_{one}_us") for one in ("quota", "period"))
+        yield _number(quota) / (_number(period) or 1)
+
+
+def _memory_limits(root: Path) -> Iterator[int]:
+    """Bytes that each control group of this process, and each of its parents, may use."""
+    for version, folder in _groups(root, "memory"):
+        yield _number(_text(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")))
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
+    """Versions and folders of the control groups of this process that hold a controller."""
+    for group in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = group.split(":", 2)
         if controllers == "":
-            for folder in _up(root / "sys/fs/cgroup", path):
-                yield _version_2(folder)
-        elif "cpu" in controllers.split(","):
-            for folder in _up(root / "sys/fs/cgroup/cpu", path):
-                yield _version_1(folder)
+            yield from ((2, folder) for folder in _up(root / "sys/fs/cgroup", path))
+        elif controller in controllers.split(","):
+            yield from ((1, folder) for folder in _up(root / "sys/fs/cgroup" / controller, path))
 
 
 def _up(top: Path, path: str) -> Iterator[Path]:
@@ -51,17 +73,13 @@ def _up(top: Path, path: str) -> Iterator[Path]:
         yield top.joinpath(*parts[:length])
 
 
-def _version_2(folder: Path) -> float:
+def _text(path: Path) -> str:
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # not there, or "max": none
-        return 0.0
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
-def _version_1(folder: Path) -> float:
-    try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        return quota / int((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError, ZeroDivisionError):
-        return 0.0
+def _number(text: str) -> int:
+    """A number above 0; 0 for whatever says that there is no limit."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from zkml_ray.cluster.pool import Assigned, Completed
+from zkml_ray.cluster.pool import Completed, PoolEvent
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.cluster.worker import ChunkWorker
 from zkml_ray.events import ignore
@@ -26,17 +26,20 @@ class PoolHere:
     def busy(self) -> bool:
         return bool(self._waiting)
 
-    def submit(self, job: SetupJob, limit_s: float = float("inf")) -> list[Assigned]:
+    def submit(self, job: SetupJob, **expected: float) -> list[PoolEvent]:
         self._waiting.append(job)
         return []
 
-    def poll(self, timeout_s: float) -> list[Completed | Assigned]:
+    def poll(self, timeout_s: float) -> list[PoolEvent]:
         if not self._waiting:
             return []
         job = self._waiting.pop(0)
         prove = isinstance(job, ProveJob)
         result = self._worker.prove(job) if prove else self._worker.setup(job)
-        return [Completed(worker="here", attempt=1, result=result)]
+        return [Completed(worker="here", run_id=job.run_id, attempt=1, result=result)]
+
+    def accept(self, completed: Completed) -> None:
+        pass
 
     def reject(self, completed: Completed, why: str) -> None:
         raise AssertionError(why)

@@ -16,7 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from zkml_ray.events import ChunkMoved, Event, PlanReady, StageStarted, Warned
+from zkml_ray.events import ChunkMoved, Event, Faulted, PlanReady, StageStarted, Warned
 from zkml_ray.schema.plan import Plan
 from zkml_ray.verifying.verifier import Verdict
 
@@ -95,6 +95,10 @@ class Progress:
             self._console.print(
                 Text(f"{word}: {event.message}", style=style), soft_wrap=self._live is None
             )
+
+        elif isinstance(event, Faulted):
+            text = Text(f"note ({event.cause}): {event.message}", style="yellow")
+            self._console.print(text, soft_wrap=self._live is None)
 
     def _line(self, text: str) -> None:
         if self._live is None:

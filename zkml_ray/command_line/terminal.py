@@ -8,6 +8,7 @@ Exit codes: 0 fine, 1 verification failed, 2 bad usage or input, 3 infrastructur
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from rich.console import Console
 from zkml_ray.command_line.bug_report import report_bug, shows_traceback
 from zkml_ray.errors import AccuracyError, ExitCode, VerificationError, ZkmlRayError
 from zkml_ray.extras import named_if_missing
+from zkml_ray.interrupts import as_exceptions
 
 stderr = Console(stderr=True)
 stdout = Console()
@@ -26,7 +28,7 @@ stdout = Console()
 def run_app(app: typer.Typer, name: str) -> None:
     """Run a command line; every failure is one line on stderr and an exit code."""
     try:
-        with named_if_missing():
+        with as_exceptions(), named_if_missing():
             code = app(prog_name=name, standalone_mode=False)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
@@ -42,7 +44,11 @@ def run_app(app: typer.Typer, name: str) -> None:
     except MemoryError:
         stderr.print("error: there is not enough memory for this")
         sys.exit(int(ExitCode.INFRASTRUCTURE))
-    except (SystemExit, GeneratorExit):
+    except SystemExit as leave:
+        if leave.code == 128 + signal.SIGTERM:
+            stderr.print("terminated; what is stored stays, the run has no manifest")
+        raise
+    except GeneratorExit:
         raise
     except BaseException as error:  # a panic of ezkl's is no Exception
         usage = getattr(error, "format_message", None)

@@ -38,12 +38,12 @@ from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits import backend
 from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.circuits.srs import SrsFile, ensure_srs
-from zkml_ray.cluster.pool import Assigned, Completed
+from zkml_ray.cluster.pool import Assigned, Completed, PoolEvent, Trouble
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import StageError, ZkmlRayError
-from zkml_ray.events import ChunkMoved, Listener, PlanReady, StageStarted, Warned
+from zkml_ray.events import ChunkMoved, Faulted, Listener, PlanReady, StageStarted, Warned
 from zkml_ray.run.activations import Activations
 from zkml_ray.run.assemble import assemble, check_leaks
 from zkml_ray.run.journal import Journal
@@ -392,15 +392,18 @@ class Coordinator:
         )
 
     def _submit(self, job: SetupJob, circuits: DerivedCircuits, srs: Mapping[int, SrsFile]) -> None:
-        limit_s = MIN_ATTEMPT_S
+        expected = {"limit_s": MIN_ATTEMPT_S}
         if self._forecast is not None:
-            expected = self._forecast.of(job.chunk.id)
-            limit_s = max(limit_s, ATTEMPT_FACTOR * (expected.setup_s + expected.prove_s))
-        self._handle(self._workers_pool().submit(job, limit_s), circuits, srs)
+            found = self._forecast.of(job.chunk.id)
+            expected["predicted_s"] = found.prove_s if isinstance(job, ProveJob) else 0.0
+            expected["setup_s"] = found.setup_s
+            limit_s = ATTEMPT_FACTOR * (found.setup_s + found.prove_s)
+            expected["limit_s"] = max(MIN_ATTEMPT_S, limit_s)
+        self._handle(self._workers_pool().submit(job, **expected), circuits, srs)
 
     def _handle(
         self,
-        events: Sequence[Assigned | Completed],
+        events: Sequence[PoolEvent],
         circuits: DerivedCircuits,
         srs: Mapping[int, SrsFile],
     ) -> None:
@@ -410,7 +413,19 @@ class Coordinator:
                 self._listener(
                     ChunkMoved(chunk_id=event.chunk_id, state=state, worker=event.worker)
                 )
+            elif isinstance(event, Trouble):
+                self._listener(
+                    Faulted(
+                        cause=event.cause.value,
+                        message=event.message,
+                        worker=event.worker,
+                        chunk_id=event.chunk_id,
+                    )
+                )
+            elif not isinstance(event, Completed):
+                raise event.error
             elif isinstance(event.result, SetupResult):
+                self._workers_pool().accept(event)
                 self._moved(event.result.chunk_id, "set up", event.result.setup.seconds)
             else:
                 self._accept(event, event.result, circuits, srs)
@@ -446,6 +461,7 @@ class Coordinator:
             proof_bytes=len(result.proof.proof) // 2,
         )
         self._journal.finish_chunk(record, result.vk, result.proof)
+        self._workers_pool().accept(event)
         self._take(record, result.vk, result.proof)
 
     def _take_finished(

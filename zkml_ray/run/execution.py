@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +19,8 @@ from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
 from zkml_ray.errors import InputError
 from zkml_ray.events import Listener, Warned
+from zkml_ray.interrupts import as_exceptions
+from zkml_ray.machine import cores, memory
 from zkml_ray.run.coordinator import Coordinator
 from zkml_ray.run.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
@@ -181,7 +180,7 @@ def worker_pool(
 ) -> Iterator[StartingPool]:
     """Ray and workers for the duration of a block; they come up in the background.
 
-    Every worker reserves its share of the machine's cores. On a private cluster each may use all of
+    Every worker reserves its share of its machine's cores. On a private cluster each may use all of
     them: a chunk that is proved longer than the others then has the cores that those leave. A
     joined cluster's cores are others' too.
 
@@ -196,33 +195,28 @@ def worker_pool(
     Raises:
         ConfigError: A number is below 1.
     """
-    cores = os.cpu_count() or 1
-    cpus = checked_threads(workers, threads)
+    share, there = checked_threads(workers, threads), cores()
     private = is_private(address)
-    if workers * cpus > cores:
-        listener(Warned(message=f"{workers} workers of {cpus} threads share {cores} cores"))
-    environment = worker_environment(cores if private and threads is None else cpus)
+    if private:
+        _warn_of_sharing(workers, share, there, memory_bytes, listener)
+    environment = worker_environment(there if threads is None else share) if private else None
 
     def start() -> WorkerPool:
         session = ray_session(
-            cpus=max(cores, workers * cpus), address=address, environment=environment
+            cpus=max(there, workers * share), address=address, environment=environment
         )
         sessions.enter_context(session)
         return WorkerPool(
             workers=workers,
-            cpus=cpus,
+            cpus=share if private else threads,
             store_url=journal.store.url,
-            environment=None if private else environment,
-            memory_bytes=memory_bytes,
+            environment=None if private else worker_environment,
+            memory_bytes=None if private else memory_bytes,
         )
 
-    def started(pool: WorkerPool) -> None:
-        if not pool.reserves_memory:
-            listener(Warned(message=f"Ray has less memory than {workers} workers of --memory need"))
-
     sessions = ExitStack()
-    with _termination_as_exit():
-        pool = StartingPool(start, started, sessions.close)
+    with as_exceptions():
+        pool = StartingPool(start, sessions.close)
         try:
             yield pool
         finally:
@@ -230,22 +224,18 @@ def worker_pool(
             remove_leftovers()  # workers are ended, and run nothing at their end
 
 
-@contextmanager
-def _termination_as_exit() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that Ray is ended too; a caller's own handler stays.
-
-    Ray does so itself where it is started in the main thread.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _warn_of_sharing(
+    workers: int, threads: int, cores_: int, memory_bytes: int | None, listener: Listener
+) -> None:
+    """Say where workers on this machine want more than it has."""
+    if workers * threads > cores_:
+        listener(Warned(message=f"{workers} workers of {threads} threads share {cores_} cores"))
+    there = memory()
+    if memory_bytes is not None and there is not None and workers * memory_bytes > there:
+        mib = workers * memory_bytes >> 20
+        listener(
+            Warned(
+                message=f"{workers} workers of --memory may need {mib} MiB together; this machine "
+                f"has {there >> 20} MiB: use fewer workers or a smaller --memory"
+            )
+        )

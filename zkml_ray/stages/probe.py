@@ -6,7 +6,6 @@ a verifier re-builds, have settings that were derived anew.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from zkml_ray.canonical import document_digest, sha256_hex
 from zkml_ray.circuits import backend
 from zkml_ray.config import cache_dir
 from zkml_ray.errors import StageError
+from zkml_ray.machine import cores
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.scratch import scratch_folder
 
@@ -76,7 +76,7 @@ def each(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[Resul
     """
     if len(items) < 2:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as threads:
+    with ThreadPoolExecutor(max_workers=cores()) as threads:
         return list(threads.map(work, items))
 
 
