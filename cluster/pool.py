@@ -179,7 +179,7 @@ class WorkerPool:
         *,
         predicted_s: float = 0.0,
         setup_s: float = 0.0,
-    ) -> list[PoolEvent]:
+    ) -> None:
         """Queue a chunk to be proved (`ProveJob`) or only set up, and hand out what can be.
 
         Args:
@@ -200,12 +200,16 @@ class WorkerPool:
                 stored_keys=job.stored_keys is not None,
             )
         )
-        return self._taken()
 
     @property
     def busy(self) -> bool:
         """Whether any chunk is queued, being proved or checked, or something is to be told."""
         return self._scheduler.busy or bool(self._out)
+
+    @property
+    def waiting(self) -> int:
+        """Chunks that no worker has."""
+        return self._scheduler.waiting
 
     def poll(self, timeout_s: float) -> list[PoolEvent]:
         """Wait for something to happen.

@@ -162,6 +162,11 @@ class Scheduler:
         """Whether any chunk is not done."""
         return not self.stopped and bool(self._open)
 
+    @property
+    def waiting(self) -> int:
+        """Chunks that nobody has."""
+        return sum(chunk.waits for chunk in self._open.values())
+
     def wakes_at(self) -> float:
         """When something may be due without any event: a `Tick` is wanted then."""
         policy = self.policy

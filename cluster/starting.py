@@ -35,13 +35,18 @@ class StartingPool:
         self._pool: WorkerPool | None = None
         self._waiting: list[tuple[SetupJob, dict[str, float]]] = []
 
-    def submit(self, job: SetupJob, **expected: float) -> list[PoolEvent]:
+    def submit(self, job: SetupJob, **expected: float) -> None:
         """As `WorkerPool.submit`; nothing is handed out before the workers are there."""
         if self._pool is None:
             self._waiting.append((job, expected))
-            return []
+            return
         with shielded():
-            return self._pool.submit(job, **expected)
+            self._pool.submit(job, **expected)
+
+    @property
+    def waiting(self) -> int:
+        """Chunks that no worker has."""
+        return len(self._waiting) if self._pool is None else self._pool.waiting
 
     @property
     def busy(self) -> bool:
@@ -61,9 +66,10 @@ class StartingPool:
                 return []
             self._pool = self._starting.result()
             with shielded():
-                events = [self._pool.submit(job, **expected) for job, expected in self._waiting]
+                for job, expected in self._waiting:
+                    self._pool.submit(job, **expected)
             self._waiting.clear()
-            return [event for each in events for event in each]
+            timeout_s = 0.0
         with shielded():
             return self._pool.poll(timeout_s)
 
@@ -80,6 +86,13 @@ class StartingPool:
             raise ValueError("no worker answered yet")
         with shielded():
             self._pool.reject(completed, why)
+
+    def forget(self, run_id: str) -> None:
+        """As `WorkerPool.forget`."""
+        self._waiting = [(job, given) for job, given in self._waiting if job.run_id != run_id]
+        if self._pool is not None:
+            with shielded():
+                self._pool.forget(run_id)
 
     def close(self) -> None:
         """End the workers and Ray; those that are still starting are waited for."""

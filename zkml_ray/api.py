@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zkml_ray.config import checked_threads
+from zkml_ray.errors import ZkmlRayError
 from zkml_ray.events import Listener, ignore
-from zkml_ray.run.coordinator import Until
+from zkml_ray.run.conduct import conduct, drive
+from zkml_ray.run.coordinator import RunOutcome, Until
 from zkml_ray.run.execution import (
     Begun,
     begin,
     coordinating,
+    read_model,
     take_up,
     worker_pool,
 )
@@ -131,19 +134,18 @@ def prove_distributed(
         StoreError: The store failed.
     """
     checked_threads(workers, threads)
+    read = read_model(model, options or PlanOptions(workers=workers))
     begun = begin(
-        model,
-        inputs,
+        read,
+        read.input(inputs, seed),
         store=store,
         project=project,
         run_id=run_id,
-        options=options or PlanOptions(workers=workers),
         reveal=reveal,
         private_input=private_input,
         allow_leaky_native=allow_leaky_native,
         seeded_salts=salt_seed is not None,
         keep_checkpoints=keep_checkpoints,
-        seed=seed,
         max_error=max_error,
         command=command,
     )
@@ -192,19 +194,18 @@ def prepare(
         ChunkingError: The model cannot be proved.
         StoreError: The store failed.
     """
+    read = read_model(model, options)
     return begin(
-        model,
-        inputs,
+        read,
+        read.input(inputs, seed),
         store=store,
         project=project,
         run_id=run_id,
-        options=options,
         reveal=reveal,
         private_input=private_input,
         allow_leaky_native=allow_leaky_native,
         seeded_salts=False,
         keep_checkpoints=keep_checkpoints,
-        seed=seed,
         max_error=max_error,
         command=command,
     ).request
@@ -245,15 +246,16 @@ def advance(
     """
     share = checked_threads(workers, threads)
     begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)), max_error)
-    if until in ("plan", "witness"):
+    if until == "plan" or until == "witness":
         coordinator = coordinating(begun, None, None, workers, share, store_keys, listener)
-        coordinator.advance(until)
+        coordinator.without_workers(until)
         return
-    with worker_pool(
-        begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
-    ) as pool:
+    memory_bytes = begun.request.choices.memory_bytes
+    url = begun.journal.store.url
+    with worker_pool(url, workers, threads, address, listener, memory_bytes) as pool:
         coordinator = coordinating(begun, None, pool, workers, share, store_keys, listener)
-        coordinator.advance(until)
+        steps = coordinator.setting_up() if until == "setup" else coordinator.proving()
+        drive(coordinator, steps, pool)
 
 
 def resume(
@@ -306,10 +308,18 @@ def _execute(
     listener: Listener,
 ) -> Run:
     share = checked_threads(workers, threads)
-    with worker_pool(
-        begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
-    ) as pool:
-        outcome = coordinating(begun, salt_seed, pool, workers, share, store_keys, listener).run()
+    memory_bytes = begun.request.choices.memory_bytes
+    url = begun.journal.store.url
+    with worker_pool(url, workers, threads, address, listener, memory_bytes) as pool:
+        coordinator = coordinating(begun, salt_seed, pool, workers, share, store_keys, listener)
+        ((_, outcome),) = conduct([coordinator], pool, workers)
+    if isinstance(outcome, ZkmlRayError):
+        raise outcome
+    return run_of(begun, outcome)
+
+
+def run_of(begun: Begun, outcome: RunOutcome) -> Run:
+    """A finished run, as the API shows it."""
     return Run(
         run_id=begun.request.run_id,
         project=begun.request.project,

@@ -80,7 +80,33 @@ class Faulted:
     chunk_id: str = ""
 
 
-Event: TypeAlias = "StageStarted | PlanReady | ChunkMoved | Warned | Faulted"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfRun:
+    """An event of one of several runs that go on at once.
+
+    Attributes:
+        run_id: The run.
+        event: What happened.
+    """
+
+    run_id: str
+    event: StageStarted | PlanReady | ChunkMoved | Warned | Faulted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """One of several runs is over.
+
+    Attributes:
+        run_id: The run.
+        error: Why it is not complete; empty if it is.
+    """
+
+    run_id: str
+    error: str = ""
+
+
+Event: TypeAlias = "StageStarted | PlanReady | ChunkMoved | Warned | Faulted | OfRun | RunEnded"
 Listener: TypeAlias = "Callable[[Event], None]"
 
 

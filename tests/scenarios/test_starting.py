@@ -63,7 +63,7 @@ def test_chunks_wait_for_workers_that_are_still_starting(
 
     pool = StartingPool(start, ended.set)
     try:
-        assert pool.submit(job) == []
+        pool.submit(job)
         assert pool.poll(0) == []
         assert pool.busy
         ready.set()

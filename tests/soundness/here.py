@@ -8,9 +8,11 @@ from typing import Any, cast
 from zkml_ray.cluster.pool import Completed, PoolEvent
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.cluster.worker import ChunkWorker
+from zkml_ray.errors import ZkmlRayError
 from zkml_ray.events import ignore
+from zkml_ray.run.conduct import conduct
 from zkml_ray.run.coordinator import RunOutcome
-from zkml_ray.run.execution import begin, coordinating
+from zkml_ray.run.execution import begin, coordinating, read_model
 from zkml_ray.stages.prove import ProveJob
 from zkml_ray.stages.setup import SetupJob, StoreKeys
 
@@ -26,9 +28,12 @@ class PoolHere:
     def busy(self) -> bool:
         return bool(self._waiting)
 
-    def submit(self, job: SetupJob, **expected: float) -> list[PoolEvent]:
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, job: SetupJob, **expected: float) -> None:
         self._waiting.append(job)
-        return []
 
     def poll(self, timeout_s: float) -> list[PoolEvent]:
         if not self._waiting:
@@ -41,6 +46,9 @@ class PoolHere:
     def accept(self, completed: Completed) -> None:
         pass
 
+    def forget(self, run_id: str) -> None:
+        pass
+
     def reject(self, completed: Completed, why: str) -> None:
         raise AssertionError(why)
 
@@ -50,16 +58,21 @@ def prove_here(model: Path, *, store: Path, run_id: str, **arguments: Any) -> Ru
     usual: dict[str, Any] = {
         "inputs": None,
         "project": "default",
-        "options": None,
         "reveal": None,
         "private_input": False,
         "allow_leaky_native": False,
         "max_error": None,
         "seeded_salts": False,
         "keep_checkpoints": True,
-        "seed": 0,
         "command": (),
     }
-    begun = begin(model, store=store, run_id=run_id, **{**usual, **arguments})
+    given = {**usual, **arguments}
+    read = read_model(model, given.pop("options", None))
+    model_input = read.input(given.pop("inputs"), given.pop("seed", 0))
+    begun = begin(read, model_input, store=store, run_id=run_id, **given)
     pool = cast(StartingPool, PoolHere(store))
-    return coordinating(begun, None, pool, 1, 1, StoreKeys.VERIFYING, ignore).run()
+    coordinator = coordinating(begun, None, pool, 1, 1, StoreKeys.VERIFYING, ignore)
+    ((_, outcome),) = conduct([coordinator], pool, 1)
+    if isinstance(outcome, ZkmlRayError):
+        raise outcome
+    return outcome

@@ -16,7 +16,16 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from zkml_ray.events import ChunkMoved, Event, Faulted, PlanReady, StageStarted, Warned
+from zkml_ray.events import (
+    ChunkMoved,
+    Event,
+    Faulted,
+    OfRun,
+    PlanReady,
+    RunEnded,
+    StageStarted,
+    Warned,
+)
 from zkml_ray.schema.plan import Plan
 from zkml_ray.verifying.verifier import Verdict
 
@@ -48,6 +57,9 @@ class Progress:
         self._stage = StageStarted(stage="start", detail="starting Ray")
         self._predicted_s = 0.0
         self._rows: dict[str, tuple[str, str, str, str]] = {}
+        self._proved: Counter[str] = Counter()
+        self._chunks = 0
+        self._ended = 0
         self._live = (
             Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
             if console.is_terminal
@@ -70,7 +82,13 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
-        if isinstance(event, StageStarted):
+        if isinstance(event, OfRun):
+            self._of_run(event)
+        elif isinstance(event, RunEnded):
+            self._rows.pop(event.run_id, None)
+            self._ended += 1
+            self._line(f"{event.run_id}: {event.error or 'complete'}")
+        elif isinstance(event, StageStarted):
             if not event.detail:
                 return
             self._stage = event
@@ -100,6 +118,20 @@ class Progress:
             text = Text(f"note ({event.cause}): {event.message}", style="yellow")
             self._console.print(text, soft_wrap=self._live is None)
 
+    def _of_run(self, told: OfRun) -> None:
+        """One line a run: how many of its chunks are proved, and what was heard of it last."""
+        event, run_id = told.event, told.run_id
+        if isinstance(event, Warned | Faulted):
+            self(event)
+        elif isinstance(event, PlanReady):
+            self._chunks = len(event.chunks)
+        elif isinstance(event, ChunkMoved):
+            proved = self._proved[run_id] = self._proved[run_id] + (event.state == "verified")
+            state = f"{proved}/{self._chunks}"
+            self._rows[run_id] = (event.chunk_id, state, event.worker, event.state)
+            if event.state == "verified":
+                self._line(f"{run_id}: {event.chunk_id} verified, {state} chunks")
+
     def _line(self, text: str) -> None:
         if self._live is None:
             elapsed = time.monotonic() - self._started
@@ -111,7 +143,9 @@ class Progress:
         elapsed = time.monotonic() - self._started
         done = sum(state == "verified" for _, state, _, _ in self._rows.values())
         head = f"{self._stage.stage}: {self._stage.detail}  {elapsed:.0f} s"
-        if self._rows:
+        if self._proved:
+            head = f"{self._ended} runs complete, {len(self._rows)} under way  {elapsed:.0f} s"
+        elif self._rows:
             head += f", {done}/{len(self._rows)} chunks, predicted {self._predicted_s:.0f} s"
         table = Table.grid(padding=(0, 2))
         for chunk_id, (operators, state, worker, took) in self._rows.items():
@@ -119,6 +153,17 @@ class Progress:
                 chunk_id, Text(state, style=_STATES.get(state, "")), worker, took, operators
             )
         return Group(Spinner("dots", text=head), table)
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """A line a run of many inputs."""
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("run", "chunks", "proving"):
+        table.add_column(title, justify="left" if title == "run" else "right")
+    for run in runs:
+        seconds = sum(chunk.prove.seconds for chunk in run.manifest.chunks)
+        table.add_row(escape(run.run_id), str(len(run.manifest.chunks)), f"{seconds:.2f} s")
+    return table
 
 
 def run_table(run: Run) -> Table:

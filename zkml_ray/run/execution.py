@@ -26,7 +26,14 @@ from zkml_ray.run.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
 from zkml_ray.scratch import remove_leftovers
 from zkml_ray.stages.comparison import MaxError, checked_max_error
-from zkml_ray.stages.inputs import Arrays, Inputs, from_store_form, read_inputs, store_form
+from zkml_ray.stages.inputs import (
+    Arrays,
+    Inputs,
+    ModelInput,
+    from_store_form,
+    read_inputs,
+    store_form,
+)
 from zkml_ray.stages.plan import PlanOptions
 from zkml_ray.stages.setup import StoreKeys
 from zkml_ray.stores import ArtifactStore
@@ -37,6 +44,51 @@ from zkml_ray.verification import opened_store
 def new_run_id() -> str:
     """A run id that sorts by time and does not repeat."""
     return f"run-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadModel:
+    """A model as it was read, for any number of runs.
+
+    Attributes:
+        model: The file.
+        graph: Its normalised form.
+        options: The choices that it was read with.
+        notices: What was taken for granted.
+    """
+
+    model: LoadedModel
+    graph: ModelGraph
+    options: PlanOptions
+    notices: tuple[str, ...]
+
+    def input(self, inputs: Inputs, seed: int) -> ModelInput:
+        """Read and check an input of it.
+
+        Raises:
+            InputError: It is none.
+        """
+        try:
+            return read_inputs(self.graph, inputs, seed=seed)
+        except InputError as error:
+            raise InputError("; ".join([error.message, *self.notices])) from None
+
+
+def read_model(model: str | Path, options: PlanOptions | None) -> ReadModel:
+    """Read a model.
+
+    Raises:
+        ChunkingError: It cannot be proved.
+    """
+    options = options or PlanOptions()
+    loaded = load_model(Path(model))
+    taken = options.dimensions_of(loaded)
+    return ReadModel(
+        model=loaded,
+        graph=normalised_graph(loaded, taken.values),
+        options=options,
+        notices=tuple(taken.notices),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,39 +103,31 @@ class Begun:
 
 
 def begin(
-    model: str | Path,
-    inputs: Inputs,
+    read: ReadModel,
+    model_input: ModelInput,
     *,
     store: str | Path | ArtifactStore | None,
     project: str,
     run_id: str | None,
-    options: PlanOptions | None,
     reveal: Sequence[str] | None,
     private_input: bool,
     allow_leaky_native: bool,
     seeded_salts: bool,
     keep_checkpoints: bool,
-    seed: int,
     max_error: MaxError | None,
     command: Sequence[str],
 ) -> Begun:
-    """Store what a run is asked to do; the arguments are `zkml_ray.api.prove_distributed`'s.
+    """Store what a run is asked to do; other arguments are `zkml_ray.api.prove_distributed`'s.
+
+    The model and its input have been read.
 
     Raises:
-        ConfigError: An argument or the input is wrong, or the run id is taken.
-        ChunkingError: The model cannot be proved.
+        ConfigError: An argument is wrong, or the run id is taken.
         StoreError: The store failed.
     """
-    options = options or PlanOptions()
     layout = RunLayout(project, new_run_id() if run_id is None else run_id)
     journal = Journal(opened_store(store), layout)
-    loaded = load_model(Path(model))
-    taken = options.dimensions_of(loaded)
-    graph = normalised_graph(loaded, taken.values)
-    try:
-        model_input = read_inputs(graph, inputs, seed=seed)
-    except InputError as error:
-        raise InputError("; ".join([error.message, *taken.notices])) from None
+    loaded = read.model
     journal.check_new()
     stored_input = store_form(layout.run_id, model_input.arrays).to_bytes()
     request = RunRequest(
@@ -94,7 +138,7 @@ def begin(
         model=journal.share(names.MODEL, "models", loaded.data),
         input=journal.keep(names.INPUT, stored_input),
         input_source=model_input.source,
-        choices=options.choices(),
+        choices=read.options.choices(),
         reveal=None if reveal is None else tuple(reveal),
         private_input=private_input,
         allow_leaky_native=allow_leaky_native,
@@ -106,7 +150,7 @@ def begin(
     journal.begin(request)
     _store_again(journal, request, loaded.data, stored_input)
     return Begun(
-        journal=journal, request=request, model=loaded, graph=graph, arrays=model_input.arrays
+        journal=journal, request=request, model=loaded, graph=read.graph, arrays=model_input.arrays
     )
 
 
@@ -171,7 +215,7 @@ def coordinating(
 
 @contextmanager
 def worker_pool(
-    journal: Journal,
+    store_url: str,
     workers: int,
     threads: int | None,
     address: str | None,
@@ -185,7 +229,7 @@ def worker_pool(
     joined cluster's cores are others' too.
 
     Args:
-        journal: The run; its store is the workers'.
+        store_url: The workers' store.
         workers: How many.
         threads: Prover threads of each, and CPUs that it reserves; None: as above.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
@@ -209,7 +253,7 @@ def worker_pool(
         return WorkerPool(
             workers=workers,
             cpus=share if private else threads,
-            store_url=journal.store.url,
+            store_url=store_url,
             environment=None if private else worker_environment,
             memory_bytes=None if private else memory_bytes,
         )
