@@ -59,6 +59,8 @@ def not_started(error: BaseException) -> tuple[Cause, str]:
         cause, line, _ = raised(error)
         # A worker that cannot even open its store will not prove; whose fault it is, it says.
         return (cause if cause is not Cause.ERROR else Cause.START), line
+    if isinstance(error, OutOfMemoryError):
+        return Cause.MEMORY, "it was ended for lack of memory"
     if isinstance(error, RuntimeEnvSetupError):
         return Cause.CONFIGURATION, f"Ray cannot set its environment up: {_line(error)}"
     if isinstance(error, RayActorError):

@@ -256,7 +256,8 @@ class Scheduler:
         nobody = not self.workers
         wrong = cause is Cause.CONFIGURATION and all(n.barred for n in self.nodes.values())
         if nobody and (wrong or self._start_failures >= self.policy.starts):
-            self._stop_all(cause, text if wrong else f"no worker comes up: {text}")
+            hint = _MEMORY_HINT if cause is Cause.MEMORY else ""
+            self._stop_all(cause, text if wrong else f"no worker comes up: {text}{hint}")
 
     def _count_start_failure(self, node: Node) -> None:
         """A worker ended before it did anything: the next one there is started later."""

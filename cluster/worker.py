@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from zkml_ray.resident import peak_rss
+from zkml_ray.resident import keep_what_is_loaded, peak_rss
 from zkml_ray.stages.prove import ChunkResult, ProveJob, prove_chunk
 from zkml_ray.stages.setup import SetupJob, SetupResult, setup_chunk
 from zkml_ray.stores import ArtifactStore, open_store
@@ -44,6 +44,7 @@ class ChunkWorker:
             ConfigError: This node's environment lacks what the store needs.
         """
         self._opened = open_store(self._store_url)
+        keep_what_is_loaded()
         return Hello(os.getpid())
 
     def resident_bytes(self) -> int:

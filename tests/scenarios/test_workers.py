@@ -360,8 +360,12 @@ def test_worker_that_ray_ends_for_lack_of_memory_is_replaced_and_its_death_named
         RAY_memory_monitor_refresh_ms="50",
     )
     assert found.code == 3
-    assert "chunk-000 failed 3 times" in found.stderr
-    assert "lack of memory" in found.stderr
+    assert "note (memory): worker-0" in found.stderr
+    (error,) = found.errors
+    # Ray may end them before they have answered, or with a chunk.
+    assert "no worker comes up" in error or "chunk-000 failed 3 times" in error
+    assert "lack of memory" in error
+    assert "use fewer workers" in error
     assert "Traceback" not in found.stderr
 
 
