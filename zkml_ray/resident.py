@@ -25,8 +25,8 @@ def release_memory() -> None:
 def keep_what_is_loaded() -> None:
     """Leave what is alive now, modules above all, out of collections to come.
 
-    A process that proves one chunk after the other collects twice a chunk, and each collection would
-    walk through modules that never go.
+    A process that proves one chunk after the other collects twice a chunk, and would walk through
+    modules that never go each time.
     """
     gc.collect()
     gc.freeze()
