@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx
 
+from zkml_ray.chunking.normal_form.interface import recorded_inputs
 from zkml_ray.errors import ChunkingError
 
 
@@ -53,11 +55,25 @@ class ModelGraph:
         self.inputs = tuple(
             value.name for value in graph.input if value.name not in self.initializers
         )
+        self.unread = tuple(name for name in recorded_inputs(proto) if name not in self.inputs)
+        """Inputs of the user's file that no output depends on."""
+        self.given = recorded_inputs(proto)
+        """All inputs of the user's file, in order."""
         self.outputs = tuple(value.name for value in graph.output)
         self.producer_of = {name: node.name for node in graph.node for name in node.output if name}
         self._infos = {
             value.name: value for value in (*graph.input, *graph.value_info, *graph.output)
         }
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """Per tensor that a node reads, the nodes that do, in order."""
+        found: dict[str, list[str]] = {}
+        for node in self.proto.graph.node:
+            for name in dict.fromkeys(node.input):
+                if name:
+                    found.setdefault(name, []).append(node.name)
+        return {name: tuple(nodes) for name, nodes in found.items()}
 
     def tensor(self, name: str) -> TensorInfo:
         """The static type of a tensor.

@@ -249,13 +249,13 @@ class Report:
         cause: Why.
         text: What, for people.
         worker: The worker concerned, if any.
-        key: The chunk concerned, if any.
+        attempt: The attempt that failed and is followed by another, if one is.
     """
 
     cause: Cause
     text: str
     worker: str = ""
-    key: ChunkKey | None = None
+    attempt: Attempt | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

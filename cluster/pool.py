@@ -107,6 +107,7 @@ class Trouble:
     worker: str = ""
     run_id: str = ""
     chunk_id: str = ""
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,14 +403,15 @@ class WorkerPool:
                     )
                 )
         elif isinstance(instruction, Report):
-            key = instruction.key
+            failed = instruction.attempt
             self._out.append(
                 Trouble(
                     cause=instruction.cause,
                     message=instruction.text,
                     worker=instruction.worker,
-                    run_id="" if key is None else key.job,
-                    chunk_id="" if key is None else key.chunk,
+                    run_id="" if failed is None else failed.key.job,
+                    chunk_id="" if failed is None else failed.key.chunk,
+                    attempt=None if failed is None else failed.number,
                 )
             )
         else:

@@ -339,9 +339,7 @@ class Scheduler:
             return
         if node in self.nodes:
             self.nodes[node].barred = True
-        self._report(
-            cause, f"{attempt.worker} is excluded: {event.text}", attempt.worker, attempt.key
-        )
+        self._report(cause, f"{attempt.worker} is excluded: {event.text}", attempt.worker)
         self._end(attempt.worker, Cause.MACHINE, f"{attempt.worker} was excluded", kill=True)
 
     def _withdraw(self, job: str) -> None:
@@ -386,7 +384,7 @@ class Scheduler:
         elif lost >= policy.losses:
             said = f"{lost} machines or workers were lost while they had {key.chunk}, last: {text}"
         if said is None:
-            self._report(cause, f"{text}; {key.chunk} is tried again", attempt.worker, key)
+            self._report(cause, f"{text}; {key.chunk} is tried again", attempt.worker, attempt)
             return
         self._withdraw(key.job)
         self._out.append(Stop(cause=cause, text=said, key=key, job=key.job, causes=causes))
@@ -632,9 +630,9 @@ class Scheduler:
         return None
 
     def _report(
-        self, cause: Cause, text: str, worker: str = "", key: ChunkKey | None = None
+        self, cause: Cause, text: str, worker: str = "", attempt: Attempt | None = None
     ) -> None:
-        self._out.append(Report(cause=cause, text=text, worker=worker, key=key))
+        self._out.append(Report(cause=cause, text=text, worker=worker, attempt=attempt))
 
     def validate(self) -> None:
         """Check what must hold between two events.

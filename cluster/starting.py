@@ -21,16 +21,19 @@ class StartingPool:
     def __init__(
         self,
         start: Callable[[], WorkerPool],
+        started: Callable[[], None],
         end: Callable[[], None],
     ) -> None:
         """Begin to start.
 
         Args:
             start: Starts Ray and its workers; called in a thread of its own.
+            started: Called once in the thread that polls, before any chunk is handed out.
             end: Ends Ray; called in the thread of `start`, or Ray takes 20 seconds to end.
         """
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
         self._starting: Future[WorkerPool] = self._executor.submit(start)
+        self._started = started
         self._end = end
         self._pool: WorkerPool | None = None
         self._waiting: list[tuple[SetupJob, dict[str, float]]] = []
@@ -65,6 +68,7 @@ class StartingPool:
             if not done:
                 return []
             self._pool = self._starting.result()
+            self._started()
             with shielded():
                 for job, expected in self._waiting:
                     self._pool.submit(job, **expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -42,12 +42,38 @@ class ChunkMoved:
         state: "witnessed", "proving", "proved" or "verified".
         worker: The worker that has it, if any.
         seconds: Duration of what just ended, if known.
+        attempt: Which attempt began, from 1; None where none did.
     """
 
     chunk_id: str
     state: str
     worker: str = ""
     seconds: float | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersReady:
+    """Ray is up and has been asked for its workers.
+
+    Attributes:
+        workers: How many.
+        threads: Prover threads of each.
+    """
+
+    workers: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatOutputs:
+    """The float model's values of outputs that the run reveals, for comparison; not proved.
+
+    Attributes:
+        values: Per output, its values, flat and row-major.
+    """
+
+    values: Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +97,15 @@ class Faulted:
         cause: Why, one of `zkml_ray.cluster.messages.Cause`.
         message: What, for people.
         worker: The worker concerned, if any.
-        chunk_id: The chunk concerned, if any.
+        chunk_id: The chunk that is tried again for it, if one is.
+        attempt: Which attempt at it failed, from 1.
     """
 
     cause: str
     message: str
     worker: str = ""
     chunk_id: str = ""
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +118,7 @@ class OfRun:
     """
 
     run_id: str
-    event: StageStarted | PlanReady | ChunkMoved | Warned | Faulted
+    event: StageStarted | PlanReady | ChunkMoved | Faulted | WorkersReady | FloatOutputs | Warned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +134,10 @@ class RunEnded:
     error: str = ""
 
 
-Event: TypeAlias = "StageStarted | PlanReady | ChunkMoved | Warned | Faulted | OfRun | RunEnded"
+Event: TypeAlias = (
+    "StageStarted | PlanReady | ChunkMoved | Faulted | WorkersReady | FloatOutputs | Warned | "
+    "OfRun | RunEnded"
+)
 Listener: TypeAlias = "Callable[[Event], None]"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from zkml_ray.api import Run, run_of
+from zkml_ray.api import Run, revealed_floats, run_of
+from zkml_ray.chunking.given import ModelLike
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
 from zkml_ray.errors import ConfigError, InputError, ZkmlRayError
@@ -23,6 +24,7 @@ from zkml_ray.run.execution import (
     read_model,
     worker_pool,
 )
+from zkml_ray.run.recording import Recorder
 from zkml_ray.stages.accuracy import read_samples
 from zkml_ray.stages.comparison import MaxError
 from zkml_ray.stages.inputs import DEFAULT_SEED, Inputs, ModelInput
@@ -68,9 +70,10 @@ class Prover:
 
     def __init__(
         self,
-        model: str | Path,
+        model: ModelLike,
         workers: int = 2,
         *,
+        example: Inputs = None,
         store: str | Path | ArtifactStore | None = None,
         project: str = DEFAULT_PROJECT,
         threads: int | None = None,
@@ -85,7 +88,9 @@ class Prover:
         command: Sequence[str] = (),
         listener: Listener = ignore,
     ) -> None:
-        """Read a model. Arguments are those of `zkml_ray.prove_distributed`.
+        """Read a model; a torch module takes its shapes from `example`, an input.
+
+        Other arguments are those of `zkml_ray.prove_distributed`.
 
         Raises:
             ConfigError: An argument is wrong.
@@ -98,7 +103,7 @@ class Prover:
         self._store_keys = store_keys
         self._address = address
         self._listener = listener
-        self._read = read_model(model, options or PlanOptions(workers=workers))
+        self._read = read_model(model, example, options or PlanOptions(workers=workers))
         self._asked: dict[str, Any] = {
             "project": project,
             "reveal": reveal,
@@ -202,40 +207,52 @@ class Prover:
     ) -> tuple[dict[int, Run], dict[int, ZkmlRayError]]:
         if self._pool is None:
             raise ConfigError("a Prover has workers inside its block alone: with Prover(...) as p")
-        begun: dict[str, Begun] = {}
+        begun: dict[str, tuple[Begun, Recorder]] = {}
         alone = len(inputs) == 1
 
         def coordinators() -> Iterator[Coordinator]:
             for run_id, model_input in zip(run_ids, inputs, strict=True):
-                begun[run_id] = begin(
+                new = begin(
                     self._read, model_input, store=self._store, run_id=run_id, **self._asked
                 )
+                listener = self._listener if alone else _of(run_id, self._listener)
+                told = Recorder(new.journal, listener)
+                begun[run_id] = new, told
                 yield coordinating(
-                    begun[run_id],
+                    new,
                     None,
                     self._pool,
                     self._workers,
                     self._threads_each,
                     self._store_keys,
-                    self._listener if alone else _of(run_id, self._listener),
+                    told,
                 )
 
         runs: dict[int, Run] = {}
         errors: dict[int, ZkmlRayError] = {}
-        for run_id, outcome in conduct(coordinators(), self._pool, self._workers):
-            index = run_ids.index(run_id)
-            if isinstance(outcome, ZkmlRayError):
-                errors[index] = outcome
-            else:
-                runs[index] = run_of(begun.pop(run_id), outcome)
-            if not alone:
-                said = str(outcome) if isinstance(outcome, ZkmlRayError) else ""
-                self._listener(RunEnded(run_id=run_id, error=said))
+        try:
+            for run_id, outcome in conduct(coordinators(), self._pool, self._workers):
+                index = run_ids.index(run_id)
+                run, told = begun.pop(run_id)
+                if isinstance(outcome, ZkmlRayError):
+                    errors[index] = outcome
+                    told.end(outcome)
+                else:
+                    told(revealed_floats(outcome))
+                    told.end()
+                    runs[index] = run_of(run, outcome)
+                if not alone:
+                    said = str(outcome) if isinstance(outcome, ZkmlRayError) else ""
+                    self._listener(RunEnded(run_id=run_id, error=said))
+        except BaseException as error:
+            for _, told in begun.values():
+                told.end(error)
+            raise
         return runs, dict(sorted(errors.items()))
 
 
 def prove_many(
-    model: str | Path,
+    model: ModelLike,
     inputs: Sequence[Inputs] | str | Path,
     workers: int = 2,
     *,
@@ -245,7 +262,7 @@ def prove_many(
     """Prove many inputs of a model on Ray workers, each in a run of its own.
 
     Args:
-        model: The ONNX file.
+        model: As for `zkml_ray.prove_distributed`.
         inputs: As `Prover.prove_many` takes them.
         workers: Ray actors that prove.
         run_id: What the runs' ids begin with.
@@ -254,6 +271,8 @@ def prove_many(
     Raises:
         ZkmlRayError: As `Prover` and `Prover.prove_many`.
     """
+    if not isinstance(inputs, str | Path) and len(inputs) > 0:
+        settings.setdefault("example", inputs[0])
     with Prover(model, workers, **settings) as prover:
         return prover.prove_many(inputs, run_id=run_id)
 

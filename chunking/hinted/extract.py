@@ -16,7 +16,7 @@ are, the elements that hold values are packed injectively.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import onnx
@@ -68,46 +68,77 @@ def extract_hinted_chunk(
         NotHintedError: An operator has no hinted form.
         ChunkingError: A boundary's packing does not hold the values.
     """
-    return _built(graph, nodes, incoming, outgoing, numbers, columns)[0]
-
-
-def hinted_size(
-    graph: ModelGraph,
-    nodes: Sequence[str],
-    incoming: Sequence[CommittedTensor],
-    outgoing: Sequence[CommittedTensor],
-    numbers: Arithmetic,
-) -> Circuit:
-    """A chunk's circuit, for its size (`Circuit.cells_at`); arguments as `extract_hinted_chunk`."""
-    return _built(graph, nodes, incoming, outgoing, numbers, 1)[1]
-
-
-def _built(
-    graph: ModelGraph,
-    nodes: Sequence[str],
-    incoming: Sequence[CommittedTensor],
-    outgoing: Sequence[CommittedTensor],
-    numbers: Arithmetic,
-    columns: int,
-) -> tuple[bytes, Circuit]:
     with refusing():
-        return _lowered(graph, nodes, incoming, outgoing, numbers, columns)
+        lowering = Lowering(numbers, graph.initializers, shapes_of(graph, nodes), columns)
+        for index, tensor in enumerate(incoming):
+            lowering.receive(tensor.info.name, f"zkml_ray/incoming_{index}")
+        lowering.run([graph.nodes[name] for name in nodes], OPERATORS)
+        return _emitted(lowering, incoming, outgoing, columns)
 
 
-def _lowered(
-    graph: ModelGraph,
-    nodes: Sequence[str],
+def _emitted(
+    lowering: Lowering,
     incoming: Sequence[CommittedTensor],
     outgoing: Sequence[CommittedTensor],
-    numbers: Arithmetic,
     columns: int,
-) -> tuple[bytes, Circuit]:
-    shapes = _shapes(graph, nodes)
-    lowering = Lowering(numbers, graph.initializers, shapes, columns)
-    circuit = lowering.circuit
-    for index, tensor in enumerate(incoming):
-        lowering.receive(tensor.info.name, f"zkml_ray/incoming_{index}")
-    lowering.run([graph.nodes[name] for name in nodes], OPERATORS)
+) -> bytes:
+    circuit, outputs, touched = lowering.circuit, [], [*incoming, *outgoing]
+    for index, (tensor, source, salt) in enumerate(ended(lowering, incoming, outgoing)):
+        commit = commit_nodes(
+            prefix=f"zkml_ray/boundary_{index}",
+            tensor=source,
+            salt=salt,
+            layout=tensor.layout,
+            shape=[tensor.layout.element_count],
+        )
+        circuit.nodes += commit.nodes
+        circuit.initializers += commit.initializers
+        outputs += commit.outputs
+    sizes = {
+        "hints": circuit.hint_count,
+        "given": sum(t.layout.element_count for t in incoming)
+        + sum(t.layout.salt_count for t in touched),
+        "logrows": lowering.numbers.logrows,
+        "columns": columns,
+    }
+    advice = Advice(**sizes)
+    head = _taken_apart(circuit, advice, incoming, touched)
+    model = helper.make_model(
+        helper.make_graph(
+            [*head, *circuit.nodes],
+            "chunk",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [advice.length])],
+            outputs,
+            circuit.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="zkml_ray",
+    )
+    helper.set_model_props(model, {METADATA_KEY: lowering.recipe(sizes)})
+    check_names(model.graph)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def ended(
+    lowering: Lowering, incoming: Sequence[CommittedTensor], outgoing: Sequence[CommittedTensor]
+) -> Iterator[tuple[CommittedTensor, str, str | None]]:
+    """End a chunk whose nodes are lowered: round what it gives, emit the remaining checks.
+
+    Args:
+        lowering: Of its nodes; `zkml_ray/incoming_0` and so on are what it received.
+        incoming: Boundaries it reads.
+        outgoing: Boundaries it produces.
+
+    Yields:
+        Of every boundary, incoming ones first, its tensor and its salts.
+
+    Raises:
+        NotHintedError: What it gives cannot be rounded.
+        ChunkingError: A boundary's packing does not hold the values.
+    """
+    circuit, numbers = lowering.circuit, lowering.numbers
     tensors = [f"zkml_ray/incoming_{index}" for index in range(len(incoming))]
     for tensor in outgoing:
         source, magnitude = lowering.outgoing(tensor.info.name)
@@ -123,7 +154,6 @@ def _lowered(
                 "packing holds"
             )
     zero, nominal = circuit.finish()
-    outputs = []
     touched = [*incoming, *outgoing]
     salts = [f"zkml_ray/salts_{index}" for index in range(len(touched))]
     for index, (tensor, source) in enumerate(zip(touched, tensors, strict=True)):
@@ -145,42 +175,8 @@ def _lowered(
         if salted:
             shape = [layout.leaf_count, layout.salts_per_leaf]
             salt = circuit.reshape(salts[index], shape)
-        commit = commit_nodes(
-            prefix=f"zkml_ray/boundary_{index}",
-            tensor=source,
-            salt=salt,
-            layout=layout,
-            shape=[layout.element_count],
-        )
-        circuit.nodes += commit.nodes
-        circuit.initializers += commit.initializers
         circuit.cells += layout.leaf_count * layout.slots * 2
-        outputs += commit.outputs
-    sizes = {
-        "hints": circuit.hint_count,
-        "given": sum(t.layout.element_count for t in incoming)
-        + sum(t.layout.salt_count for t in touched),
-        "logrows": numbers.logrows,
-        "columns": columns,
-    }
-    advice = Advice(**sizes)
-    head = _taken_apart(circuit, advice, incoming, touched)
-    model = helper.make_model(
-        helper.make_graph(
-            [*head, *circuit.nodes],
-            "chunk",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [advice.length])],
-            outputs,
-            circuit.initializers,
-        ),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-        producer_name="zkml_ray",
-    )
-    helper.set_model_props(model, {METADATA_KEY: lowering.recipe(sizes)})
-    check_names(model.graph)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data, circuit
+        yield tensor, source, salt
 
 
 def _taken_apart(
@@ -220,7 +216,8 @@ def _taken_apart(
     return nodes
 
 
-def _shapes(graph: ModelGraph, nodes: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
+def shapes_of(graph: ModelGraph, nodes: Iterable[str]) -> Mapping[str, tuple[int, ...]]:
+    """Shape of every tensor that some nodes read or make."""
     names = {
         value for name in nodes for value in (*graph.nodes[name].input, *graph.nodes[name].output)
     }

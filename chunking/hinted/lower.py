@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -18,13 +19,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.circuit import Circuit, Mark
 from zkml_ray.chunking.hinted.forms import Floats, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.grid import Ints, View, Wire
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.chunking.hinted.settle import Rounding, Settled, settle
-from zkml_ray.chunking.hinted.values import ErrorFunction, Shares, Value
+from zkml_ray.chunking.hinted.values import ErrorFunction, Masked, Shares, Signs, Value
+from zkml_ray.chunking.hinted.whole import is_whole
+from zkml_ray.chunking.masked import is_masked
 
 Lowered: TypeAlias = "Value | tuple[Value, ...]"
 """What a node's output is, or its outputs are."""
@@ -45,6 +48,8 @@ class Lowering:
         constants: Mapping[str, onnx.TensorProto],
         shapes: Mapping[str, tuple[int, ...]],
         columns: int,
+        *,
+        counted: bool = False,
     ) -> None:
         """Start an empty circuit.
 
@@ -53,15 +58,32 @@ class Lowering:
             constants: The model's initializers.
             shapes: Shape of every tensor.
             columns: Its inner columns.
+            counted: It is made for its size alone.
         """
-        self.circuit = Circuit(logrows=numbers.logrows, columns=columns)
+        self.circuit = Circuit(logrows=numbers.logrows, columns=columns, counted=counted)
         self.numbers = numbers
         self._constants = constants
         self._shapes = shapes
         self._values: dict[str, Value] = {}
         self._steps: list[dict[str, Any]] = []
         self._settled: dict[str, tuple[float, View]] = {}
+        self._counted: dict[str, Wire] = {}
+        self._once: dict[str, View] = {}
         self._makers: dict[str, onnx.NodeProto] = {}
+
+    def mark(self) -> tuple[Mark, Mark]:
+        """Where it stands, for `rewind`."""
+        own = {
+            name: copy(value) if isinstance(value, (list, dict)) else value
+            for name, value in vars(self).items()
+        }
+        return own, self.circuit.mark()
+
+    def rewind(self, mark: tuple[Mark, Mark]) -> None:
+        """Forget what was lowered since a mark; a mark is good for one time."""
+        own, circuit = mark
+        vars(self).update(own)
+        self.circuit.rewind(circuit)
 
     def receive(self, name: str, tensor: str) -> None:
         """An incoming boundary: hold its elements in range.
@@ -159,13 +181,38 @@ class Lowering:
         raise NotHintedError(f"tensor {name} is not known")
 
     def view(self, name: str) -> View:
-        """A tensor whose elements are fixed, rounding it if need be."""
+        """A tensor whose elements are fixed, and may be weighted; rounding it if need be."""
+        return self.weighable(self.fixed(name))
+
+    def weighable(self, view: View) -> View:
+        """The same elements; whole numbers in the circuit's steps, of which weights are parts."""
+        if not is_whole(view) or self.resolution == 1.0:
+            return view
+        wire = view.wire
+        if wire.name not in self._counted:
+            one = 1 << self.numbers.scale
+            tensor = self.circuit.multiply(wire.name, self.circuit.whole([one]), wire.size)
+            self.step(do="affine", wire=tensor, parts=[wire.name], factor=one, offset=0)
+            self._counted[wire.name] = self.wire(tensor, wire.size, wire.low * one, wire.high * one)
+        return replace(view, wire=self._counted[wire.name])
+
+    def once(self, key: str, make: Callable[[], View]) -> View:
+        """What is made the first time that it is asked for."""
+        if key not in self._once:
+            self._once[key] = make()
+        return self._once[key]
+
+    def fixed(self, name: str) -> View:
+        """A tensor whose elements are fixed, whole numbers as they are; rounding it if need be."""
         value = self.value(name)
         if isinstance(value, Pending):
             value = self.settled(value, name)
             self._values[name] = value
         if isinstance(value, Shares):
             value = value.rounded(name)
+            self._values[name] = value
+        if isinstance(value, Signs):
+            value = value.signs()
             self._values[name] = value
         if not isinstance(value, View):
             raise NotHintedError(f"{name} stands where a tensor of values is expected")
@@ -255,6 +302,10 @@ class Lowering:
             raise NotHintedError("a constant of it is infinite or no number")
         return numbers
 
+    def masks(self, node: onnx.NodeProto) -> bool:
+        """Whether a node drops scores."""
+        return is_masked(node, self._constants)
+
     def integers(self, name: str) -> Ints:
         """A constant's whole numbers."""
         if name not in self._constants:
@@ -275,6 +326,10 @@ def _shape_of(value: Value) -> tuple[int, ...]:
         return tuple(value.sites.shape)
     if isinstance(value, ErrorFunction):
         return value.positive.shape
+    if isinstance(value, Signs):
+        return tuple(value.index.shape)
     if isinstance(value, Shares):
         return value.weights.shape
+    if isinstance(value, Masked):
+        return value.kept.shape
     return tuple(value.shape)

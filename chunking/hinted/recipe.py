@@ -19,13 +19,16 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from zkml_ray.chunking.hinted.bits import bits_and_digits
 from zkml_ray.chunking.hinted.blinding import Advice
 from zkml_ray.chunking.hinted.circuit import product_cells
-from zkml_ray.chunking.hinted.fine import FineDigits
+from zkml_ray.chunking.hinted.clamp import Clamp
+from zkml_ray.chunking.hinted.digits import FineDigits
+from zkml_ray.chunking.hinted.functions import entries
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.rounding import unbounded
-from zkml_ray.errors import RangeExceededError
+from zkml_ray.errors import ChunkingError, RangeExceededError
 
 METADATA_KEY: Final = "zkml_ray/recipe"
 
@@ -34,6 +37,12 @@ SUM_BITS: Final = 62
 
 EXACT_BITS: Final = 53
 """Sums below 2^53 are exact in float64, whose matrix products are fast."""
+
+STEPS: Final = frozenset(
+    {"affine", "bit", "divide", "floor", "gate", "give", "join", "multiply", "normalise", "odd"}
+    | {"pin", "rows", "scale", "settle", "share", "total"}
+)
+"""What a recipe may ask for besides receiving: each is the solver's method of that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,26 +82,10 @@ class Recipe:
         for step in self._recipe["steps"]:
             if step["do"] == "receive":
                 solver.receive(step, np.asarray(incoming[step["boundary"]], dtype=np.int64))
-            elif step["do"] == "settle":
-                solver.settle(step)
-            elif step["do"] == "gate":
-                solver.gate(step)
-            elif step["do"] == "pin":
-                solver.pin(step)
-            elif step["do"] == "share":
-                solver.share(step)
-            elif step["do"] == "divide":
-                solver.divide(step)
-            elif step["do"] == "normalise":
-                solver.normalise(step)
-            elif step["do"] == "join":
-                solver.join(step)
-            elif step["do"] == "affine":
-                solver.affine(step)
-            elif step["do"] == "multiply":
-                solver.multiply(step)
+            elif step["do"] in STEPS:
+                getattr(solver, step["do"])(step)
             else:
-                solver.give(step)
+                raise ChunkingError(f"{chunk_id}: a step {step['do']} of its recipe is not known")
         hints = np.concatenate(solver.hints) if solver.hints else np.zeros(0, dtype=np.int64)
         return Solved(hints=hints, outgoing=solver.outgoing)
 
@@ -196,14 +189,22 @@ class _Solver:
             quotient = self._narrow(quotient, step["name"])
         valid = np.broadcast_to(self._array(step["valid"]).astype(bool), (a, b, p))
         every = np.broadcast_to(valid, (t, a, b, p))
+        if step["clamp"]:
+            self._clamped(quotient[0][valid], step)
+            self._remainders(remainder, every, places, width)
+            return
         best = quotient.max(axis=0)
         name, top = step["name"], step["row_top"]
         moves: list[Ints] = []
+        taken = valid
         if top is not None:
-            largest = np.where(valid, best, best.min()).max(axis=(1, 2))
+            if "kept" in step:
+                taken = np.broadcast_to(self._array(step["kept"]).astype(bool), (a, b, p))
+            largest = np.where(taken, best, best.min()).max(axis=(1, 2))
             moves = self._digits(largest, name, self._numbers.digits)
-            # How far below the largest, as far as it counts; what is further is `below`.
-            distance = largest[None, :, None, None] - quotient
+            # How far below the largest, as far as it counts; what is further is `below`. Of what
+            # is dropped, how far below zero.
+            distance = np.where(taken, largest[:, None, None], 0) - quotient
             best = np.minimum(distance[0], top)
             below = distance - best
         else:
@@ -214,10 +215,16 @@ class _Solver:
         if step["below_digits"]:
             self.hints += self._digits(below[every], name, step["below_digits"])
         if top is not None:
+            results = best[taken]
             self._wires[step["below"]], results = results, top - results
         elif step["below"]:
             self._wires[step["below"]] = below[every]
         self.hints += moves
+        self._remainders(remainder, every, places, width)
+        self._wires[step["wire"]] = results - step["offset"]
+
+    def _remainders(self, remainder: Ints, every: Ints, places: int, width: int) -> None:
+        """Digits of remainders; the first one's lowest is what its equation leaves."""
         for place in range(places):
             digit = remainder >> (width * place)
             if place < places - 1:
@@ -226,7 +233,19 @@ class _Solver:
             if place == 0:
                 kept[..., 0] = False
             self.hints.append(digit[kept].astype(np.int64))
-        self._wires[step["wire"]] = results - step["offset"]
+
+    def _clamped(self, values: Ints, step: Mapping[str, Any]) -> None:
+        """Signs and magnitudes: see `clamp.clamped`."""
+        top, count, width = step["clamp"]
+        clamp = Clamp(top=top, beyond=FineDigits(count=count, step=width))
+        negative, within, beyond = clamp.split(values, self._numbers)
+        self.hints += [negative, within, *beyond]
+        self._wires[step["wire"]], self._wires[step["sign"]] = within, 1 - 2 * negative
+
+    def odd(self, step: Mapping[str, Any]) -> None:
+        """Results with signs: see `functions.odd`."""
+        found = entries(step["op"], self._wires[step["within"]], step["one"])
+        self._wires[step["wire"]] = found * self._wires[step["sign"]]
 
     def _quotient(self, total: Ints, divisor: int, step: Mapping[str, Any]) -> Ints:
         """What sums are rounded to; a forger gives others."""
@@ -252,14 +271,14 @@ class _Solver:
 
     def share(self, step: Mapping[str, Any]) -> None:
         """Weights, and their rows' reciprocal sums: see `softmax.softmax`."""
-        rows, keys = step["shape"]
         one = 1 << step["bits"]
-        exponent = self._wires[step["exponent"]].reshape(rows, keys)
         base = float(np.float32(np.e))
         weights = np.asarray(
-            [_half_up(one * base ** (v / one)) for v in exponent.ravel().tolist()], dtype=np.int64
-        ).reshape(rows, keys)
-        totals = [int(v) for v in weights.sum(axis=1)]
+            [_half_up(one * base ** (v / one)) for v in self._wires[step["exponent"]].tolist()],
+            dtype=np.int64,
+        )
+        arranged, once = self._rows(weights, step["rows"])
+        totals = [int(v) for v in (arranged * once).sum(axis=1)]
         shares = [(step["target"] + v // 2) // max(v, 1) for v in totals]
         self._fine(shares, step["fine"], "softmax")
         for change in (1, -1):
@@ -268,13 +287,21 @@ class _Solver:
                 for r, v in zip(shares, totals, strict=True)
             ]
             self._places(difference, step["places"])
-        self._wires[step["weights"]] = weights.ravel()
+        self._wires[step["weights"]] = weights
         self._wires[step["reciprocal"]] = np.asarray(shares, dtype=np.int64)
+
+    def _rows(self, values: Ints, rows: Sequence[Any]) -> tuple[Ints, Ints]:
+        """Keys by row, and which of them count: see `softmax.Rows.recipe`."""
+        count, longest, places, counts = rows
+        if not places:
+            return values.reshape(count, longest), np.ones((count, longest), dtype=np.int64)
+        once = np.arange(longest) < self._array(counts)[:, None]
+        return values[self._array(places)], once.astype(np.int64)
 
     def divide(self, step: Mapping[str, Any]) -> None:
         """Weights times their row's reciprocal sum: see `softmax._rounded`."""
         reciprocal = self._wires[step["reciprocal"]]
-        weights = self._wires[step["weights"]].reshape(len(reciprocal), -1)
+        weights, _ = self._rows(self._wires[step["weights"]], step["rows"])
         self._wires[step["wire"]] = _product(weights, reciprocal.tolist()).ravel()
 
     def join(self, step: Mapping[str, Any]) -> None:
@@ -287,6 +314,39 @@ class _Solver:
         """Wires added up, times 1 or -1, and a number."""
         total = sum(self._wires[wire] for wire in step["parts"])
         self._wires[step["wire"]] = np.asarray(total * step["factor"] + step["offset"])
+
+    def total(self, step: Mapping[str, Any]) -> None:
+        """Sums of whole numbers: see `exact.exact_sum`."""
+        found = self._array(step["constant"])
+        for wire, index, factor in step["parts"]:
+            found = found + factor * np.append(self._wires[wire], 0)[self._array(index)]
+        self._wires[step["wire"]] = found
+
+    def scale(self, step: Mapping[str, Any]) -> None:
+        """Whole multiples: see `exact.exact_multiple`."""
+        values = np.append(self._wires[step["values"]], 0)[self._array(step["index"])]
+        self._wires[step["wire"]] = values * self._array(step["factors"])
+
+    def rows(self, step: Mapping[str, Any]) -> None:
+        """Sums of rows: see `exact.exact_rows`."""
+        values = np.append(self._wires[step["values"]], 0)[self._array(step["index"])]
+        self._wires[step["wire"]] = values.sum(axis=1)
+
+    def bit(self, step: Mapping[str, Any]) -> None:
+        """Which numbers are above zero: see `bits.above_zero`."""
+        digits = FineDigits(count=step["fine"][0], step=step["fine"][1])
+        bits, hints = bits_and_digits(self._wires[step["values"]], digits, self._numbers)
+        self.hints += list(hints)
+        self._wires[step["wire"]] = bits
+
+    def floor(self, step: Mapping[str, Any]) -> None:
+        """Whole parts: see `decisions.floor`."""
+        found = self._wires[step["values"]] // step["step"]
+        digits = found - step["least"]
+        if digits.size and (digits.min() < 0 or digits.max() > step["most"]):
+            raise self._beyond(step["name"])
+        self.hints.append(digits)
+        self._wires[step["wire"]] = found
 
     def multiply(self, step: Mapping[str, Any]) -> None:
         """Products of two wires' elements."""

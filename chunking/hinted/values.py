@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from zkml_ray.chunking.hinted.forms import Floats, Pending, RowFactor
-from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.grid import Ints, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,5 +54,36 @@ class Shares:
     rounded: Callable[[str], View]
 
 
-Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares
-"""Fixed elements; elements still to be rounded; a constant; an error function; a softmax."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """The signs of whole numbers, of which most readers ask one bit.
+
+    Attributes:
+        index: Of the tensor's shape.
+        above: Emits 1 where a number is above zero, else 0.
+        other: Emits 1 where it is not zero, else 0.
+        signs: Emits -1, 0 and 1.
+    """
+
+    index: Ints
+    above: Callable[[], View]
+    other: Callable[[], View]
+    signs: Callable[[], View]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """Scores of which a softmax reads some alone.
+
+    Attributes:
+        source: Name of the scores.
+        kept: Of their shape: whether an element is read.
+    """
+
+    source: str
+    kept: npt.NDArray[np.bool_]
+
+
+Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares | Masked | Signs
+"""Fixed elements; elements still to be rounded; a constant; an error function; a softmax; scores
+of which some are dropped; signs."""

@@ -231,8 +231,26 @@ NORMALISED: Final = (
     ),
     _at(
         "softmax",
-        "    pin_rows(lowering, moved.below, rows, keys)\n",
+        "    pin_rows(lowering, moved.below, rows.places)\n",
         "",
+        f"{_FORGED_FUNCTIONS}::test_row_whose_largest_score_stands_below_the_tables_top_is_refused",
+    ),
+    _at(
+        "settle",
+        "self.taken.reshape(a, b * p), axis=0",
+        "np.ones((a, b * p), dtype=bool), axis=0",
+        f"{_UNIT}/test_hinted_masks.py::test_dropped_keys_have_no_share_however_large_their_scores",
+    ),
+    _at(
+        "softmax",
+        "once = np.arange(self.longest) < self.kept.sum(axis=1)[:, None]",
+        "once = np.ones((self.count, self.longest))",
+        f"{_UNIT}/test_hinted_masks.py::test_a_row_with_one_key_has_all_of_it",
+    ),
+    _at(
+        "pins",
+        "found: Ints = places[:, within]",
+        "found: Ints = np.zeros_like(places)[:, within]",
         f"{_FORGED_FUNCTIONS}::test_row_whose_largest_score_stands_below_the_tables_top_is_refused",
     ),
     _at(
@@ -268,9 +286,9 @@ NORMALISED: Final = (
         f"{_FORGED_FUNCTIONS}::test_negative_root_is_refused",
     ),
     _at(
-        "fine",
-        "return numbers.digit_bound * _sum_of_weights(self.count, self.step)",
-        "return numbers.divisor * _sum_of_weights(self.count, self.step)",
+        "digits",
+        "return numbers.digit_bound * sum_of_weights(self.count, self.step)",
+        "return numbers.divisor * sum_of_weights(self.count, self.step)",
         _DIFFERENCES,
     ),
     _at(
@@ -303,6 +321,60 @@ NORMALISED: Final = (
     ),
 )
 
+_UNIQUE: Final = (
+    "tests/soundness/test_uniqueness.py::"
+    "test_hints_allow_what_the_operator_is_declared_to_give[Tanh-0-one digit]"
+)
+
+_UNIT_DECISIONS: Final = f"{_UNIT}/test_hinted_decisions.py"
+_SIGN: Final = _UNIQUE.replace("Tanh-0", "Sign-1")
+_FLOOR: Final = _UNIQUE.replace("Tanh-0", "Floor-0")
+
+DECISIONS: Final = (
+    _at("bits", "circuit.check_digits(circuit.subtract(one, bits, size), size)", "pass", _SIGN),
+    _at("bits", "    circuit.check_digits(left, size)\n", "", _SIGN),
+    _at("bits", "max(values.high - 1, -values.low, 1)", "1", _UNIT_DECISIONS),
+    _at(
+        "operators/decisions",
+        "    circuit.check_digits(circuit.subtract(circuit.whole([most]), digits, size), size)\n",
+        "",
+        _WIRES,
+    ),
+    _at("operators/decisions", "    circuit.check_digits(rest, size)\n", "", _FLOOR),
+    _at(
+        "operators/decisions",
+        "    circuit.check_digits(circuit.subtract(circuit.whole([step - 1]), rest, size), size)\n",
+        "",
+        _FLOOR,
+    ),
+)
+
+TABLES: Final = (
+    _at(
+        "clamp",
+        "return numbers.digit_bound + self.beyond.bound(numbers)",
+        "return numbers.digit_bound",
+        _STRIDES,
+        quick=True,
+    ),
+    _at(
+        "clamp",
+        "circuit.check_digits(circuit.subtract(one, bits, count), count)",
+        "pass",
+        _UNIQUE,
+    ),
+    _at("clamp", "    circuit.check_digits(left, count)\n", "", _WIRES),
+    _at("clamp", "count * clamp.beyond.bound(numbers) * numbers", "count * numbers", _WIRES),
+    _at("clamp", "    circuit.check_zero(circuit.reshape(total, [1]), bound)\n", "", _UNIQUE),
+    _at(
+        "clamp",
+        "max(most - top, 1)",
+        "1",
+        f"{_UNIT}/test_hinted_tables.py::test_no_argument_is_too_large",
+    ),
+    _at("functions", "clamp_top=numbers.divisor - 1", "clamp_top=numbers.divisor // 8", _UNIQUE),
+)
+
 BLINDING: Final = (
     _at("blinding", "BLINDERS: Final = 64", "BLINDERS: Final = 8", _BLINDING),
     _at(
@@ -320,4 +392,4 @@ BLINDING: Final = (
     _at("blinding", "secrets.randbelow(digits)", "0", f"{_BLINDING}::test_blinders_are_fresh"),
 )
 
-MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *BLINDING)
+MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *TABLES, *DECISIONS, *BLINDING)

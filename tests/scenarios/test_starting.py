@@ -55,24 +55,25 @@ def test_chunks_wait_for_workers_that_are_still_starting(
     ray_cluster: None, tmp_path: Path, job: SetupJob
 ) -> None:
     ready = threading.Event()
-    ended = threading.Event()
+    up, ended = threading.Event(), threading.Event()
 
     def start() -> WorkerPool:
         ready.wait(WAIT_S)
         return WorkerPool(workers=1, cpus=1, store_url=str(tmp_path))
 
-    pool = StartingPool(start, ended.set)
+    pool = StartingPool(start, up.set, ended.set)
     try:
         pool.submit(job)
         assert pool.poll(0) == []
         assert pool.busy
+        assert not up.is_set()
         ready.set()
         events = []
         while pool.busy:
             events += pool.poll(WAIT_S)
     finally:
         pool.close()
-    assert ended.is_set()
+    assert up.is_set() and ended.is_set()
     assert [event.attempt for event in events if isinstance(event, Assigned)] == [1, 2, 3]
     (given_up,) = [event for event in events if isinstance(event, GivenUp)]
     assert isinstance(given_up.error, StageError)
@@ -85,7 +86,7 @@ def test_ray_that_does_not_start_is_told_to_who_polls_and_is_ended(job: SetupJob
     def start() -> WorkerPool:
         raise ClusterError("Ray cannot be used on this machine: no room")
 
-    pool = StartingPool(start, ended.set)
+    pool = StartingPool(start, lambda: None, ended.set)
     pool.submit(job)
     with pytest.raises(ClusterError, match="no room"):
         pool.poll(WAIT_S)

@@ -13,6 +13,7 @@ from zkml_ray.events import ignore
 from zkml_ray.run.conduct import conduct
 from zkml_ray.run.coordinator import RunOutcome
 from zkml_ray.run.execution import begin, coordinating, read_model
+from zkml_ray.run.recording import recorded
 from zkml_ray.stages.prove import ProveJob
 from zkml_ray.stages.setup import SetupJob, StoreKeys
 
@@ -67,12 +68,14 @@ def prove_here(model: Path, *, store: Path, run_id: str, **arguments: Any) -> Ru
         "command": (),
     }
     given = {**usual, **arguments}
-    read = read_model(model, given.pop("options", None))
-    model_input = read.input(given.pop("inputs"), given.pop("seed", 0))
+    inputs = given.pop("inputs")
+    read = read_model(model, inputs, given.pop("options", None))
+    model_input = read.input(inputs, given.pop("seed", 0))
     begun = begin(read, model_input, store=store, run_id=run_id, **given)
     pool = cast(StartingPool, PoolHere(store))
-    coordinator = coordinating(begun, None, pool, 1, 1, StoreKeys.VERIFYING, ignore)
-    ((_, outcome),) = conduct([coordinator], pool, 1)
-    if isinstance(outcome, ZkmlRayError):
-        raise outcome
+    with recorded(begun.journal, ignore) as told:
+        coordinator = coordinating(begun, None, pool, 1, 1, StoreKeys.VERIFYING, told)
+        ((_, outcome),) = conduct([coordinator], pool, 1)
+        if isinstance(outcome, ZkmlRayError):
+            raise outcome
     return outcome

@@ -150,6 +150,16 @@ ENTRIES: dict[str, list[Case]] = {
         ),
     ],
     "Expand": [case(node("Expand", "x", "s"), x=[2, 1], y=[2, 2], constants=[integers("s", 2, 2)])],
+    "Floor": [
+        case(node("Floor", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Floor", "m"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[0.3], [0.4]])],
+        ),
+    ],
     "Flatten": [case(node("Flatten", "x"), x=[1, 1, 3], y=[1, 3])],
     "Gather": [
         case(
@@ -268,6 +278,45 @@ ENTRIES: dict[str, list[Case]] = {
     "Reshape": [
         case(node("Reshape", "x", "s"), x=[1, 3], y=[3, 1], constants=[integers("s", 3, 1)])
     ],
+    "Sign": [
+        case(node("Sign", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("Sub", "x", "k", to="d"),
+            node("Sign", "d", to="s"),
+            node("Relu", "s"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("k", [0.3, -1])],
+        ),
+        case(
+            node("Sub", "x", "k", to="d"),
+            node("Sign", "d", to="s"),
+            node("Abs", "s", to="a"),
+            node("Sub", "one", "a", to="c"),
+            node("Mul", "c", "x"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[number("k", 1 / 16), number("one", 1)],
+        ),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Sign", "m"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[0.3], [0.4]])],
+        ),
+    ],
+    "Sigmoid": [
+        case(node("Sigmoid", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Sigmoid", "m", to="s"),
+            node("Mul", "s", "m"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[1.3], [2.4]])],
+        ),
+    ],
     "Slice": [
         case(
             node("Slice", "x", "a", "b", "c", "d"),
@@ -291,6 +340,27 @@ ENTRIES: dict[str, list[Case]] = {
             y=[1, 1],
         ),
         case(node("Softmax", "x", axis=-1), x=[1, 3], y=[1, 3]),
+        # A dropped key, and a row that has only one.
+        case(
+            node("Where", "mask", "x", "low", to="m"),
+            node("Softmax", "m", axis=-1),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[mask(False, True), number("low", -np.inf)],
+        ),
+        case(
+            node("MatMul", "x", "w", to="s"),
+            node("Add", "s", "bias", to="m"),
+            node("Softmax", "m", axis=-1, to="p"),
+            node("Transpose", "s", to="v", perm=[1, 0]),
+            node("MatMul", "p", "v"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[
+                array("w", [[1, 0, 1], [0, 1, -1]]),
+                array("bias", [[0, -np.inf, 0]]),
+            ],
+        ),
     ],
     "Split": [
         case(*halves("Sub"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
@@ -305,6 +375,16 @@ ENTRIES: dict[str, list[Case]] = {
             y=[1, 2],
             constants=[array("k", [0.3, -1])],
         )
+    ],
+    "Tanh": [
+        case(node("Tanh", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Tanh", "m"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("w", [[1.3, 5], [2.4, -1]])],
+        ),
     ],
     "Transpose": [case(node("Transpose", "x", perm=[1, 0]), x=[1, 3], y=[3, 1])],
     "Unsqueeze": [case(node("Unsqueeze", "x", "a"), x=[3], y=[1, 3], constants=[integers("a", 0)])],

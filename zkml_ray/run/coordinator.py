@@ -428,7 +428,14 @@ class Coordinator:
         """
         if isinstance(event, Assigned):
             state = "proving" if event.chunk_id in self._expected else "setting up"
-            self._listener(ChunkMoved(chunk_id=event.chunk_id, state=state, worker=event.worker))
+            self._listener(
+                ChunkMoved(
+                    chunk_id=event.chunk_id,
+                    state=state,
+                    worker=event.worker,
+                    attempt=event.attempt,
+                )
+            )
         elif isinstance(event, Trouble):
             self._listener(
                 Faulted(
@@ -436,6 +443,7 @@ class Coordinator:
                     message=event.message,
                     worker=event.worker,
                     chunk_id=event.chunk_id,
+                    attempt=event.attempt,
                 )
             )
         elif not isinstance(event, Completed):

@@ -10,15 +10,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from zkml_ray import names
+from zkml_ray.chunking.given import ModelLike, take_model
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
+from zkml_ray.chunking.load import LoadedModel, parse_model
 from zkml_ray.circuits.derive import normalised_graph
 from zkml_ray.cluster.pool import WorkerPool, worker_environment
 from zkml_ray.cluster.session import is_private, ray_session
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
 from zkml_ray.errors import InputError
-from zkml_ray.events import Listener, Warned
+from zkml_ray.events import Listener, Warned, WorkersReady
 from zkml_ray.interrupts import as_exceptions
 from zkml_ray.machine import cores, memory
 from zkml_ray.run.coordinator import Coordinator
@@ -74,14 +75,19 @@ class ReadModel:
             raise InputError("; ".join([error.message, *self.notices])) from None
 
 
-def read_model(model: str | Path, options: PlanOptions | None) -> ReadModel:
+def read_model(model: ModelLike, inputs: Inputs, options: PlanOptions | None) -> ReadModel:
     """Read a model.
+
+    Args:
+        model: As `zkml_ray.prove_distributed` takes it.
+        inputs: An input, for models that are traced with one.
+        options: Choices about the plan.
 
     Raises:
         ChunkingError: It cannot be proved.
     """
     options = options or PlanOptions()
-    loaded = load_model(Path(model))
+    loaded = take_model(model, inputs)
     taken = options.dimensions_of(loaded)
     return ReadModel(
         model=loaded,
@@ -260,7 +266,11 @@ def worker_pool(
 
     sessions = ExitStack()
     with as_exceptions():
-        pool = StartingPool(start, sessions.close)
+        pool = StartingPool(
+            start,
+            lambda: listener(WorkersReady(workers=workers, threads=share)),
+            sessions.close,
+        )
         try:
             yield pool
         finally:

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from zkml_ray.chunking.given import as_numpy
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import InputError, ManifestError
@@ -129,10 +130,16 @@ def _read_path(path: Path) -> Any:
             return _read_json(path)
         if suffix in (".npy", ".npz"):
             loaded = np.load(path, allow_pickle=False)
-            return loaded if suffix == ".npy" else dict(loaded)
+            return loaded if suffix == ".npy" else _named_or_in_order(dict(loaded))
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from None
     raise InputError(f"{path.name}: inputs are read from .json, .npy or .npz, not {suffix or '?'}")
+
+
+def _named_or_in_order(arrays: dict[str, Any]) -> Any:
+    """The arrays of an .npz file; those that numpy named arr_0, arr_1 ... are in input order."""
+    usual = [f"arr_{index}" for index in range(len(arrays))]
+    return [arrays[name] for name in usual] if set(arrays) == set(usual) else arrays
 
 
 def _read_json(path: Path) -> list[Any] | dict[str, Any]:
@@ -157,16 +164,21 @@ def _read_json(path: Path) -> list[Any] | dict[str, Any]:
 
 def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
     if isinstance(found, Mapping):
-        if len(graph.inputs) == 1 and len(found) == 1:
+        if len(graph.inputs) == 1 and len(found) == 1 and not set(found) & set(graph.unread):
             return {graph.inputs[0]: next(iter(found.values()))}
         missing = [name for name in graph.inputs if name not in found]
-        extra = [str(name) for name in found if name not in graph.inputs]
+        extra = [str(name) for name in found if name not in graph.given]
         if missing or extra:
             raise InputError(
                 f"the model's inputs are {', '.join(graph.inputs)}; missing: "
                 f"{', '.join(missing) or 'none'}, unknown: {', '.join(extra) or 'none'}"
             )
-        return dict(found)
+        return {name: found[name] for name in graph.inputs}
+    if graph.unread and isinstance(found, list | tuple) and len(found) == len(graph.given):
+        # One input's own numbers may be as many as the inputs are.
+        first, *more = graph.inputs
+        if more or _size(found) != int(np.prod(graph.tensor(first).shape)):
+            return {n: v for n, v in zip(graph.given, found, strict=True) if n in graph.inputs}
     if len(graph.inputs) == 1:
         (name,) = graph.inputs
         is_list_of_one = isinstance(found, list | tuple) and len(found) == 1
@@ -182,15 +194,20 @@ def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
 
 def _shape_of(value: Any) -> tuple[int, ...] | None:
     try:
-        return tuple(np.shape(value))
+        return tuple(np.shape(as_numpy(value)))
     except ValueError:
         return None
+
+
+def _size(value: Any) -> int | None:
+    shape = _shape_of(value)
+    return None if shape is None else int(np.prod(shape))
 
 
 def _checked(graph: ModelGraph, name: str, value: Any) -> npt.NDArray[np.float32]:
     shape = graph.tensor(name).shape
     try:
-        array = np.asarray(value)
+        array = np.asarray(as_numpy(value))
     except ValueError as error:
         raise InputError(f"input {name} is not one array of numbers: {error}") from None
     if array.dtype.kind not in "fiu":

@@ -7,6 +7,8 @@
     reductions sums, means and maxima over some elements
     windows    convolutions and pooling
     pointwise  what a split at zero gives
+    decisions  signs, comparisons, whole parts
+    saturating functions by table that have a limit
 
 An operator's function raises `NotHintedError` for every node that it has no exact form for; that
 what it gives has the shape that ONNX infers is checked behind it (`Lowering.run`).
@@ -19,11 +21,13 @@ from typing import TYPE_CHECKING
 from zkml_ray.chunking.hinted.gelu import error_function
 from zkml_ray.chunking.hinted.layer_norm import layer_norm
 from zkml_ray.chunking.hinted.operators import (
+    decisions,
     linear,
     moves,
     pointwise,
     products,
     reductions,
+    saturating,
     windows,
 )
 from zkml_ray.chunking.hinted.softmax import softmax
@@ -43,6 +47,7 @@ OPERATORS: Operators = {
     "Erf": error_function,
     "Expand": moves.expanded,
     "Flatten": moves.reshaped,
+    "Floor": decisions.floor,
     "Gather": moves.gathered,
     "Gemm": products.gemm,
     "GlobalAveragePool": windows.global_average,
@@ -63,12 +68,15 @@ OPERATORS: Operators = {
     "ReduceSum": reductions.totalled,
     "Relu": pointwise.relu,
     "Reshape": moves.reshaped,
+    "Sigmoid": saturating.sigmoid,
+    "Sign": decisions.sign,
     "Slice": moves.sliced,
     "Softmax": softmax,
     "Split": moves.split,
     "Squeeze": moves.reshaped,
     "Sub": linear.added(-1.0),
     "Sum": linear.summed,
+    "Tanh": saturating.tanh,
     "Transpose": moves.transposed,
     "Unsqueeze": moves.reshaped,
     "Where": moves.chosen,

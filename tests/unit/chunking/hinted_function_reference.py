@@ -44,6 +44,14 @@ class Shares:
     resolution: float
 
 
+@dataclass(frozen=True)
+class Masked:
+    """Scores by name, and which of them count."""
+
+    source: str
+    kept: np.ndarray
+
+
 class FunctionReference(Reference):
     """The boundaries of a chunk that may have functions."""
 
@@ -58,6 +66,11 @@ class FunctionReference(Reference):
         if isinstance(value, Fine):
             self._values[name] = self._rounded(self._sum(name))
         return super()._whole(name)
+
+    def _stands(self, name: str) -> None:
+        """Numbers that are not rounded are numbers."""
+        if not isinstance(self._shared(name), Fine):
+            self._whole(name)
 
     def _shared(self, name: str) -> Any:
         """A value; of a softmax its shares, rounded to a resolution of their own."""
@@ -113,6 +126,21 @@ class FunctionReference(Reference):
         table = np.vectorize(lambda v: math.floor(one * math.erf(abs(v) / one) + 0.5), [np.int64])
         return ErrorFunction(values, table(values))
 
+    def _tanh(self, node: onnx.NodeProto, _: dict[str, Any]) -> Fine:
+        return Fine(self._saturated(self._plain(node.input[0])), float(self._one))
+
+    def _sigmoid(self, node: onnx.NodeProto, _: dict[str, Any]) -> Fine:
+        found = self._saturated(self._plain(node.input[0]).times(0.5))
+        return Fine(found + self._one, 2.0 * self._one)
+
+    def _saturated(self, argument: Sum) -> Whole:
+        """Tanh of rounded values, which count as no larger than the table's last digit."""
+        values, one = self._unbounded(argument), self._one
+        clipped = np.clip(np.abs(values), 0, self._numbers.divisor - 1)
+        table = np.vectorize(lambda v: math.floor(one * math.tanh(v / one) + 0.5), [np.int64])
+        found: Whole = np.sign(values) * table(clipped)
+        return found
+
     def _add(self, node: onnx.NodeProto, given: dict[str, Any], sign: float = 1.0) -> Any:
         for name, other in (node.input, tuple(node.input)[::-1]):
             value: Any = self._values[name]
@@ -134,7 +162,19 @@ class FunctionReference(Reference):
                 plus = round(gate.plus * self._one)
                 exact = np.abs(gate.values) * gate.result + plus * gate.values
                 return Fine(exact, 2.0**self._numbers.scale * self._one * v / u)
+        for name, other in (node.input, tuple(node.input)[::-1]):
+            left: Any = self._values[name]
+            if isinstance(left, Fine) and not self._fixed(other) and self._is_function(left):
+                # One of two functions stays as it is.
+                return Fine(left.whole * self._whole(other), left.resolution * self._one)
         return super()._mul(node, given)
+
+    def _unbounded(self, value: Sum) -> Whole:
+        """Rounded values of any size."""
+        return self._rounded(value, signed=False)
+
+    def _is_function(self, value: Fine) -> bool:
+        return value.resolution in (self._one, 2 * self._one)
 
     def _div(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         source, multiple = self._multiple(node.input[0])
@@ -143,19 +183,33 @@ class FunctionReference(Reference):
             self._multiples[node.output[0]] = source, multiple / divisor.item()
         return super()._div(node, given)
 
+    def _where(self, node: onnx.NodeProto, given: dict[str, Any]) -> Any:
+        low = self._fixed(node.input[2]) and self._constant(node.input[2]).size == 1
+        if low and float(self._constant(node.input[2]).item()) < -1e38:
+            shape = self._graph.tensor(node.output[0]).shape
+            kept = np.broadcast_to(self._constant(node.input[0]) != 0, shape)
+            return Masked(node.input[1], kept)
+        return super()._where(node, given)
+
     def _softmax(self, node: onnx.NodeProto, _: dict[str, Any]) -> Shares:
         numbers, one = self._numbers, self._one
-        scores = self._rounded(self._plain(node.input[0]))
+        masked: Any = self._values[node.input[0]]
+        source = masked.source if isinstance(masked, Masked) else node.input[0]
+        scores = self._rounded(self._plain(source))
+        kept = masked.kept if isinstance(masked, Masked) else np.ones(scores.shape, dtype=bool)
         top = numbers.divisor - 1
         unit = math.ceil(math.exp(top / one) * one * (1 + 1e-6)) + 1
-        ratio = max(64 * numbers.divisor, 4 * one * scores.shape[-1])
+        ratio = max(64 * numbers.divisor, 4 * one * int(kept.sum(axis=-1).max()))
         spare = len(bin(unit * ratio)) - 2 - 16
         target = unit * ratio >> spare << spare
         weights = np.zeros(scores.shape, dtype=np.int64)
         reciprocals = np.zeros(scores.shape[:-1], dtype=np.int64)
         for row in np.ndindex(*scores.shape[:-1]):
+            largest = max(int(s) for s, k in zip(scores[row], kept[row], strict=True) if k)
             for key, score in enumerate(scores[row]):
-                argument = max(0, int(score) - int(max(scores[row])) + top)
+                if not kept[(*row, key)]:
+                    continue
+                argument = max(0, int(score) - largest + top)
                 weights[(*row, key)] = math.floor(
                     one * float(np.float32(np.e)) ** (argument / one) + 0.5
                 )

@@ -33,11 +33,14 @@ class Term:
         weights: Real numbers, per unit of a rounded value.
         sums: The sums, given the weights in whole numbers.
         fineness: How much finer than rounded values the summed numbers are.
+        over: Numbers of the weights' shape, added up for each result; its shape is that of the
+            sums by broadcasting. None: every result has one weight.
     """
 
     weights: Real
     sums: Callable[[Whole], Whole]
     fineness: float = 1.0
+    over: Callable[[Whole], Whole] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Reference:
     def __init__(self, graph: ModelGraph, numbers: Arithmetic) -> None:
         self._graph = graph
         self._numbers = numbers
+        self._signs: set[str] = set()
         self._values: dict[str, Value] = {
             name: numpy_helper.to_array(t).astype(np.float64)
             for name, t in graph.initializers.items()
@@ -104,6 +108,10 @@ class Reference:
             value = self._values[name] = self._rounded(value)
         assert value.dtype == np.int64
         return value
+
+    def _stands(self, name: str) -> None:
+        """See to it that a tensor's elements are numbers."""
+        self._whole(name)
 
     def _fixed(self, name: str) -> bool:
         """Whether a tensor is a constant."""
@@ -171,14 +179,48 @@ class Reference:
         return 0
 
     def _coarse(self, value: Sum) -> int:
-        """q, with as many more bits as the finest numbers have, in as few digits as hold them."""
+        """q, with as many more bits as the finest numbers have, in as few digits as hold them.
+
+        With 6, 12 or 18 more where weights would be too coarse, or as many as the largest weight
+        leaves room for.
+        """
         excess = math.log2(max(term.fineness for term in value.terms))
-        if excess <= 2:
+        found = self._with_bits(excess)
+        for more in (6, 12, 18):
+            if not self._too_coarse(value, found):
+                break
+            largest = max(np.abs(term.weights).max(initial=0) for term in value.terms)
+            room = (self._with_bits(excess + bits) for bits in range(more, more - 6, -1))
+            found = next(finer for finer in room if largest * finer < (1 << 24) - 1)
+        return found
+
+    def _with_bits(self, bits: float) -> int:
+        if bits <= 2:
             return self._numbers.divisor
         digits = 2
-        while math.ceil(excess / (digits - 1)) >= self._numbers.logrows:
+        while math.ceil(bits / (digits - 1)) >= self._numbers.logrows:
             digits += 1
-        return self._numbers.divisor << (math.ceil(excess / (digits - 1)) * (digits - 1))
+        return self._numbers.divisor << (math.ceil(bits / (digits - 1)) * (digits - 1))
+
+    def _too_coarse(self, value: Sum, divisor: int) -> bool:
+        """Whether rounding moves some result's weights by more than a 32nd of them, visibly.
+
+        Visibly: two quanta (ten, where finer numbers are summed) for values at the range's end.
+        """
+        moved: Any = 0
+        sizes: Any = 0
+        for term in value.terms:
+            scaled = term.weights * float(divisor)
+            reach = math.ceil(term.fineness * self._numbers.offset)
+            parts = [np.abs(np.rint(scaled) - scaled), np.abs(scaled)]
+            counted = [np.rint(part * 1024).astype(np.int64) for part in parts]
+            if term.over is not None:
+                counted = [term.over(part) for part in counted]
+            moved = moved + counted[0].astype(object) * reach
+            sizes = sizes + counted[1].astype(object) * reach
+        quanta = 2 if max(term.fineness for term in value.terms) <= 2 else 10
+        wrong = (moved > quanta * 1024 * divisor) & (moved * 32 > sizes)
+        return bool(np.any(wrong))
 
     def _plain(self, name: str) -> Sum:
         value = self._values[name]
@@ -201,7 +243,14 @@ class Reference:
         x, weight = self._whole(node.input[0]), self._constant(node.input[1])
         shape = self._graph.tensor(node.output[0]).shape
         bias = self._constant(node.input[2]) if len(node.input) > 2 else np.zeros(shape[1])
-        term = Term(weight, lambda weights: _spread(x, weights, shape, given))
+        group, planes = given.get("group", 1), [1] * (x.ndim - 2)
+
+        def over(weights: Whole) -> Whole:
+            parts = weights.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
+            found: Whole = parts.sum(axis=(1, 3)).reshape(1, -1, *planes)
+            return found
+
+        term = Term(weight, lambda weights: _spread(x, weights, shape, given), over=over)
         return Sum(
             terms=(term,),
             bias=np.zeros(shape) + bias.reshape(1, -1, *[1] * (x.ndim - 2)),
@@ -209,7 +258,13 @@ class Reference:
         )
 
     def _windows(self, x: Whole, weight: Real, given: Mapping[str, Any]) -> Sum:
-        term = Term(weight, lambda weights: _convolved(x, weights, given))
+        planes = [1] * (x.ndim - 2)
+
+        def over(weights: Whole) -> Whole:
+            found: Whole = weights.reshape(len(weight), -1).sum(axis=1).reshape(1, -1, *planes)
+            return found
+
+        term = Term(weight, lambda weights: _convolved(x, weights, given), over=over)
         shape = term.sums(np.zeros(weight.shape, dtype=np.int64)).shape
         return Sum(terms=(term,), bias=np.zeros(shape), order=f"channels {shape}")
 
@@ -236,10 +291,15 @@ class Reference:
         """A product of whole numbers and constants, either on the left, of any ranks."""
         if self._fixed(right):
             x, weight = self._whole(left), self._constant(right)
-            term = Term(weight, lambda weights: _matrices(x, weights))
+            term = Term(weight, lambda weights: _matrices(x, weights), over=_over_rows)
         else:
             x, weight = self._whole(right), self._constant(left)
-            term = Term(weight, lambda weights: _matrices(weights, x))
+            columns = x.ndim > 1 and weight.ndim > 1
+            term = Term(
+                weight,
+                lambda weights: _matrices(weights, x),
+                over=lambda weights: weights.sum(axis=-1, keepdims=columns),
+            )
         return Sum(terms=(term,), bias=np.zeros(shape), order="last")
 
     def _product(self, x: Whole, weight: Real) -> Sum:
@@ -253,7 +313,7 @@ class Reference:
             return found
 
         shape = (*x.shape[:-1], weight.shape[1])
-        return Sum(terms=(Term(weight, sums),), bias=np.zeros(shape), order="last")
+        return Sum(terms=(Term(weight, sums, over=_over_rows),), bias=np.zeros(shape), order="last")
 
     def _add(self, node: onnx.NodeProto, _: dict[str, Any], sign: float = 1.0) -> Sum:
         first, second = node.input
@@ -280,7 +340,7 @@ class Reference:
         right = self._values[other]
         together = isinstance(right, Sum) and right.plain and right.order == left.order
         if not together:
-            self._whole(other)
+            self._stands(other)
         right = self._spread_to(other, shape).times(factors[other])
         return replace(left, terms=left.terms + right.terms, bias=left.bias + right.bias)
 
@@ -323,6 +383,29 @@ class Reference:
     def _div(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
         return self._times(node.input[0], 1 / self._constant(node.input[1]), node)
 
+    def _sign(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        self._signs.add(node.output[0])
+        return np.sign(self._decided(node.input[0])).astype(np.int64) * self._unit
+
+    def _floor(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        return self._whole(node.input[0]) // self._unit * self._unit
+
+    @property
+    def _unit(self) -> int:
+        return 1 << self._numbers.scale
+
+    def _decided(self, name: str) -> Whole:
+        """Whole numbers; what nothing asks to be rounded is not, but for constants."""
+        value = self._values[name]
+        if not isinstance(value, Sum) or not value.plain:
+            return self._whole(name)
+        exact = all((np.abs(t.weights) == 1).all() and t.fineness == 1 for t in value.terms)
+        if not exact:
+            return self._whole(name)
+        found: Any = sum(t.sums(t.weights.astype(np.int64)) for t in value.terms)
+        bias = value.bias * float(self._unit)
+        return np.asarray(found + np.trunc(bias + np.copysign(0.5, bias)).astype(np.int64))
+
     def _neg(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
         return self._plain(node.input[0]).times(-1.0)
 
@@ -349,6 +432,8 @@ class Reference:
         return _exact(found, one) if self._constant(node.input[1]) > 1 else self._sum(node.input[0])
 
     def _abs(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        if node.input[0] in self._signs:
+            return np.abs(self._whole(node.input[0]))
         return np.abs(self._split(node.input[0]))
 
     def _leakyrelu(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
@@ -393,7 +478,9 @@ class Reference:
     def _min(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         return self._max(node, given, -1)
 
-    def _relu(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
+    def _relu(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum | Whole:
+        if node.input[0] in self._signs:
+            return np.maximum(self._whole(node.input[0]), 0)
         return replace(self._sum(node.input[0]), relu=True)
 
     def _maxpool(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
@@ -432,8 +519,11 @@ class Reference:
         whole, axes = self._whole(node.input[0]), self._axes(node)
         keep = bool(given.get("keepdims", 1))
         total = whole.sum(axis=axes, keepdims=keep)
+        count = whole.size // total.size
         term = Term(
-            np.full(1, weight(whole.size // total.size)), lambda weights: total * weights[0]
+            np.full(1, weight(count)),
+            lambda weights: total * weights[0],
+            over=lambda weights: weights * count,
         )
         return Sum(terms=(term,), bias=np.zeros(total.shape), order="last")
 
@@ -532,6 +622,14 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
+def _over_rows(weights: Whole) -> Whole:
+    """Per column of a matrix, or of each of several, its sum."""
+    found: Whole = (
+        weights.sum(axis=-2, keepdims=weights.ndim > 2) if weights.ndim > 1 else weights.sum()
+    )
+    return found
+
+
 def _exact(whole: Whole, fineness: float) -> Sum:
     """Whole numbers that are finer than rounded values, exactly."""
     term = Term(np.full(1, 1 / fineness), lambda weights: whole * weights[0], fineness)
@@ -560,7 +658,7 @@ def _by_channel(term: Term, factor: Real, order: str) -> Term:
         found: Whole = sums(np.ones(1, dtype=np.int64)) * weights
         return found
 
-    return replace(term, weights=term.weights[0] * channel, sums=scaled)
+    return replace(term, weights=term.weights[0] * channel, sums=scaled, over=None)
 
 
 def _places(

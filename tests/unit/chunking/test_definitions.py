@@ -93,6 +93,12 @@ def reductions() -> Iterator[Case]:
     for over in axes:
         given = [] if over is None else [integers("axes", *over)]
         yield case("ReduceLogSum", (2, 3, 4), *given, positive=True)
+    for over, keep in itertools.product([*axes, (0, 1, 2)], (0, 1)):
+        given = [] if over is None else [integers("axes", *over)]
+        yield case("ReduceProd", (2, 3, 4), *given, keepdims=keep)
+    for axis, exclusive, reverse in itertools.product((0, 1, -1), (0, 1), (0, 1)):
+        along = numpy_helper.from_array(np.array(axis), "axis")
+        yield case("CumSum", (2, 3, 4), along, exclusive=exclusive, reverse=reverse)
     for axis in (0, 1, -1):
         yield case("LogSoftmax", (2, 3, 4), axis=axis)
     for shape in ((1, 2, 5), (1, 2, 4, 3), (1, 2, 2, 3, 4)):
@@ -309,11 +315,21 @@ def test_an_early_resize_to_fewer_elements_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("op_type", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
-def test_last_states_of_a_recurrent_operator_are_outputs_too(op_type: str, gates: int) -> None:
-    names = ["steps", "last", "cell"][: 3 if op_type == "LSTM" else 2]
+@pytest.mark.parametrize("read", ["steps last cell", "last", "cell", "steps"])
+@pytest.mark.parametrize("left_out", ["named", "unnamed"])
+def test_last_states_of_a_recurrent_operator_are_outputs_too(
+    op_type: str, gates: int, read: str, left_out: str
+) -> None:
+    """Whichever of them are read; the others are named, as exporters do, or left out."""
+    outputs = ["steps", "last", "cell"][: 3 if op_type == "LSTM" else 2]
+    names = [name for name in outputs if name in read.split()]
+    if not names:
+        return
+    if left_out == "unnamed":
+        outputs = [name if name in names else "" for name in outputs]
     constants = [weight("w", 2, gates * 5, 3), weight("r", 2, gates * 5, 5)]
     node = helper.make_node(
-        op_type, ["x", "w", "r"], names, "node", hidden_size=5, direction="bidirectional"
+        op_type, ["x", "w", "r"], outputs, "node", hidden_size=5, direction="bidirectional"
     )
     shape = (4, 2, 3)
     graph = helper.make_graph(

@@ -95,7 +95,7 @@ def test_lost_machines_cost_a_chunk_nothing_however_many():
     assert not world.stops
     assert len(world.done) == 40
     assert len(world.handed("chunk-000")) == 21
-    said = [r for r in world.reports if r.cause is Cause.MACHINE and r.key is not None]
+    said = [r for r in world.reports if r.cause is Cause.MACHINE and r.attempt is not None]
     assert len(said) == 20
     assert world.scheduler.chunks[ChunkKey("job", "chunk-000")].counted() == []
 
