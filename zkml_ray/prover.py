@@ -12,7 +12,7 @@ from zkml_ray.api import Run, revealed_floats, run_of
 from zkml_ray.chunking.given import ModelLike
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
-from zkml_ray.errors import ConfigError, InputError, ZkmlRayError
+from zkml_ray.errors import ConfigError, ExitCode, InputError, ZkmlRayError
 from zkml_ray.events import Event, Listener, OfRun, RunEnded, ignore
 from zkml_ray.run.conduct import conduct
 from zkml_ray.run.coordinator import Coordinator
@@ -43,6 +43,7 @@ class BatchError(ZkmlRayError):
     Attributes:
         runs: Those that are complete, by their place among the inputs.
         errors: Why the others are not, by theirs. They can be resumed.
+        exit_code: That of the first of those.
     """
 
     def __init__(
@@ -51,13 +52,12 @@ class BatchError(ZkmlRayError):
         *,
         runs: Mapping[int, Run] | None = None,
         errors: Mapping[int, ZkmlRayError] | None = None,
+        exit_code: ExitCode = ExitCode.INFRASTRUCTURE,
     ) -> None:
         super().__init__(message)
-        self.runs = dict(runs or {})
-        self.errors = dict(errors or {})
-        for error in self.errors.values():
-            self.exit_code = error.exit_code
-            break
+        self.runs = {} if runs is None else runs
+        self.errors = {} if errors is None else errors
+        self.exit_code = exit_code
 
 
 class Prover:
@@ -183,6 +183,7 @@ class Prover:
                 f"{first.message}",
                 runs=runs,
                 errors=errors,
+                exit_code=first.exit_code,
             )
         return [runs[index] for index in range(len(checked))]
 
