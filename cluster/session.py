@@ -82,7 +82,7 @@ def _keep_stdout_clean() -> None:
     if getattr(printed, "to_stderr", False):
         return
 
-    def print_to_stderr(data: dict[str, Any], *, ignore_prefix: bool) -> None:
+    def print_to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
         printed({**data, "is_err": True}, ignore_prefix=ignore_prefix)
 
     print_to_stderr.to_stderr = True  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +13,9 @@ from zkml_ray.api import Run, revealed_floats, run_of
 from zkml_ray.chunking.given import ModelLike
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
-from zkml_ray.errors import ConfigError, ExitCode, InputError, ZkmlRayError
-from zkml_ray.events import Event, Listener, OfRun, RunEnded, ignore
+from zkml_ray.errors import ConfigError, ExitCode, InputError, InsecureSrsWarning, ZkmlRayError
+from zkml_ray.events import INSECURE_SRS_WARNING, Event, Listener, OfRun, RunEnded, ignore
+from zkml_ray.report.progress import Shown, showing
 from zkml_ray.run.conduct import conduct
 from zkml_ray.run.coordinator import Coordinator
 from zkml_ray.run.execution import (
@@ -87,6 +89,7 @@ class Prover:
         address: str | None = None,
         command: Sequence[str] = (),
         listener: Listener = ignore,
+        progress: Shown = "auto",
     ) -> None:
         """Read a model; a torch module takes its shapes from `example`, an input.
 
@@ -102,7 +105,8 @@ class Prover:
         self._store = opened_store(store)
         self._store_keys = store_keys
         self._address = address
-        self._listener = listener
+        self._listener = self._asked_listener = listener
+        self._progress: Shown = progress
         self._read = read_model(model, example, options or PlanOptions(workers=workers))
         self._asked: dict[str, Any] = {
             "project": project,
@@ -120,6 +124,7 @@ class Prover:
     def __enter__(self) -> Prover:
         """Begin to start Ray and the workers; they come up in the background."""
         memory_bytes = self._read.options.memory_bytes
+        self._listener = self._open.enter_context(showing(self._progress, self._asked_listener))
         self._pool = self._open.enter_context(
             worker_pool(
                 self._store.url,
@@ -249,6 +254,8 @@ class Prover:
             for _, told in begun.values():
                 told.end(error)
             raise
+        if any(run.manifest.srs_trust == "insecure" for run in runs.values()):
+            warnings.warn(INSECURE_SRS_WARNING, InsecureSrsWarning, stacklevel=3)
         return runs, dict(sorted(errors.items()))
 
 

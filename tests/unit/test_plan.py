@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
+from tests.unit.chunking.builders import weight
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits.derive import rederive_circuits
@@ -120,3 +123,28 @@ def test_plan_options_with_a_bad_scale_are_refused(scale: int) -> None:
 def test_plan_with_no_layer_per_chunk_is_refused(models: Path) -> None:
     with pytest.raises(ConfigError, match="layers per chunk"):
         plan(load_model(models / "mlp.onnx"), PlanOptions(layers_per_chunk=0))
+
+
+@pytest.mark.parametrize("layers_per_chunk", [None, 1, 9])
+def test_layer_with_functions_of_two_tables_is_planned_in_two_chunks(
+    layers_per_chunk: int | None, tmp_path: Path
+) -> None:
+    """Mish is a softplus, by the exponential, and a hyperbolic tangent of it."""
+    proto = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("MatMul", ["x", "w"], ["m"], "fc"),
+                helper.make_node("Mish", ["m"], ["y"], "mish"),
+            ],
+            "test",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4])],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])],
+            [weight("w", 4, 3)],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    onnx.save(proto, tmp_path / "mish.onnx")
+    options = PlanOptions(scale=7, circuits="hinted", layers_per_chunk=layers_per_chunk)
+    made = plan(load_model(tmp_path / "mish.onnx"), options).plan
+    assert [chunk.arguments.kind for chunk in made.chunks] == ["hinted"] * 2

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from zkml_ray.command_line.options import Json, Place, RunArgument, StoreOption
-from zkml_ray.command_line.terminal import print_json, say
+from zkml_ray.command_line.terminal import confirm, print_json, say
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError, ExitCode
+from zkml_ray.report.words import counted
 
 MIB = 1 << 20
 
@@ -20,7 +21,7 @@ def runs(*, place: Place, json_: Json = False) -> None:
     """List the runs of a project, those under way too."""
     from zkml_ray.run.housekeeping import list_runs
 
-    opened = place.open()
+    opened = place.existing()
     found = list_runs(opened, place.project)
     if json_:
         rows = [
@@ -43,7 +44,7 @@ def runs(*, place: Place, json_: Json = False) -> None:
     for run in found:
         line = f"{run.run_id}  {run.created_at}  {run.model}  "
         if run.state == "complete":
-            line += f"{run.chunks} chunks  SRS {run.srs_trust}"
+            line += f"{counted(run.chunks or 0, 'chunk')}  SRS {run.srs_trust}"
         elif run.state == "under way":
             of = "not planned yet" if run.chunks is None else f"{run.proofs}/{run.chunks} proved"
             line += f"under way, {of}; go on with: zkml-ray resume {run.run_id}"
@@ -65,7 +66,7 @@ def fetch(
     """Download a run's artifacts, each re-hashed."""
     from zkml_ray.stores.fetch import fetch_run
 
-    opened = place.open()
+    opened = place.existing()
     fetched = fetch_run(opened, place.layout(run), folder, private=private)
     if json_:
         print_json(
@@ -98,7 +99,7 @@ def gc(
 
     if not 0 <= older_than <= 1_000_000:
         raise ConfigError(f"--older-than is a number of hours, 0 or more, not {older_than}")
-    opened, age = place.open(), timedelta(hours=older_than)
+    opened, age = place.existing(), timedelta(hours=older_than)
     garbage = find_garbage(opened, place.project, older_than=age)
     if yes:
         garbage = collect(opened, place.project, garbage, older_than=age)
@@ -133,13 +134,22 @@ def gc(
 def rm(
     run: RunArgument,
     *,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Remove a complete run without asking.")
+    ] = False,
     place: Place,
     json_: Json = False,
 ) -> None:
-    """Remove a run, complete or not; what it shares with others is left to gc."""
-    from zkml_ray.run.housekeeping import remove_run
+    """Remove a run; a complete one after asking. What it shares with others is left to gc."""
+    from zkml_ray.run.housekeeping import describe_run, remove_run
 
-    opened = place.open()
+    opened = place.existing()
+    if not yes and describe_run(opened, place.layout(run)).state == "complete":
+        confirm(
+            f"Run {run} of project {place.project} is complete; its proofs are lost for good. "
+            "Remove it?",
+            option="--yes",
+        )
     count = remove_run(opened, place.layout(run))
     if json_:
         print_json({"run_id": run, "project": place.project, "objects": count})

@@ -16,7 +16,7 @@ import onnx
 
 from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.grid import View
-from zkml_ray.chunking.hinted.operators.linear import rescaled
+from zkml_ray.chunking.hinted.operators.linear import rescaled, shifted_by
 from zkml_ray.chunking.hinted.operators.reading import broadcast, number, optional
 from zkml_ray.chunking.hinted.settle import Rounding
 from zkml_ray.chunking.hinted.values import Signs, Value
@@ -72,14 +72,14 @@ def clipped(lowering: Lowering, node: onnx.NodeProto) -> Value:
     )
     if least is None:
         top = round(most * lowering.resolution)  # type: ignore[operator]
-        under = _shifted(rescaled(pending, -1.0), top / lowering.resolution)
+        under = shifted_by(rescaled(pending, -1.0), top / lowering.resolution)
         return _affine(lowering, _relu_of(lowering, under, node), -1, offset=top)
     bottom = round(least * lowering.resolution)
-    above = _relu_of(lowering, _shifted(pending, -bottom / lowering.resolution), node)
+    above = _relu_of(lowering, shifted_by(pending, -bottom / lowering.resolution), node)
     if most is None:
         return above if not bottom else _affine(lowering, above, 1, offset=bottom)
     top = round(most * lowering.resolution)
-    left = _shifted(rescaled(identity(above), -1.0), (top - bottom) / lowering.resolution)
+    left = shifted_by(rescaled(identity(above), -1.0), (top - bottom) / lowering.resolution)
     return _affine(lowering, _relu_of(lowering, left, node), -1, offset=top)
 
 
@@ -149,11 +149,6 @@ def _bound(lowering: Lowering, node: onnx.NodeProto, place: int) -> float | None
     if not isinstance(value, np.ndarray) or value.size != 1:
         raise NotHintedError("a bound is no constant number")
     return float(value.ravel()[0])
-
-
-def _shifted(pending: Pending, offset: float) -> Pending:
-    form = replace(pending.form, bias=pending.form.bias + offset)
-    return replace(pending, form=form, source="", multiple=1.0)
 
 
 def _relu_of(lowering: Lowering, pending: Pending, node: onnx.NodeProto) -> View:
