@@ -36,7 +36,7 @@ from zkml_ray.events import (
     WorkersReady,
     Working,
 )
-from zkml_ray.report.words import counted, seconds_in_words
+from zkml_ray.words import counted, seconds_in_words
 
 Shown: TypeAlias = 'Literal["auto"] | None'
 """Whether a Python program's run is shown while it goes on."""

@@ -20,6 +20,7 @@ from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.dimensions import Completed, complete_dimensions
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
+from zkml_ray.chunking.hinted.refusal import NotHintedError
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normal_form.floats import other_floats
 from zkml_ray.chunking.normal_form.interface import input_notices, output_notices
@@ -52,6 +53,10 @@ percent off, and a worker that has proved other chunks keeps some of what they t
 
 MAX_AUTO_SCALE: Final = 15
 """Above it "auto" does not choose hinted circuits: their table takes 2^(scale + 2) rows or more."""
+
+MAX_AUTO_RANGE_BITS: Final = 10
+"""As far as "auto" widens the range of hinted circuits where a constant that is compared lies
+outside of it."""
 
 MIN_MEMORY_BYTES: Final = 64 << 20
 """Below this not even Python fits."""
@@ -254,6 +259,13 @@ def _of_its_kind(
     except ChunkingError as error:
         if options.circuits == "hinted":
             raise
+        wider = error.range_bits if isinstance(error, NotHintedError) else 0
+        if options.range_bits < wider <= MAX_AUTO_RANGE_BITS:
+            # The model's own constants say that values are larger than was supposed.
+            notice = f"values may reach +-{1 << wider}: {error.message}"
+            options = replace(options, range_bits=wider)
+            made = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
+            return replace(made, notices=(notice, *made.notices))
         refusal = error.message
     notice = f"native circuits, because hinted ones do not do: {refusal}"
     _log.info(notice)
