@@ -23,6 +23,7 @@ from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normal_form.floats import other_floats
 from zkml_ray.chunking.normal_form.interface import input_notices, output_notices
+from zkml_ray.chunking.normal_form.quantised import quantisation_notices
 from zkml_ray.chunking.normal_form.tails import tail_notices
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
@@ -210,6 +211,7 @@ def _made(
         *taken.notices,
         *output_notices(model.proto),
         *tail_notices(model.proto),
+        *quantisation_notices(model.proto),
         *_float_notices(model),
     )
     return replace(made, notices=(*notices, *made.notices))
