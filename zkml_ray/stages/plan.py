@@ -292,7 +292,9 @@ def _tried(made: DerivedCircuits, graph: ModelGraph, options: PlanOptions) -> De
         return made
     failure = range_failure(graph, made)
     if failure:
-        bits = options.range_bits + WIDER_BITS
+        bits = max(
+            min(options.range_bits + WIDER_BITS, MAX_AUTO_RANGE_BITS), options.range_bits + 1
+        )
         raise NotHintedError(f"of a random input, {failure}", range_bits=bits)
     return made
 
