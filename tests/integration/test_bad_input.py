@@ -206,7 +206,6 @@ INPUT_CASES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "wrong name": (_npz(x=np.zeros(8), z=np.zeros(8)), ["unknown: z"]),
     "strings": (_json({"input_data": [["a"] * 8]}), ["dtype", "numbers"]),
     "numbers as strings": (_json({"input_data": [["1"] * 8]}), ["dtype"]),
-    "booleans": (_json({"input_data": [[True] * 8]}), ["dtype bool"]),
     "nulls": (_json({"input_data": [[None] * 8]}), ["dtype"]),
     "ragged": (_json({"input_data": [[[1, 2], [3]]]}), ["not one array"]),
     "NaN": (_json('{"input_data": [[0, 0, NaN, 0, 0, 0, 0, 0]]}'), ["element 2", "NaN"]),
