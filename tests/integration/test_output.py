@@ -179,14 +179,19 @@ def test_inner_boundary_of_a_run_of_one_chunk_has_a_hint(store: Path) -> None:
 
 
 def test_one_is_one(store: Path, tmp_path: Path) -> None:
+    rows = run_here("runs", "--store", store, "--json").json["runs"]
+    one = next(row["plan_digest"] for row in rows if row["run_id"] == "one")
     for command in (
         ["runs"],
         ["show", "one"],
         ["export", "one", "--ezkl", str(tmp_path / "ezkl")],
+        ["verify", "one", "--plan-digest", one, *TRUST, "-v"],
     ):
         text = run_here(*command, "--store", store).stdout
-        assert "1 chunk" in text
-        assert not re.search(r"\b1 (chunks|workers|boundaries|leaves|elements)\b", text), text
+        assert "1 chunk" in text or "1 proof" in text
+        assert not re.search(
+            r"\b1 (chunks|workers|boundaries|leaves|elements|proofs|files|objects)\b", text
+        ), text
 
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "it's"])

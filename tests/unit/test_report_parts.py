@@ -17,10 +17,10 @@ from zkml_ray.report.facts import RunFacts
 from zkml_ray.report.graph import COLUMNS, MANY_COLUMNS, drawing, stages
 from zkml_ray.report.picture import picture
 from zkml_ray.report.timeline import LONGEST_PAUSE_S, timeline, trace_events
-from zkml_ray.report.words import counted, listed, seconds_in_words, size_in_words
 from zkml_ray.schema.eventlog import EventLog, LoggedEvent
 from zkml_ray.schema.manifest import ChunkRecord, Span
 from zkml_ray.schema.plan import BoundaryPlan, ChunkPlan, Plan
+from zkml_ray.words import counted, listed, seconds_in_words, size_in_words
 
 
 def graph_of(reads: list[list[int]]) -> Plan:

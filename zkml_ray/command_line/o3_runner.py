@@ -55,7 +55,7 @@ from zkml_ray.command_line.prove import following, go_on, show_run
 from zkml_ray.command_line.terminal import print_json, run_app, say
 from zkml_ray.command_line.verify import verify as verify_run
 from zkml_ray.errors import ConfigError
-from zkml_ray.report.words import counted
+from zkml_ray.words import counted
 
 if TYPE_CHECKING:
     from zkml_ray.run.coordinator import Until

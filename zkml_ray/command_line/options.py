@@ -37,6 +37,15 @@ Input = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--input", "-i", help=".json (ezkl input_data), .npy or .npz [random]."),
 ]
+InputsOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--inputs",
+        help="Prove many inputs, each in a run of its own: a folder of .json, .npy and .npz files, "
+        "or a .npy or .npz file with inputs along an additional first axis. --run is what the "
+        "runs' ids begin with.",
+    ),
+]
 PrivateInput = Annotated[
     bool, typer.Option("--private-input", help="Prove without revealing the input.")
 ]

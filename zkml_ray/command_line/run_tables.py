@@ -11,8 +11,8 @@ from rich.table import Table
 from zkml_ray.command_line.tables import folded
 from zkml_ray.report.facts import RunFacts
 from zkml_ray.report.figures import Difference, Figures
-from zkml_ray.report.words import counted, seconds_in_words, size_in_words
 from zkml_ray.schema.manifest import ChunkRecord
+from zkml_ray.words import counted, seconds_in_words, size_in_words
 
 MIB = 1 << 20
 

@@ -12,7 +12,7 @@ from zkml_ray.command_line.options import Json, Place, RunArgument, StoreOption
 from zkml_ray.command_line.terminal import confirm, print_json, say
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError, ExitCode
-from zkml_ray.report.words import counted
+from zkml_ray.words import counted
 
 MIB = 1 << 20
 
@@ -79,9 +79,12 @@ def fetch(
             }
         )
         return
-    say(f"{len(fetched.files)} files, {fetched.size_bytes / MIB:.1f} MiB, in {folder}")
+    say(f"{counted(len(fetched.files), 'file')}, {fetched.size_bytes / MIB:.1f} MiB, in {folder}")
     if fetched.private:
-        say(f"{fetched.private} private files stayed in the store (--private fetches them)")
+        say(
+            f"{counted(fetched.private, 'private file')} stayed in the store (--private fetches "
+            "them)"
+        )
 
 
 def gc(
@@ -126,8 +129,8 @@ def gc(
             f"nothing shared is touched: {', '.join(garbage.held_by)} under way, begun in the last "
             f"{older_than:g} hours (--older-than)"
         )
-    what = f"{len(garbage.objects)} objects ({size_bytes / MIB:.1f} MiB) and "
-    what += f"{len(garbage.uploads)} unfinished uploads"
+    what = f"{counted(len(garbage.objects), 'object')} ({size_bytes / MIB:.1f} MiB) and "
+    what += counted(len(garbage.uploads), "unfinished upload")
     say(f"deleted {what}" if yes else f"would delete {what}; do so with --yes")
 
 
@@ -154,7 +157,10 @@ def rm(
     if json_:
         print_json({"run_id": run, "project": place.project, "objects": count})
         return
-    say(f"removed {run}: {count} objects; zkml-ray gc finds what it shared with no other run")
+    say(
+        f"removed {run}: {counted(count, 'object')}; zkml-ray gc finds what it shared with no "
+        "other run"
+    )
 
 
 def doctor(store: StoreOption = None, json_: Json = False) -> None:

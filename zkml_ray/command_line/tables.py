@@ -10,10 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from zkml_ray.report.words import counted
 from zkml_ray.schema.plan import Plan
 from zkml_ray.verifying.verdict import INSECURE
 from zkml_ray.verifying.verifier import Verdict
+from zkml_ray.words import counted
 
 if TYPE_CHECKING:
     # A verifier reports without onnx, which forecasts are made with.
@@ -28,6 +28,17 @@ MIB = 1 << 20
 
 PLANNED_WORKERS: Final = (1, 2, 4, 8, 16)
 """Numbers of workers that a plan's makespan is shown for."""
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """A line a run of many inputs."""
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("run", "chunks", "proving"):
+        table.add_column(title, justify="left" if title == "run" else "right")
+    for run in runs:
+        seconds = sum(chunk.prove.seconds for chunk in run.manifest.chunks)
+        table.add_row(escape(run.run_id), str(len(run.manifest.chunks)), f"{seconds:.2f} s")
+    return table
 
 
 def run_table(run: Run) -> Table:
@@ -231,7 +242,9 @@ def dot_graph(plan: Plan, forecast: Forecast) -> str:
     for boundary in plan.boundaries:
         source = boundary.producer or f"input {boundary.name}"
         shape = "x".join(map(str, boundary.shape)) or "scalar"
-        label = _quoted(f"{boundary.name}\n{shape}, {boundary.layout.leaf_count} leaves")
+        label = _quoted(
+            f"{boundary.name}\n{shape}, {counted(boundary.layout.leaf_count, 'leaf', 'leaves')}"
+        )
         targets = list(boundary.consumers)
         if boundary.name in plan.model_outputs:
             target = f"output {boundary.name}"
@@ -255,7 +268,7 @@ def verdict_lines(verdict: Verdict, *, verbose: bool = False) -> list[str]:
     lines = [f"VERIFIED run {verdict.run_id} of project {verdict.project}", verdict.statement]
     for name, values in verdict.revealed.items():
         shown = ", ".join(f"{value:.4g}" for value in values[:12])
-        more = f", ... ({len(values)} values)" if len(values) > 12 else ""
+        more = f", ... ({len(values):,} values)" if len(values) > 12 else ""
         lines.append(f"Revealed {name}: {shown}{more}")
     if verdict.hidden:
         lines.append(f"Committed, not shown: {', '.join(verdict.hidden)}")

@@ -28,7 +28,7 @@ from zkml_ray.command_line.terminal import (
     stdout,
 )
 from zkml_ray.errors import ConfigError, VerificationError
-from zkml_ray.report.words import counted
+from zkml_ray.words import counted
 
 
 def verify(

@@ -20,6 +20,7 @@ from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.dimensions import Completed, complete_dimensions
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
+from zkml_ray.chunking.hinted.refusal import NotHintedError
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normal_form.floats import other_floats
 from zkml_ray.chunking.normal_form.interface import input_notices, output_notices
@@ -41,6 +42,7 @@ from zkml_ray.stages.hinted import MORE_ROWS, HintedPlanner
 from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
+from zkml_ray.stages.trial import TRIED, range_failure
 from zkml_ray.verifying.policy import VerifierPolicy, shortfalls
 
 CircuitKind = Literal["auto", "hinted", "native"]
@@ -53,6 +55,13 @@ percent off, and a worker that has proved other chunks keeps some of what they t
 
 MAX_AUTO_SCALE: Final = 15
 """Above it "auto" does not choose hinted circuits: their table takes 2^(scale + 2) rows or more."""
+
+MAX_AUTO_RANGE_BITS: Final = 10
+"""As far as "auto" widens the range of hinted circuits where a constant that is compared lies
+outside of it."""
+
+WIDER_BITS: Final = 2
+"""By so much it is widened where a random input leaves it."""
 
 MIN_MEMORY_BYTES: Final = 64 << 20
 """Below this not even Python fits."""
@@ -252,10 +261,19 @@ def _of_its_kind(
     if options.circuits == "native":
         return _native(model, graph, options, prices, limit_bytes, listener)
     try:
-        return _hinted(model, graph, options, prices, limit_bytes, listener)
+        return _tried(_hinted(model, graph, options, prices, limit_bytes, listener), graph, options)
     except ChunkingError as error:
         if options.circuits == "hinted":
             raise
+        wider = error.range_bits if isinstance(error, NotHintedError) else 0
+        if options.range_bits < wider <= MAX_AUTO_RANGE_BITS:
+            # The model's own constants say that values are larger than was supposed.
+            notice = f"values may reach +-{1 << wider}: {error.message}"
+            options = replace(options, range_bits=wider)
+            made = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
+            if made.plan.chunks[0].arguments.kind == "native":
+                return made
+            return replace(made, notices=(notice, *made.notices))
         refusal = error.message
     notice = f"native circuits, because hinted ones do not do: {refusal}"
     _log.info(notice)
@@ -264,6 +282,23 @@ def _of_its_kind(
     except ChunkingError as error:
         raise type(error)(f"{error.message}; hinted circuits do not do either: {refusal}") from None
     return replace(native, notices=(notice,))
+
+
+def _tried(made: DerivedCircuits, graph: ModelGraph, options: PlanOptions) -> DerivedCircuits:
+    """Hinted circuits that "auto" may choose: a random input can be proved.
+
+    Raises:
+        NotHintedError: It leaves their range, or has no result in them.
+    """
+    if options.circuits == "hinted" or not TRIED & {n.op_type for n in graph.nodes.values()}:
+        return made
+    failure = range_failure(graph, made)
+    if failure:
+        bits = max(
+            min(options.range_bits + WIDER_BITS, MAX_AUTO_RANGE_BITS), options.range_bits + 1
+        )
+        raise NotHintedError(f"of a random input, {failure}", range_bits=bits)
+    return made
 
 
 def _native(

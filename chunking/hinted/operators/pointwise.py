@@ -20,6 +20,7 @@ from zkml_ray.chunking.hinted.operators.linear import rescaled, shifted_by
 from zkml_ray.chunking.hinted.operators.reading import broadcast, number, optional
 from zkml_ray.chunking.hinted.settle import Rounding
 from zkml_ray.chunking.hinted.values import Signs, Value
+from zkml_ray.chunking.hinted.whole import bits_of
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
@@ -63,7 +64,9 @@ def clipped(lowering: Lowering, node: onnx.NodeProto) -> Value:
     most = None if high is None or high * lowering.resolution >= limit else high
     for bound in (least, most):
         if bound is not None and abs(bound) * lowering.resolution > limit:
-            raise NotHintedError(f"its bound {bound:g} lies outside --range-bits")
+            raise NotHintedError(
+                f"its bound {bound:g} lies outside --range-bits", range_bits=bits_of(abs(bound))
+            )
     dropped = (least is None and low is not None) or (most is None and high is not None)
     if least is None and most is None:
         return lowering.rounded(node.input[0]) if dropped else lowering.value(node.input[0])
@@ -112,7 +115,10 @@ def _spread(lowering: Lowering, name: str, shape: tuple[int, ...]) -> View | Flo
     if isinstance(lowering.value(name), np.ndarray):
         constant = lowering.constant(name)
         if np.abs(constant).max(initial=0) > 2.0**lowering.numbers.range_bits:
-            raise NotHintedError("it compares with a constant outside --range-bits")
+            most = float(np.abs(constant).max(initial=0))
+            raise NotHintedError(
+                "it compares with a constant outside --range-bits", range_bits=bits_of(most)
+            )
         return np.broadcast_to(constant, shape)
     view = lowering.view(name)
     return replace(view, index=broadcast(view.index, shape))
