@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict
+
+from typing_extensions import Unpack
 
 from zkml_ray.api import Run, revealed_floats, run_of
 from zkml_ray.chunking.given import ModelLike
@@ -37,6 +39,26 @@ from zkml_ray.verification import DEFAULT_PROJECT, opened_store
 
 SUFFIXES = (".json", ".npy", ".npz")
 """Names of files that may hold inputs."""
+
+
+class Settings(TypedDict, total=False):
+    """Arguments of `Prover` besides the model and the number of workers."""
+
+    example: Inputs
+    store: str | Path | ArtifactStore | None
+    project: str
+    threads: int | None
+    store_keys: StoreKeys
+    options: PlanOptions | None
+    reveal: Sequence[str] | None
+    private_input: bool
+    allow_leaky_native: bool
+    keep_checkpoints: bool
+    max_error: MaxError | None
+    address: str | None
+    command: Sequence[str]
+    listener: Listener
+    progress: Shown
 
 
 class BatchError(ZkmlRayError):
@@ -265,7 +287,7 @@ def prove_many(
     workers: int = 2,
     *,
     run_id: str | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> list[Run]:
     """Prove many inputs of a model on Ray workers, each in a run of its own.
 

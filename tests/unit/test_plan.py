@@ -186,7 +186,9 @@ def test_comparison_with_a_large_constant_widens_the_range(
             plan(load_model(tmp_path / "m.onnx"), PlanOptions(scale=10, circuits="hinted"))
 
 
-@pytest.mark.parametrize(("factor", "bits"), [(20.0, 5), (100.0, 7), (400.0, 9), (5000.0, 0)])
+@pytest.mark.parametrize(
+    ("factor", "bits"), [(20.0, 5), (100.0, 7), (400.0, 9), (600.0, 10), (5000.0, 0)]
+)
 def test_random_input_that_leaves_the_range_widens_it_or_makes_circuits_native(
     factor: float, bits: int, tmp_path: Path
 ) -> None:
@@ -213,5 +215,4 @@ def test_random_input_that_leaves_the_range_widens_it_or_makes_circuits_native(
         ("hinted", bits) if bits else ("native", 0)
     )
     told = [notice for notice in made.notices if "of a random input" in notice]
-    assert bool(told) == (bits != 5)
     assert any("values may reach" in notice for notice in told) == (bits > 5)

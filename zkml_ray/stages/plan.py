@@ -24,6 +24,7 @@ from zkml_ray.chunking.hinted.refusal import NotHintedError
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normal_form.floats import other_floats
 from zkml_ray.chunking.normal_form.interface import input_notices, output_notices
+from zkml_ray.chunking.normal_form.quantised import quantisation_notices
 from zkml_ray.chunking.normal_form.tails import tail_notices
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
@@ -245,6 +246,7 @@ def _made(
         *taken.notices,
         *output_notices(model.proto),
         *tail_notices(model.proto),
+        *quantisation_notices(model.proto),
         *_float_notices(model),
     )
     return replace(made, notices=(*notices, *made.notices))
@@ -329,7 +331,9 @@ def _tried(made: DerivedCircuits, graph: ModelGraph, options: PlanOptions) -> De
         return made
     failure = range_failure(graph, made)
     if failure:
-        bits = options.range_bits + WIDER_BITS
+        bits = max(
+            min(options.range_bits + WIDER_BITS, MAX_AUTO_RANGE_BITS), options.range_bits + 1
+        )
         raise NotHintedError(f"of a random input, {failure}", range_bits=bits)
     return made
 
