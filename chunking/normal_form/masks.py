@@ -25,6 +25,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from zkml_ray.chunking.masked import DROPPED
 from zkml_ray.chunking.normal_form.affine import (
+    LOW,
     MOVES,
     Affine,
     Floats,
@@ -141,6 +142,7 @@ def _mask(write: Writer) -> bool:
     if source is None or source.shape is None or not source.shape.is_static():
         return False
     axis = write.axis(-1)
+    _refuse_computed(node, source)
     steps = steps_to(source)
     found = affine(steps)
     if found is None:
@@ -171,6 +173,39 @@ def _mask(write: Writer) -> bool:
         value.shape, value.type = source.shape, source.type
     node.replace_input_with(0, value)
     return True
+
+
+def _refuse_computed(node: ir.Node, scores: ir.Value) -> None:
+    """Refuse a mask that depends on an input, before its numbers are met where nobody knows them.
+
+    Raises:
+        UnsupportedOperatorError: One is added to the scores.
+    """
+    steps = steps_to(scores)
+    start = scores if not steps else steps[0].node.inputs[steps[0].place]
+    added = None if start is None else start.producer()
+    if added is None or added.op_type not in ("Add", "Sub"):
+        return
+    for value in added.inputs:
+        part = [] if value is None else steps_to(value)
+        found = affine(part)
+        if found is None or not (found.shift <= LOW).any():
+            continue
+        source = _root(part[0].node.inputs[part[0].place])
+        raise UnsupportedOperatorError(
+            f"node {node.name} (Softmax): the mask that is added to its scores follows from "
+            f"{source}, which depends on the model's input: masks can be proved where they are "
+            f"constants; put {source} into the model as an initializer"
+        )
+
+
+def _root(value: ir.Value | None) -> str:
+    """The name of what a tensor is a cast or a move of."""
+    while value is not None and (made := value.producer()) is not None:
+        if made.op_type not in MOVES | {"Cast", "Identity"}:
+            break
+        value = made.inputs[0]
+    return "" if value is None else str(value.name)
 
 
 class _Rows:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from tests.soundness.here import prove_here
-from tests.zoo.language import Size, gpt
+from tests.zoo.language import Size, bert, gpt
 from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits.derive import normalised_graph
+from zkml_ray.errors import UnsupportedOperatorError
 from zkml_ray.scratch import scratch_folder
 from zkml_ray.stages.accuracy import _compiled, measure_accuracy, quantised_boundaries
 from zkml_ray.stages.inputs import read_inputs
@@ -69,6 +71,46 @@ def test_gpt_of_two_layers_is_proved_beside_onnxruntime(tmp_path: Path) -> None:
     )
     (name,) = outcome.plan.model_outputs
     assert np.abs(outcome.outputs[name] - outcome.float_outputs[name]).max() < 0.05
+
+
+def with_mask(model: onnx.ModelProto, mask: np.ndarray) -> onnx.ModelProto:
+    """A BERT-like model whose attention mask is a constant."""
+    kept = [value for value in model.graph.input if value.name != "attention_mask"]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.graph.initializer.append(numpy_helper.from_array(mask, "attention_mask"))
+    return model
+
+
+def test_bert_with_a_padding_mask_is_near_onnxruntime(tmp_path: Path) -> None:
+    size = Size(tokens=6, width=8, words=300)
+    mask = np.array([[1, 1, 1, 1, 0, 0]])
+    path = saved(tmp_path, with_mask(bert(size), mask))
+    inputs = {"input_ids": tokens_of(size), "token_type_ids": np.array([[0, 0, 1, 1, 1, 0]])}
+    assert error_of(path, PlanOptions(scale=SCALE), inputs) < 0.05
+
+
+@pytest.mark.slow
+def test_bert_with_a_padding_mask_is_proved_beside_onnxruntime(tmp_path: Path) -> None:
+    size = Size(tokens=4, width=8, words=300)
+    path = saved(tmp_path, with_mask(bert(size), np.array([[1, 1, 1, 0]])))
+    inputs = {"input_ids": tokens_of(size), "token_type_ids": np.array([[0, 0, 1, 1]])}
+    outcome = prove_here(
+        path,
+        store=tmp_path / "store",
+        run_id="bert",
+        inputs=inputs,
+        options=PlanOptions(scale=SCALE),
+    )
+    (name,) = outcome.plan.model_outputs
+    assert np.abs(outcome.outputs[name] - outcome.float_outputs[name]).max() < 0.05
+    assert {"input_ids", "token_type_ids"} <= outcome.verdict.revealed.keys()
+
+
+def test_a_mask_that_is_an_input_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = saved(tmp_path, bert(Size(tokens=4, width=8, words=300)))
+    with pytest.raises(UnsupportedOperatorError, match="put attention_mask into the model"):
+        plan(load_model(path), PlanOptions(scale=SCALE))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -139,7 +139,7 @@ PLAN: Mapping[str, tuple[str, ...]] = {
     "plan.chunks.[].operators.[]": REBUILT,
     "plan.chunks.[].inputs.[]": GRAPH,
     "plan.chunks.[].outputs.[]": GRAPH,
-    "plan.chunks.[].arguments.input_scale": GRAPH,
+    "plan.chunks.[].arguments.input_scale": ("plan-precision",),
     "plan.chunks.[].arguments.param_scale": REBUILT,
     "plan.chunks.[].arguments.scale_rebase_multiplier": REBUILT,
     "plan.chunks.[].arguments.decomp_base": ("plan-arguments",),
