@@ -25,6 +25,7 @@ from onnx import TensorProto, helper
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.blinding import Advice
+from zkml_ray.chunking.hinted.challenge import CHALLENGES, COUNT, WEIGHTED
 from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
@@ -50,6 +51,7 @@ def extract_hinted_chunk(
     numbers: Arithmetic,
     *,
     columns: int = 1,
+    challenge: bool = False,
 ) -> bytes:
     """Build a chunk's hinted ONNX model.
 
@@ -60,6 +62,7 @@ def extract_hinted_chunk(
         outgoing: Boundaries it produces, in plan order.
         numbers: Digits and ranges of the circuit.
         columns: Its inner columns, over which blinders are spread.
+        challenge: Whether products may be checked by a challenge (`challenge`).
 
     Returns:
         The model's bytes, deterministic in the arguments.
@@ -68,7 +71,7 @@ def extract_hinted_chunk(
         NotHintedError: An operator has no hinted form.
         ChunkingError: A boundary's packing does not hold the values.
     """
-    return _built(graph, nodes, incoming, outgoing, numbers, columns)[0]
+    return _built(graph, nodes, incoming, outgoing, numbers, columns, challenge)[0]
 
 
 def hinted_size(
@@ -77,9 +80,11 @@ def hinted_size(
     incoming: Sequence[CommittedTensor],
     outgoing: Sequence[CommittedTensor],
     numbers: Arithmetic,
+    *,
+    challenge: bool = False,
 ) -> Circuit:
     """A chunk's circuit, for its size (`Circuit.cells_at`); arguments as `extract_hinted_chunk`."""
-    return _built(graph, nodes, incoming, outgoing, numbers, 1)[1]
+    return _built(graph, nodes, incoming, outgoing, numbers, 1, challenge)[1]
 
 
 def _built(
@@ -89,9 +94,10 @@ def _built(
     outgoing: Sequence[CommittedTensor],
     numbers: Arithmetic,
     columns: int,
+    challenge: bool,
 ) -> tuple[bytes, Circuit]:
     with refusing():
-        return _lowered(graph, nodes, incoming, outgoing, numbers, columns)
+        return _lowered(graph, nodes, incoming, outgoing, numbers, columns, challenge)
 
 
 def _lowered(
@@ -101,9 +107,10 @@ def _lowered(
     outgoing: Sequence[CommittedTensor],
     numbers: Arithmetic,
     columns: int,
+    challenge: bool,
 ) -> tuple[bytes, Circuit]:
     shapes = _shapes(graph, nodes)
-    lowering = Lowering(numbers, graph.initializers, shapes, columns)
+    lowering = Lowering(numbers, graph.initializers, shapes, columns, challenge=challenge)
     circuit = lowering.circuit
     for index, tensor in enumerate(incoming):
         lowering.receive(tensor.info.name, f"zkml_ray/incoming_{index}")
@@ -122,6 +129,8 @@ def _lowered(
                 f"boundary {tensor.info.name} reaches {numbers.value_bound}, more than its "
                 "packing holds"
             )
+    identity = lowering.identity
+    leaf = identity.leaf() if identity is not None and identity.held else ""
     zero, nominal = circuit.finish()
     outputs = []
     touched = [*incoming, *outgoing]
@@ -156,6 +165,10 @@ def _lowered(
         circuit.initializers += commit.initializers
         circuit.cells += layout.leaf_count * layout.slots * 2
         outputs += commit.outputs
+    inputs = []
+    if identity is not None and leaf:
+        outputs.append(helper.make_tensor_value_info(leaf, TensorProto.FLOAT, [COUNT + 2]))
+        inputs = [(WEIGHTED, sum(identity.depths)), (CHALLENGES, COUNT)]
     sizes = {
         "hints": circuit.hint_count,
         "given": sum(t.layout.element_count for t in incoming)
@@ -169,7 +182,10 @@ def _lowered(
         helper.make_graph(
             [*head, *circuit.nodes],
             "chunk",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [advice.length])],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, [length])
+                for name, length in ((INPUT, advice.length), *inputs)
+            ],
             outputs,
             circuit.initializers,
         ),

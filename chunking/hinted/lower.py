@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from zkml_ray.chunking.hinted.challenge import Identity
 from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.forms import Floats, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.grid import Ints, View, Wire
@@ -45,6 +46,8 @@ class Lowering:
         constants: Mapping[str, onnx.TensorProto],
         shapes: Mapping[str, tuple[int, ...]],
         columns: int,
+        *,
+        challenge: bool = False,
     ) -> None:
         """Start an empty circuit.
 
@@ -53,8 +56,10 @@ class Lowering:
             constants: The model's initializers.
             shapes: Shape of every tensor.
             columns: Its inner columns.
+            challenge: Whether products may be checked by a challenge.
         """
         self.circuit = Circuit(logrows=numbers.logrows, columns=columns)
+        self.identity = Identity(self.circuit) if challenge else None
         self.numbers = numbers
         self._constants = constants
         self._shapes = shapes
@@ -196,7 +201,9 @@ class Lowering:
     def settle(self, pending: Pending, rounding: Rounding, name: str) -> Settled:
         """Round a pending tensor in a way of one's own."""
         with refusing(self._makers.get(name)):
-            settled, step = settle(self.circuit, self.numbers, pending, rounding, name)
+            settled, step = settle(
+                self.circuit, self.numbers, pending, rounding, name, self.identity
+            )
         self._steps.append(step)
         return settled
 

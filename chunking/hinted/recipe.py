@@ -150,6 +150,20 @@ def cell_count(model: onnx.ModelProto, columns: int) -> int:
     return total
 
 
+def products_of(data: bytes) -> list[Ints]:
+    """Weights of the products that a chunk model's circuit does not hold, [K, N] each, in order."""
+    model = onnx.load_model_from_string(data)
+    known = {tensor.name: tensor for tensor in model.graph.initializer}
+    terms = [
+        term
+        for step in json.loads(_entry(model))["steps"]
+        for term in step.get("terms", [])
+        if term.get("product")
+    ]
+    arrays = [numpy_helper.to_array(known[term["weights"]]) for term in terms]
+    return [whole(array).reshape(len(array), -1) for array in arrays]
+
+
 def _entry(model: onnx.ModelProto) -> str:
     return str(next(e.value for e in model.metadata_props if e.key == METADATA_KEY))
 
@@ -223,7 +237,7 @@ class _Solver:
             if place < places - 1:
                 digit = digit & ((1 << width) - 1)
             kept = every.copy()
-            if place == 0:
+            if place == 0 and not step["challenged"]:
                 kept[..., 0] = False
             self.hints.append(digit[kept].astype(np.int64))
         self._wires[step["wire"]] = results - step["offset"]

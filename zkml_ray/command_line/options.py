@@ -222,6 +222,15 @@ class CircuitOptions:
             "or normalise the input.",
         ),
     ] = 5
+    products: Annotated[
+        str,
+        typer.Option(
+            "--products",
+            help="How hinted circuits check products with weights. packed: inside, weights in the "
+            "key; challenge: by a random combination, cheaper the larger a layer is, and "
+            "verifiers are given the quantised weights.",
+        ),
+    ] = "packed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +264,7 @@ def plan_options(
         ConfigError: One of them has no such value.
     """
     from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions, circuit_kind
+    from zkml_ray.stages.plan import PlanOptions, circuit_kind, products_named
 
     return PlanOptions(
         scale=scale,
@@ -267,6 +276,7 @@ def plan_options(
         passes=None if passes is None else _passes(passes.passes, passes.no_pass or []),
         circuits=circuit_kind(circuits.circuits),
         range_bits=circuits.range_bits,
+        products=products_named(circuits.products),
     )
 
 

@@ -34,7 +34,7 @@ from zkml_ray.cost.load import MAX_COLUMN_BLOCKS, Load
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.sizing import Sized, better_size
 from zkml_ray.errors import ChunkingError
-from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments, Products
 from zkml_ray.stages.search import Budget, TooLarge, split_more
 
 MIN_LOGROWS: Final = 8
@@ -63,6 +63,7 @@ class HintedPlanner:
         commitment: CommitmentArguments,
         prices: CostModel,
         memory_bytes: int | None,
+        products: Products = "packed",
     ) -> None:
         """Plan for a model.
 
@@ -73,8 +74,10 @@ class HintedPlanner:
             commitment: How boundaries are committed to, salts apart.
             prices: Predicts seconds and memory.
             memory_bytes: Most memory of one worker by prediction; None: any.
+            products: How products are checked.
         """
         self._graph = graph
+        self._products: Products = products
         self._scale = scale
         self._range_bits = range_bits
         self._commitment = commitment
@@ -223,6 +226,7 @@ class HintedPlanner:
             lookup_range=(0, numbers.divisor - 1),
             kind="hinted",
             range_bits=self._range_bits,
+            products=self._products,
         )
 
     def _too_small(self, what: str) -> ChunkingError:
@@ -264,7 +268,9 @@ class HintedPlanner:
                 return
             numbers = Arithmetic(scale=self._scale, logrows=logrows, range_bits=self._range_bits)
             try:
-                circuit = hinted_size(self._graph, nodes, into, out, numbers)
+                circuit = hinted_size(
+                    self._graph, nodes, into, out, numbers, challenge=self._products == "challenge"
+                )
             except ChunkingError as error:
                 self._refusals[tuple(nodes)] = error
                 continue

@@ -31,7 +31,7 @@ from zkml_ray.cost.load import geometry_of
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import ChunkingError, ConfigError
-from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments, Products
 from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.request import PlanChoices
 from zkml_ray.stages.hinted import MORE_ROWS, HintedPlanner
@@ -72,6 +72,8 @@ class PlanOptions:
         circuits: "hinted", "native", or "auto": hinted where every operator has a hinted form and
             the cuts fit, else native; the plan's notices then say why.
         range_bits: Inputs and rounded values of hinted circuits may reach +-2^range_bits.
+        products: How hinted circuits check products: "packed", or "challenge", which leaves weights
+            outside the circuits.
     """
 
     scale: int = 10
@@ -84,6 +86,7 @@ class PlanOptions:
     passes: tuple[str, ...] | None = None
     circuits: CircuitKind = "auto"
     range_bits: int = 5
+    products: Products = "packed"
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= limits.MAX_SCALE_BITS:
@@ -101,6 +104,7 @@ class PlanOptions:
                 f"{self.memory_bytes} bytes"
             )
         circuit_kind(self.circuits)
+        products_named(self.products)
         if not 0 <= self.range_bits <= limits.MAX_RANGE_BITS:
             raise ConfigError(
                 f"range bits must lie in 0..{limits.MAX_RANGE_BITS}, not {self.range_bits}"
@@ -127,6 +131,7 @@ class PlanOptions:
                 passes=self.passes,
                 circuits=self.circuits,
                 range_bits=self.range_bits,
+                products=self.products,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -153,6 +158,7 @@ class PlanOptions:
             passes=choices.passes,
             circuits=choices.circuits,
             range_bits=choices.range_bits,
+            products=choices.products,
         )
 
 
@@ -167,6 +173,19 @@ def circuit_kind(name: str) -> CircuitKind:
             found: CircuitKind = kind
             return found
     raise ConfigError(f"circuits must be one of {', '.join(get_args(CircuitKind))}, not {name}")
+
+
+def products_named(name: str) -> Products:
+    """A way to check products by its name.
+
+    Raises:
+        ConfigError: There is no such way.
+    """
+    for products in get_args(Products):
+        if products == name:
+            found: Products = products
+            return found
+    raise ConfigError(f"products must be one of {', '.join(get_args(Products))}, not {name}")
 
 
 def plan(
@@ -303,6 +322,7 @@ def _hinted(
         commitment=hinted_commitment(options),
         prices=prices,
         memory_bytes=limit_bytes,
+        products=options.products,
     )
     circuits = planner.circuits(
         model,

@@ -346,6 +346,8 @@ def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
         return
     if arguments.range_bits:
         raise _argument(f"{chunk.id} range_bits", arguments.range_bits, "0 in a native circuit")
+    if arguments.products != "packed" or chunk.weights_sha256 is not None:
+        raise _argument(f"{chunk.id} products", arguments.products, "packed in a native circuit")
     if not -limits.MAX_LOOKUP <= low < 0 < high <= limits.MAX_LOOKUP:
         raise _argument(
             f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{limits.MAX_LOOKUP}"
@@ -387,6 +389,8 @@ def _check_hinted(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
             arguments.range_bits,
             f"values within +-{packing.injective_bound}, as packing is",
         )
+    if chunk.weights_sha256 is not None and arguments.products != "challenge":
+        raise _argument(f"{chunk.id} weights", "outside", "inside, where products are packed")
     if plan.commitment.salted and not plan.commitment.salts_apart:
         raise _argument("commitment", "salts beside values", "salts in elements of their own")
 
