@@ -16,6 +16,7 @@ from typing import Final
 
 import onnx
 
+from zkml_ray.chunking.normal_form.pruned import needed_names
 from zkml_ray.errors import ConfigError, DynamicShapeError
 
 MAX_DIMENSION: Final = 1 << 31
@@ -71,7 +72,7 @@ def fix_dimensions(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onn
             are named.
         ConfigError: A value is not in 1..MAX_DIMENSION, or is for a dimension that no input has.
     """
-    for value_info in free_inputs(proto):
+    for value_info in _read_inputs(proto):
         if not value_info.type.tensor_type.HasField("shape"):
             raise DynamicShapeError(f"input {value_info.name} has no shape; export it with one")
     axes = open_dimensions(proto)
@@ -110,9 +111,15 @@ def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in proto.graph.input if value.name not in initialised]
 
 
+def _read_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Those that an output depends on: others need no shape."""
+    needed = needed_names(proto.graph)
+    return [value for value in free_inputs(proto) if value.name in needed]
+
+
 def _open_axes(proto: onnx.ModelProto) -> Iterator[tuple[onnx.ValueInfoProto, int, str]]:
     """Every open axis: its input, its number, and what it is addressed by."""
-    for value_info in free_inputs(proto):
+    for value_info in _read_inputs(proto):
         for axis, dim in enumerate(value_info.type.tensor_type.shape.dim):
             if not (dim.HasField("dim_value") and dim.dim_value > 0):
                 name = _name(value_info, axis)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from zkml_ray.chunking.normal_form.interface import recorded_inputs
 from zkml_ray.errors import ChunkingError
 
 
@@ -53,6 +54,10 @@ class ModelGraph:
         self.inputs = tuple(
             value.name for value in graph.input if value.name not in self.initializers
         )
+        self.unread = tuple(name for name in recorded_inputs(proto) if name not in self.inputs)
+        """Inputs of the user's file that no output depends on."""
+        self.given = recorded_inputs(proto)
+        """All inputs of the user's file, in order."""
         self.outputs = tuple(value.name for value in graph.output)
         self.producer_of = {name: node.name for node in graph.node for name in node.output if name}
         self._infos = {

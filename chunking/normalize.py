@@ -2,6 +2,7 @@
 
 Postconditions of `normalise`, each made by a named step:
 
+- every input is read, and every output depends on one (`normal_form.interface`);
 - every input has a numeric shape, every tensor an inferred one (`fix_dimensions`, shape inference);
 - all operators are those of one version, `OPSET` (`normal_form.opset`);
 - constants are initializers, and initializers are no graph inputs; what follows from constants
@@ -28,7 +29,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InvariantError, PassBase
 from onnx_ir.passes import common as passes
 
-from zkml_ray.chunking.dimensions import fix_dimensions
+from zkml_ray.chunking.dimensions import fix_dimensions, free_inputs
 from zkml_ray.chunking.finite import check_constants
 from zkml_ray.chunking.normal_form.attributes import DropDefaults, refuse_unread
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
@@ -39,6 +40,7 @@ from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
 from zkml_ray.chunking.normal_form.einsum import PairwiseEinsum
 from zkml_ray.chunking.normal_form.floats import as_float32
+from zkml_ray.chunking.normal_form.interface import record_inputs, without_idle_outputs
 from zkml_ray.chunking.normal_form.logic import LOGIC, AsFloats
 from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, refuse_powers
 from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of
@@ -79,7 +81,8 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         ModelFormatError: A constant is not finite.
         ChunkingError: A step found something it cannot bring into this form.
     """
-    fixed = pruned(without_tails(as_float32(fix_dimensions(proto, dimensions))))
+    fixed = as_float32(fix_dimensions(proto, dimensions))
+    fixed = pruned(without_tails(without_idle_outputs(fixed)))
     refuse_ours(fixed.graph)
     _refuse_unknown(fixed)
     model = ir.from_proto(_common(_inferred(fixed)))
@@ -119,6 +122,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
             "an input of the model has the name of a tensor that is made from an operator: give it "
             "another name"
         )
+    record_inputs(result, [value.name for value in free_inputs(proto)])
     return result
 
 

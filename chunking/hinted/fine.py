@@ -10,18 +10,17 @@ and the sum, whatever the digits are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from zkml_ray.chunking.hinted.digits import FineDigits as FineDigits
+from zkml_ray.chunking.hinted.digits import sum_of_weights
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.numbers import PACKED_BITS, Arithmetic
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
-
-MAX_DIGITS: Final = 8
 
 CONSTANT_BITS: Final = 126
 """float32 ends there, and with it what a constant can be."""
@@ -33,51 +32,6 @@ SHORT_BITS: Final = 16
 STEP_BITS: Final = 2
 """One step of a reciprocal sum or root changes it by about 2^-(scale + STEP_BITS) at most: what is
 multiplied by it moves by a quarter of a quantum for every unit that it is large."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FineDigits:
-    """Digits of numbers at or above zero.
-
-    Attributes:
-        count: How many.
-        step: Digit i weighs 2^(step i).
-    """
-
-    count: int
-    step: int
-
-    @classmethod
-    def reaching(cls, numbers: Arithmetic, most: int) -> FineDigits:
-        """The fewest digits, and the nearest to each other, that give every number up to `most`.
-
-        Raises:
-            NotHintedError: There are none.
-        """
-        for count in range(1, MAX_DIGITS + 1):
-            # The next digit's weight may not exceed the first one's range.
-            for step in range(numbers.divisor.bit_length() if count > 1 else 1):
-                if (numbers.divisor - 1) * _sum_of_weights(count, step) >= most:
-                    return cls(count=count, step=step)
-        raise NotHintedError("a normalisation's reciprocals are too large")
-
-    def bound(self, numbers: Arithmetic) -> int:
-        """Largest number that the digits can hold in any proof."""
-        return numbers.digit_bound * _sum_of_weights(self.count, self.step)
-
-    def split(self, number: int, divisor: int) -> list[int]:
-        """Digits in [0, divisor) of a number that they reach, the lowest first."""
-        digits = []
-        for place in reversed(range(1, self.count)):
-            below = (divisor - 1) * _sum_of_weights(place, self.step)
-            digit = max(0, -(-(number - below) >> (self.step * place)))
-            digits.append(digit)
-            number -= digit << (self.step * place)
-        return [number, *reversed(digits)]
-
-
-def _sum_of_weights(count: int, step: int) -> int:
-    return sum(1 << (step * place) for place in range(count))
 
 
 def fine_hints(lowering: Lowering, digits: FineDigits, count: int) -> str:
@@ -112,7 +66,7 @@ def check_not_negative(
     circuit, numbers = lowering.circuit, lowering.numbers
     step, count_of_places = numbers.logrows - 1, places(numbers, honest)
     highest = step * (count_of_places - 1)
-    reach = numbers.digit_bound * _sum_of_weights(count_of_places, step)
+    reach = numbers.digit_bound * sum_of_weights(count_of_places, step)
     if (most + reach).bit_length() > PACKED_BITS or highest > CONSTANT_BITS:
         raise NotHintedError("a normalisation's numbers are too large")
     total = ""

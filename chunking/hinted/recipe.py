@@ -21,7 +21,9 @@ from onnx import numpy_helper
 
 from zkml_ray.chunking.hinted.blinding import Advice
 from zkml_ray.chunking.hinted.circuit import product_cells
-from zkml_ray.chunking.hinted.fine import FineDigits
+from zkml_ray.chunking.hinted.clamp import Clamp
+from zkml_ray.chunking.hinted.digits import FineDigits
+from zkml_ray.chunking.hinted.functions import entries
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.rounding import unbounded
@@ -75,6 +77,8 @@ class Recipe:
                 solver.receive(step, np.asarray(incoming[step["boundary"]], dtype=np.int64))
             elif step["do"] == "settle":
                 solver.settle(step)
+            elif step["do"] == "odd":
+                solver.odd(step)
             elif step["do"] == "gate":
                 solver.gate(step)
             elif step["do"] == "pin":
@@ -210,6 +214,10 @@ class _Solver:
             quotient = self._narrow(quotient, step["name"])
         valid = np.broadcast_to(self._array(step["valid"]).astype(bool), (a, b, p))
         every = np.broadcast_to(valid, (t, a, b, p))
+        if step["clamp"]:
+            self._clamped(quotient[0][valid], step)
+            self._remainders(remainder, every, places, width)
+            return
         best = quotient.max(axis=0)
         name, top = step["name"], step["row_top"]
         moves: list[Ints] = []
@@ -232,6 +240,11 @@ class _Solver:
         elif step["below"]:
             self._wires[step["below"]] = below[every]
         self.hints += moves
+        self._remainders(remainder, every, places, width)
+        self._wires[step["wire"]] = results - step["offset"]
+
+    def _remainders(self, remainder: Ints, every: Ints, places: int, width: int) -> None:
+        """Digits of remainders; the first one's lowest is what its equation leaves."""
         for place in range(places):
             digit = remainder >> (width * place)
             if place < places - 1:
@@ -240,7 +253,19 @@ class _Solver:
             if place == 0 and not step["challenged"]:
                 kept[..., 0] = False
             self.hints.append(digit[kept].astype(np.int64))
-        self._wires[step["wire"]] = results - step["offset"]
+
+    def _clamped(self, values: Ints, step: Mapping[str, Any]) -> None:
+        """Signs and magnitudes: see `clamp.clamped`."""
+        top, count, width = step["clamp"]
+        clamp = Clamp(top=top, beyond=FineDigits(count=count, step=width))
+        negative, within, beyond = clamp.split(values, self._numbers)
+        self.hints += [negative, within, *beyond]
+        self._wires[step["wire"]], self._wires[step["sign"]] = within, 1 - 2 * negative
+
+    def odd(self, step: Mapping[str, Any]) -> None:
+        """Results with signs: see `functions.odd`."""
+        found = entries(step["op"], self._wires[step["within"]], step["one"])
+        self._wires[step["wire"]] = found * self._wires[step["sign"]]
 
     def _quotient(self, total: Ints, divisor: int, step: Mapping[str, Any]) -> Ints:
         """What sums are rounded to; a forger gives others."""

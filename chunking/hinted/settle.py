@@ -37,6 +37,7 @@ import numpy as np
 
 from zkml_ray.chunking.hinted.challenge import Identity
 from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.clamp import Clamp, Clamped, clamped
 from zkml_ray.chunking.hinted.forms import NotHintedError, Pending
 from zkml_ray.chunking.hinted.grid import Ints, View, Wire
 from zkml_ray.chunking.hinted.layout import Layout
@@ -58,6 +59,7 @@ class Rounding:
         keeps_below: Whether something reads the distances.
         row_top: Where the largest result of a row is moved to; None: rows are not moved. The
             distances below it, of one digit, are kept in `Settled.below`.
+        clamp_top: Results are magnitudes that end here, with signs apart (`clamp`); None: not so.
     """
 
     resolution: float
@@ -66,6 +68,7 @@ class Rounding:
     below_digits: int
     keeps_below: bool = False
     row_top: int | None = None
+    clamp_top: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +79,13 @@ class Settled:
         wire: The results.
         index: Of the pending tensor's shape: where its elements are in the wire.
         below: The distances below the results, in the wire's order; "" unless they are kept.
+        sign: The signs of clamped results, in the wire's order.
     """
 
     wire: Wire
     index: Ints
     below: str
+    sign: str = ""
 
     def view(self) -> View:
         """The results, in the pending tensor's shape."""
@@ -124,19 +129,25 @@ def settle(
     reach += divisor.value * numbers.bound_of(rounding.result_digits)
     reach += divisor.value * numbers.bound_of(rounding.below_digits)
     reach += divisor.value * (numbers.value_bound if moved else 0)
+    clamp = None
+    if rounding.clamp_top is not None:
+        clamp = Clamp.of(numbers, rounding.clamp_top, quantised.magnitude // divisor.value + 1)
+        reach += divisor.value * clamp.bound(numbers)
     layout = Layout.choose(
         quantised, groups, packable(reach), stride_bits(reach), only_channels=moved
     )
-    challenged = identity is not None and not moved and is_cheaper(quantised, groups, layout)
+    challenged = identity is not None and is_cheaper(quantised, groups, layout)
     if identity is not None and challenged:
+        if not packable(reach):
+            raise NotHintedError("sums are too large for a field element")
         layout = Layout(groups, form.channels, 1, stride_bits(reach), over_channels=True)
-        checks = _Checks(circuit, numbers, layout, quantised, rounding, challenged=True)
+        checks = _Checks(circuit, numbers, layout, quantised, rounding, clamp, challenged=True)
         error, terms = weighed_sums(circuit, identity, quantised, layout)
         error = circuit.add(error, checks.weighed(identity), 1)
         identity.hold(error, quantised.nominal)
     else:
         sums, terms = packed_sums(circuit, quantised, layout)
-        checks = _Checks(circuit, numbers, layout, quantised, rounding)
+        checks = _Checks(circuit, numbers, layout, quantised, rounding, clamp)
         circuit.check_digits(checks.left_of(sums), layout.units, quantised.nominal)
     if rounding.below_digits:
         checks.hold_products(with_result=pending.relu or moved)
@@ -157,9 +168,12 @@ def settle(
         "below_digits": rounding.below_digits,
         "row_top": rounding.row_top,
         "offset": rounding.offset,
+        "clamp": None if clamp is None else [clamp.top, clamp.beyond.count, clamp.beyond.step],
+        "sign": checks.sign,
         "terms": terms,
     }
-    return Settled(wire=wire, index=layout.positions()[pending.sites], below=below), step
+    index = layout.positions()[pending.sites]
+    return Settled(wire=wire, index=index, below=below, sign=checks.sign), step
 
 
 class _Checks:
@@ -172,6 +186,7 @@ class _Checks:
         layout: Layout,
         form: Quantised,
         rounding: Rounding,
+        clamp: Clamp | None,
         *,
         challenged: bool = False,
     ) -> None:
@@ -184,6 +199,9 @@ class _Checks:
         every = np.broadcast_to(valid, layout.shape)
         # In the recipe's order.
         self._results = [self._placed(valid) for _ in range(rounding.result_digits)]
+        self._clamped: Clamped | None = None
+        if clamp is not None:
+            self._clamped = clamped(circuit, numbers, clamp, int(valid.sum()))
         # Of rows these are the distances E.
         self._moved = rounding.row_top is not None
         self._below = ""
@@ -204,7 +222,10 @@ class _Checks:
         t, a, b, p = layout.shape
         powers = circuit.powers(layout.bits, p)
         factors = self._times(powers, divisor.value, p)
-        results = self._weighted(self._results, factors, self._numbers.overlap_bits, a * b)
+        if self._clamped is not None:
+            results = self._packed_values(self._clamped.value, factors)
+        else:
+            results = self._weighted(self._results, factors, self._numbers.overlap_bits, a * b)
         if self._moved:
             results = circuit.subtract(self._tops(factors), results, a * b)
         head = circuit.subtract(results, self._packed_constant(), a * b)
@@ -236,24 +257,33 @@ class _Checks:
         if t > 1:
             turned = np.arange(t * a, dtype=np.int64).reshape(t, a).T
             shared = circuit.sum_rows(circuit.gather(rows, turned), a, t)
-        channels = self._constant_channels(rows, shared)
-        for sign, factor, width, taken, digits in (
-            (-1, divisor.value, step, shared, self._results),
-            (1, divisor.value, step, rows, self._distances),
-            (-1, 1, divisor.step, rows, self._remainders),
+        channels = self._constant_channels(shared)
+        # Of rows that are moved, M = X - E.
+        result_sign = 1 if self._moved else -1
+        for sign, factor, width, taken, count, digits in (
+            (result_sign, divisor.value, step, shared, a, self._results),
+            (1, divisor.value, step, rows, t * a, self._distances),
+            (-1, 1, divisor.step, rows, t * a, self._remainders),
         ):
             for place, index in enumerate(digits):
                 flat = circuit.hinted(index.reshape(-1, b))
-                length = a if taken is shared and digits is self._results else t * a
-                summed = circuit.product("i,ib->b", taken, flat, outputs=b, length=length)
+                summed = circuit.product("i,ib->b", taken, flat, outputs=b, length=count)
                 summed = self._times(summed, factor << (width * place), b)
                 combine = circuit.add if sign > 0 else circuit.subtract
                 channels = combine(channels, summed, b)
+        if self._clamped is not None:
+            values = circuit.reshape(self._clamped.value, [a, b])
+            summed = circuit.product("i,ib->b", shared, values, outputs=b, length=a)
+            channels = circuit.subtract(channels, self._times(summed, divisor.value, b), b)
+        if self._moved:
+            top = circuit.product("i,i->", shared, self._whole(self._moves), outputs=1, length=a)
+            top = self._times(circuit.reshape(top, [1]), divisor.value, 1)
+            channels = circuit.subtract(channels, top, b)
         total = circuit.product("b,b->", channels, identity.sigma(b), outputs=1, length=b)
         return circuit.raised(circuit.reshape(total, [1]), 0, self._form.nominal)
 
-    def _constant_channels(self, rows: str, shared: str) -> str:
-        """Sum of rho^i c_ij over the rows, [channels]."""
+    def _constant_channels(self, shared: str) -> str:
+        """Sum over the rows of what is taken once a window times c_ij, [channels]."""
         circuit = self._circuit
         _, a, b, _ = self._layout.shape
         constant = self._layout.arranged_constant(self._form.constant)[..., 0]
@@ -298,6 +328,14 @@ class _Checks:
                 high=rounding.row_top,
                 resolution=rounding.resolution,
             )
+        if self._clamped is not None:
+            return Wire(
+                name=self._clamped.within,
+                size=size,
+                low=0,
+                high=self._numbers.digit_bound,
+                resolution=rounding.resolution,
+            )
         tensor = self._whole([digits[self._layout.valid] for digits in self._results])
         if rounding.offset:
             tensor = circuit.subtract(tensor, circuit.whole([rounding.offset]), size)
@@ -309,6 +347,11 @@ class _Checks:
             high=bound - rounding.offset,
             resolution=rounding.resolution,
         )
+
+    @property
+    def sign(self) -> str:
+        """The signs of clamped results."""
+        return self._clamped.sign if self._clamped is not None else ""
 
     def distances_below(self) -> str:
         """The distances of a form without windows, in the results' order."""
@@ -347,6 +390,20 @@ class _Checks:
         return circuit.product(
             "um,m->u", circuit.hinted(rows), weights, outputs=len(rows), length=p - skipped
         )
+
+    def _packed_values(self, tensor: str, weights: str) -> str:
+        """Computed results times weights, summed over slots."""
+        circuit, valid, p = self._circuit, self._layout.valid, self._layout.width
+        count = int(valid.sum())
+        place = np.full(valid.shape, -1, dtype=np.int64)
+        place[valid] = np.arange(count)
+        rows = place.reshape(-1, p)
+        if p == 1:
+            return circuit.multiply(
+                circuit.gather(tensor, rows.ravel(), size=count), weights, len(rows)
+            )
+        values = circuit.gather(tensor, rows, size=count)
+        return circuit.product("um,m->u", values, weights, outputs=len(rows), length=p)
 
     def _below_top(self) -> str:
         """Results of rows: how far E leaves them above the table's beginning."""

@@ -4,6 +4,7 @@
 - Reductions: axes are a constant input, counted from the start; reducing over none is an Identity.
 - LayerNormalization over several axes: over one, between two Reshapes; as its definition where its
   mean or deviation is read, or a parameter is no constant.
+- Concat without what has no element; of one tensor, an Identity.
 - Max, Min and Sum of one or of more than two tensors: a chain of two each.
 - MatMul of or by a vector: a Reshape on either side.
 """
@@ -42,6 +43,20 @@ class OneForm(InPlacePass):
             if rewrite is not None:
                 modified |= rewrite(model, node)
         return PassResult(model, modified=modified)
+
+
+def _concat(model: ir.Model, node: ir.Node) -> bool:
+    values = [data_of(node, index) for index in range(len(node.inputs))]
+    filled = [value for value in values if math.prod(sizes(value, node))]
+    if len(filled) == len(values) > 1 or not filled:
+        return False
+    place, made = Place(model, node), sizes(node.outputs[0], node)
+    if len(filled) > 1:
+        axis = integer(node, "axis", 0)
+        place.finish(place.node("Concat", filled, made, axis=axis))
+    else:
+        place.finish(place.node("Identity", filled, made))
+    return True
 
 
 def _expand(model: ir.Model, node: ir.Node) -> bool:
@@ -177,6 +192,7 @@ def _vectors(model: ir.Model, node: ir.Node) -> bool:
 
 
 _REWRITES: Final[Mapping[str, Callable[[ir.Model, ir.Node], bool]]] = {
+    "Concat": _concat,
     "Expand": _expand,
     "LayerNormalization": _layer_norm,
     "MatMul": _vectors,

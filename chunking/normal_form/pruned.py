@@ -1,7 +1,7 @@
 """What of a file takes no part in its outputs, and what it says of shapes, left out.
 
-Exporters leave branches that nothing reads, with operators that could not be proved, and shapes
-that were true of another batch. Both are taken away before anything is judged.
+Exporters leave branches that nothing reads, with operators that could not be proved, inputs of
+training, and shapes that were true of another batch. All are taken away before anything is judged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import onnx
 
 
 def pruned(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A model without nodes and initializers that no output depends on, without inferred shapes.
+    """A model without nodes, initializers and inputs that no output depends on, or shapes inferred.
 
     Args:
         proto: The model (not changed).
@@ -23,6 +23,24 @@ def pruned(proto: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     graph = result.graph
+    needed = needed_names(graph)
+    nodes = [node for node in graph.node if needed.intersection(node.output)]
+    kept = [tensor for tensor in graph.initializer if tensor.name in needed]
+    _replace(graph.node, nodes)
+    _replace(graph.initializer, kept)
+    # An input with a value is a constant: whoever proves has no other one for it.
+    initialised = {tensor.name for tensor in proto.graph.initializer}
+    _replace(
+        graph.input, [v for v in graph.input if v.name not in initialised and v.name in needed]
+    )
+    del graph.value_info[:]
+    for output in graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return result
+
+
+def needed_names(graph: onnx.GraphProto) -> set[str]:
+    """Names of the tensors that a graph's outputs depend on, themselves among them."""
     made_by = {name: node for node in graph.node for name in node.output if name}
     wanted = [output.name for output in graph.output]
     needed: set[str] = set()
@@ -33,17 +51,7 @@ def pruned(proto: onnx.ModelProto) -> onnx.ModelProto:
         needed.add(name)
         if name in made_by:
             wanted += reads(made_by[name])
-    nodes = [node for node in graph.node if needed.intersection(node.output)]
-    kept = [tensor for tensor in graph.initializer if tensor.name in needed]
-    _replace(graph.node, nodes)
-    _replace(graph.initializer, kept)
-    # An input with a value is a constant: whoever proves has no other one for it.
-    initialised = {tensor.name for tensor in proto.graph.initializer}
-    _replace(graph.input, [v for v in graph.input if v.name not in initialised])
-    del graph.value_info[:]
-    for output in graph.output:
-        output.type.tensor_type.ClearField("shape")
-    return result
+    return needed
 
 
 def reads(node: onnx.NodeProto) -> list[str]:

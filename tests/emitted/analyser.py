@@ -16,7 +16,8 @@ the circuit multiplies with. `Analysis.findings` says what does not follow:
 
 The argument is that of docs/adr/0017, claims 1, 2, 4, 8, 11 and 12. Relations between cells are not
 used, with these exceptions: a cell less itself is zero, a cell times itself is not negative, and a
-number that is looked up is in the table's range wherever it is used. Incoming values are held by an
+number that is looked up is in the table's range wherever it is used; so is a digit x no larger than
+c where c - x is looked up as well, c being known. Incoming values are held by an
 equation of their own, x + c - 2^h d = r with digits d and r: so x = r + 2^h d - c.
 
 Two rounds: the first finds what is looked up; the second computes with it.
@@ -94,6 +95,8 @@ class Block:
     """Each is a constant times another cell."""
     weights: tuple[Array, Array] | None = None
     """Each is a sum of cells [..., K] times weights [K, N]."""
+    complement: tuple[Array, Array] | None = None
+    """Each is a known number less another cell."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -199,7 +202,7 @@ class Analyser:
     def _learned(self) -> bool:
         """Take over what this round's lookups say; whether that was news."""
         cells = np.unique(np.concatenate([*self._lookups, np.zeros(0, dtype=np.int64)]))
-        before = (self._looked.sum(), self._held.sum())
+        before = (self._looked.sum(), self._held.sum(), self._high.sum())
         self._looked = np.zeros(self._next, dtype=bool)
         self._looked[cells] = True
         inputs = cells[cells < self._length]
@@ -212,7 +215,17 @@ class Analyser:
             kept = atoms >= 0
             low, high = tensor.known.low[0][places][kept], tensor.known.high[0][places][kept]
             self._hold(atoms[kept], whole.minus(np.int64(0), high), self._top - low)
-        return bool(before != (self._looked.sum(), self._held.sum()))
+        for block, places in self._by_block(cells[cells >= self._length]):
+            if block.complement is not None:
+                self._limit(*(part[places] for part in block.complement))
+        return bool(before != (self._looked.sum(), self._held.sum(), self._high.sum()))
+
+    def _limit(self, known: Array, cells: Array) -> None:
+        """Digits that leave something of a known number are no larger."""
+        digits = (cells >= 0) & (cells < self._length)
+        digits[digits] &= self._held[cells[digits]]
+        cells, known = cells[digits], known[digits]
+        self._high[cells] = np.minimum(self._high[cells], known)
 
     def _hold(self, atoms: Array, low: Array | int, high: Array | int) -> None:
         new = ~self._held[atoms]
@@ -263,7 +276,12 @@ class Analyser:
         if op in ("Add", "Sub"):
             combine = added if op == "Add" else subtracted
             found = combine(left.known, right.known)
-            return self._new(node, found, _sum_of_unknown(left, right, op, found.shape))
+            made = self._new(node, found, _sum_of_unknown(left, right, op, found.shape))
+            if op == "Sub" and left.exact and right.known.slots == 1:
+                known = np.broadcast_to(left.known.low[0], made.cells.shape)
+                cells = np.broadcast_to(right.cells, made.cells.shape)
+                self._blocks[-1].complement = (known.ravel(), cells.ravel())
+            return made
         if op in ("Mul", "Einsum", "MatMul"):
             return self._product(node, left, right)
         raise NotUnderstoodError("no rule for this operator")

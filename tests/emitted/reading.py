@@ -18,6 +18,7 @@ RANGE_TABLE: Final = "HardSwish"
 TABLES: Final[Mapping[str, Callable[[int, int], int]]] = {
     "Erf": lambda value, one: math.floor(one * math.erf(value / one) + 0.5),
     "Exp": lambda value, one: math.floor(one * float(np.float32(np.e)) ** (value / one) + 0.5),
+    "Tanh": lambda value, one: math.floor(one * math.tanh(value / one) + 0.5),
 }
 """What ezkl's table of a function holds for a digit, at the scale of `one`. They do not fall."""
 

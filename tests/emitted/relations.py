@@ -97,6 +97,10 @@ class Declared(FunctionReference):
             raise ImpossibleError
         return found - offset
 
+    def _unbounded(self, value: Sum) -> Whole:
+        """Digits that reach whatever sums can be."""
+        return self._quotients(value, 0.0, 0)
+
     def _split(self, name: str) -> Whole:
         """Each part has all digits of a value."""
         return self._parted(self._quotients(self._plain(name), 0.0, 0), self._held)

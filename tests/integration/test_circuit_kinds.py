@@ -38,11 +38,11 @@ SMALL = ["--scale", "7", "--layers-per-chunk", "1"]
 
 @pytest.fixture(scope="module")
 def no_hints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dense layer and a Sigmoid, which has no hinted form."""
+    """A dense layer and a Sin, which has no hinted form."""
     proto = build(
         [
             helper.make_node("MatMul", ["x", "w"], ["a"], "fc"),
-            helper.make_node("Sigmoid", ["a"], ["y"], "most"),
+            helper.make_node("Sin", ["a"], ["y"], "most"),
         ],
         {"x": [1, 4]},
         {"y": [1, 3]},
@@ -79,11 +79,11 @@ def test_model_without_a_hinted_form_falls_back_and_says_why(no_hints: Path) -> 
     assert kinds(found) == {"native"}
     (notice,) = found["notices"]
     assert "native circuits, because" in notice
-    assert "Sigmoid (node 'most') has no hinted form" in notice
+    assert "Sin (node 'most') has no hinted form" in notice
     assert f"Note: {notice}" in run_here("plan", no_hints, *SMALL).stdout
     refused = run_here("plan", no_hints, *SMALL, "--circuits", "hinted")
     assert (refused.code, refused.stdout) == (4, "")
-    assert "Sigmoid (node 'most') has no hinted form" in refused.errors[0]
+    assert "Sin (node 'most') has no hinted form" in refused.errors[0]
     asked = run_here("plan", no_hints, *SMALL, "--circuits", "native", "--json").json
     assert asked["notices"] == []
     assert asked["plan"] == found["plan"]
@@ -240,9 +240,9 @@ def test_fallback_is_a_warning_of_the_run(
     options = PlanOptions(scale=7, layers_per_chunk=9)
     run = prove_distributed(no_hints, 1, store=tmp_path, options=options, listener=events.append)
     told = [event.message for event in events if isinstance(event, Warned)]
-    assert any("Sigmoid (node 'most') has no hinted form" in message for message in told)
+    assert any("Sin (node 'most') has no hinted form" in message for message in told)
     assert any(
-        "Sigmoid (node 'most') has no hinted form" in message for message in run.manifest.warnings
+        "Sin (node 'most') has no hinted form" in message for message in run.manifest.warnings
     )
 
 

@@ -268,9 +268,9 @@ NORMALISED: Final = (
         f"{_FORGED_FUNCTIONS}::test_negative_root_is_refused",
     ),
     _at(
-        "fine",
-        "return numbers.digit_bound * _sum_of_weights(self.count, self.step)",
-        "return numbers.divisor * _sum_of_weights(self.count, self.step)",
+        "digits",
+        "return numbers.digit_bound * sum_of_weights(self.count, self.step)",
+        "return numbers.divisor * sum_of_weights(self.count, self.step)",
         _DIFFERENCES,
     ),
     _at(
@@ -303,6 +303,37 @@ NORMALISED: Final = (
     ),
 )
 
+_UNIQUE: Final = (
+    "tests/soundness/test_uniqueness.py::"
+    "test_hints_allow_what_the_operator_is_declared_to_give[Tanh-0-one digit]"
+)
+
+TABLES: Final = (
+    _at(
+        "clamp",
+        "return numbers.digit_bound + self.beyond.bound(numbers)",
+        "return numbers.digit_bound",
+        _STRIDES,
+        quick=True,
+    ),
+    _at(
+        "clamp",
+        "circuit.check_digits(circuit.subtract(one, bits, count), count)",
+        "pass",
+        _UNIQUE,
+    ),
+    _at("clamp", "    circuit.check_digits(left, count)\n", "", _WIRES),
+    _at("clamp", "count * clamp.beyond.bound(numbers) * numbers", "count * numbers", _WIRES),
+    _at("clamp", "    circuit.check_zero(circuit.reshape(total, [1]), bound)\n", "", _UNIQUE),
+    _at(
+        "clamp",
+        "max(most - top, 1)",
+        "1",
+        f"{_UNIT}/test_hinted_tables.py::test_no_argument_is_too_large",
+    ),
+    _at("functions", "clamp_top=numbers.divisor - 1", "clamp_top=numbers.divisor // 8", _UNIQUE),
+)
+
 BLINDING: Final = (
     _at("blinding", "BLINDERS: Final = 64", "BLINDERS: Final = 8", _BLINDING),
     _at(
@@ -320,4 +351,4 @@ BLINDING: Final = (
     _at("blinding", "secrets.randbelow(digits)", "0", f"{_BLINDING}::test_blinders_are_fresh"),
 )
 
-MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *BLINDING)
+MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *TABLES, *BLINDING)

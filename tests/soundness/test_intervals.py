@@ -28,8 +28,10 @@ from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, gelu
 from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
 from tests.unit.chunking.test_hinted_operators import CASES as OPERATORS
 from tests.unit.chunking.test_hinted_operators import Case, convolutions, dense, node, number
+from tests.unit.chunking.test_hinted_tables import CASES as TABLES
 from zkml_ray.chunking.hinted import (
     circuit,
+    clamp,
     extract,
     forms,
     layer_norm,
@@ -65,6 +67,7 @@ def gelu_and_layer() -> Case:
 CASES: Mapping[str, Case] = {
     **OPERATORS,
     **FUNCTIONS,
+    **TABLES,
     "gelu and a layer": gelu_and_layer(),
     "wide layer": Case(
         nodes=[node("MatMul", "x", "w")],
@@ -272,6 +275,16 @@ FAULTS = {
         (("weights.wire.high * reciprocals.most,", "weights.wire.high,"),),
         "softmax",
         "scale 10",
+    ),
+    "bound of what is clamped": Fault(
+        clamp,
+        (("numbers.digit_bound + self.beyond.bound(numbers)", "self.top"),),
+        "tanh between layers",
+    ),
+    "signs that nothing holds": Fault(
+        clamp,
+        (("circuit.check_digits(circuit.subtract(one, bits, count), count)", "pass"),),
+        "tanh between layers",
     ),
     "bound of GELU": Fault(
         gated_numbers,

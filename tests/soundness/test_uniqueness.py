@@ -268,6 +268,17 @@ ENTRIES: dict[str, list[Case]] = {
     "Reshape": [
         case(node("Reshape", "x", "s"), x=[1, 3], y=[3, 1], constants=[integers("s", 3, 1)])
     ],
+    "Sigmoid": [
+        case(node("Sigmoid", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Sigmoid", "m", to="s"),
+            node("Mul", "s", "m"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[1.3], [2.4]])],
+        ),
+    ],
     "Slice": [
         case(
             node("Slice", "x", "a", "b", "c", "d"),
@@ -305,6 +316,16 @@ ENTRIES: dict[str, list[Case]] = {
             y=[1, 2],
             constants=[array("k", [0.3, -1])],
         )
+    ],
+    "Tanh": [
+        case(node("Tanh", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Tanh", "m"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("w", [[1.3, 5], [2.4, -1]])],
+        ),
     ],
     "Transpose": [case(node("Transpose", "x", perm=[1, 0]), x=[1, 3], y=[3, 1])],
     "Unsqueeze": [case(node("Unsqueeze", "x", "a"), x=[3], y=[1, 3], constants=[integers("a", 0)])],

@@ -230,7 +230,8 @@ def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
     ]
     # A function works on numbers of the circuit's scale; the identity is one at scale 0 alone.
     denominator = 1 << arguments.input_scale
-    known = ([("HardSwish", 1)], [("Erf", denominator)], [("Exp", denominator)])
+    functions = ("Erf", "Exp", "Tanh")
+    known = [[("HardSwish", 1)], *([(name, denominator)] for name in functions)]
     if tables not in known or any(counted[name] for name in _NOT_HINTED):
         raise BackendError(
             f"{onnx_path.stem}: a hinted circuit has one table and no shuffles, but ezkl makes "

@@ -292,6 +292,7 @@ def _stacked(graph: ModelGraph, path: Path) -> list[dict[str, Any]] | None:
         named = {graph.inputs[0]: loaded} if path.suffix.lower() == ".npy" else dict(loaded)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from None
+    named = {name: array for name, array in named.items() if name not in graph.unread}
     shapes = {name: graph.tensor(name).shape for name in graph.inputs}
     if set(named) != set(shapes) or any(
         array.shape[1:] != shapes[name] for name, array in named.items()

@@ -157,16 +157,21 @@ def _read_json(path: Path) -> list[Any] | dict[str, Any]:
 
 def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
     if isinstance(found, Mapping):
-        if len(graph.inputs) == 1 and len(found) == 1:
+        if len(graph.inputs) == 1 and len(found) == 1 and not set(found) & set(graph.unread):
             return {graph.inputs[0]: next(iter(found.values()))}
         missing = [name for name in graph.inputs if name not in found]
-        extra = [str(name) for name in found if name not in graph.inputs]
+        extra = [str(name) for name in found if name not in graph.given]
         if missing or extra:
             raise InputError(
                 f"the model's inputs are {', '.join(graph.inputs)}; missing: "
                 f"{', '.join(missing) or 'none'}, unknown: {', '.join(extra) or 'none'}"
             )
-        return dict(found)
+        return {name: found[name] for name in graph.inputs}
+    if graph.unread and isinstance(found, list | tuple) and len(found) == len(graph.given):
+        # One input's own numbers may be as many as the inputs are.
+        first, *more = graph.inputs
+        if more or _size(found) != int(np.prod(graph.tensor(first).shape)):
+            return {n: v for n, v in zip(graph.given, found, strict=True) if n in graph.inputs}
     if len(graph.inputs) == 1:
         (name,) = graph.inputs
         is_list_of_one = isinstance(found, list | tuple) and len(found) == 1
@@ -185,6 +190,11 @@ def _shape_of(value: Any) -> tuple[int, ...] | None:
         return tuple(np.shape(value))
     except ValueError:
         return None
+
+
+def _size(value: Any) -> int | None:
+    shape = _shape_of(value)
+    return None if shape is None else int(np.prod(shape))
 
 
 def _checked(graph: ModelGraph, name: str, value: Any) -> npt.NDArray[np.float32]:

@@ -22,6 +22,7 @@ from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normal_form.floats import other_floats
+from zkml_ray.chunking.normal_form.interface import input_notices, output_notices
 from zkml_ray.chunking.normal_form.tails import tail_notices
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
@@ -215,7 +216,12 @@ def _made(model: LoadedModel, options: PlanOptions, profile: Profile) -> Derived
     taken = options.dimensions_of(model)
     options = replace(options, dimensions=taken.values)
     made = _of_kind(model, options, prices, limit_bytes)
-    notices = (*taken.notices, *tail_notices(model.proto), *_float_notices(model))
+    notices = (
+        *taken.notices,
+        *output_notices(model.proto),
+        *tail_notices(model.proto),
+        *_float_notices(model),
+    )
     return replace(made, notices=(*notices, *made.notices))
 
 
@@ -230,6 +236,7 @@ def _of_kind(
     """The plan with the kind of circuits that the options ask for."""
     graph = normalised_graph(model, options.dimensions)
     circuits = _of_its_kind(model, graph, options, prices, limit_bytes)
+    circuits = replace(circuits, notices=(*input_notices(graph.unread), *circuits.notices))
     refusal = shortfalls(circuits.plan, VerifierPolicy(), graph)
     if refusal is None:
         return circuits

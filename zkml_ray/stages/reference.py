@@ -135,10 +135,18 @@ def _file_outputs(
     session = _session(_with_outputs(model, graph.outputs))
     feeds = {
         given.name: arrays[given.name].astype(_INPUT_TYPES[given.type])
+        if given.name in arrays
+        else _nothing(given)
         for given in session.get_inputs()
     }
     made = [output.name for output in session.get_outputs() if output.name in graph.outputs]
     return dict(zip(made, session.run(made, feeds), strict=True))
+
+
+def _nothing(given: Any) -> Floats:
+    """Zeros for an input that no output depends on, which onnxruntime asks for all the same."""
+    shape = [size if isinstance(size, int) else 1 for size in given.shape]
+    return np.zeros(shape, dtype=_INPUT_TYPES.get(given.type, np.object_))
 
 
 def _with_outputs(model: LoadedModel, names: Sequence[str]) -> bytes:

@@ -7,6 +7,7 @@
     reductions sums, means and maxima over some elements
     windows    convolutions and pooling
     pointwise  what a split at zero gives
+    saturating functions by table that have a limit
 
 An operator's function raises `NotHintedError` for every node that it has no exact form for; that
 what it gives has the shape that ONNX infers is checked behind it (`Lowering.run`).
@@ -24,6 +25,7 @@ from zkml_ray.chunking.hinted.operators import (
     pointwise,
     products,
     reductions,
+    saturating,
     windows,
 )
 from zkml_ray.chunking.hinted.softmax import softmax
@@ -63,12 +65,14 @@ OPERATORS: Operators = {
     "ReduceSum": reductions.totalled,
     "Relu": pointwise.relu,
     "Reshape": moves.reshaped,
+    "Sigmoid": saturating.sigmoid,
     "Slice": moves.sliced,
     "Softmax": softmax,
     "Split": moves.split,
     "Squeeze": moves.reshaped,
     "Sub": linear.added(-1.0),
     "Sum": linear.summed,
+    "Tanh": saturating.tanh,
     "Transpose": moves.transposed,
     "Unsqueeze": moves.reshaped,
     "Where": moves.chosen,

@@ -181,11 +181,22 @@ def _times(lowering: Lowering, name: str, factor: Floats, shape: tuple[int, ...]
 
 
 def _product(lowering: Lowering, first: str, second: str, shape: tuple[int, ...]) -> View:
-    sides = []
-    for name in (first, second):
-        view = as_factor(lowering, name)
-        sides.append(replace(view, index=broadcast(view.index, shape)))
+    left = lowering.view(first)
+    if not _is_function(lowering, left):
+        left = as_factor(lowering, first)
+    right = lowering.view(second)
+    if left.wire.nominal or not _is_function(lowering, right):
+        right = as_factor(lowering, second)
+    sides = [replace(view, index=broadcast(view.index, shape)) for view in (left, right)]
     return _multiplied(lowering, *sides)
+
+
+def _is_function(lowering: Lowering, view: View) -> bool:
+    """Whether elements are results of a table, no larger than 2: a factor as they are.
+
+    One of two: a product of two has twice the scale of the circuit's table, and could not be read.
+    """
+    return view.wire.nominal > 0 and view.wire.magnitude <= 2 << lowering.numbers.scale
 
 
 def as_factor(lowering: Lowering, name: str) -> View:
@@ -212,6 +223,7 @@ def _multiplied(lowering: Lowering, left: View, right: View) -> View:
         0 if square else -reach,
         reach,
         left.wire.resolution * right.wire.resolution,
+        left.wire.nominal + right.wire.nominal,
     )
     lowering.step(
         do="multiply",

@@ -253,6 +253,7 @@ _TABLES: Mapping[str, Callable[[int, int], int]] = {
     "HardSwish": lambda value, _: value,
     "Erf": lambda value, one: math.floor(one * math.erf(value / one) + 0.5),
     "Exp": lambda value, one: math.floor(one * float(np.float32(np.e)) ** (value / one) + 0.5),
+    "Tanh": lambda value, one: math.floor(one * math.tanh(value / one) + 0.5),
 }
 """What ezkl's tables hold; for functions at the scale of `one`."""
 

@@ -59,6 +59,11 @@ class FunctionReference(Reference):
             self._values[name] = self._rounded(self._sum(name))
         return super()._whole(name)
 
+    def _stands(self, name: str) -> None:
+        """Numbers that are not rounded are numbers."""
+        if not isinstance(self._shared(name), Fine):
+            self._whole(name)
+
     def _shared(self, name: str) -> Any:
         """A value; of a softmax its shares, rounded to a resolution of their own."""
         value: Any = self._values[name]
@@ -113,6 +118,21 @@ class FunctionReference(Reference):
         table = np.vectorize(lambda v: math.floor(one * math.erf(abs(v) / one) + 0.5), [np.int64])
         return ErrorFunction(values, table(values))
 
+    def _tanh(self, node: onnx.NodeProto, _: dict[str, Any]) -> Fine:
+        return Fine(self._saturated(self._plain(node.input[0])), float(self._one))
+
+    def _sigmoid(self, node: onnx.NodeProto, _: dict[str, Any]) -> Fine:
+        found = self._saturated(self._plain(node.input[0]).times(0.5))
+        return Fine(found + self._one, 2.0 * self._one)
+
+    def _saturated(self, argument: Sum) -> Whole:
+        """Tanh of rounded values, which count as no larger than the table's last digit."""
+        values, one = self._unbounded(argument), self._one
+        clipped = np.clip(np.abs(values), 0, self._numbers.divisor - 1)
+        table = np.vectorize(lambda v: math.floor(one * math.tanh(v / one) + 0.5), [np.int64])
+        found: Whole = np.sign(values) * table(clipped)
+        return found
+
     def _add(self, node: onnx.NodeProto, given: dict[str, Any], sign: float = 1.0) -> Any:
         for name, other in (node.input, tuple(node.input)[::-1]):
             value: Any = self._values[name]
@@ -134,7 +154,19 @@ class FunctionReference(Reference):
                 plus = round(gate.plus * self._one)
                 exact = np.abs(gate.values) * gate.result + plus * gate.values
                 return Fine(exact, 2.0**self._numbers.scale * self._one * v / u)
+        for name, other in (node.input, tuple(node.input)[::-1]):
+            left: Any = self._values[name]
+            if isinstance(left, Fine) and not self._fixed(other) and self._is_function(left):
+                # One of two functions stays as it is.
+                return Fine(left.whole * self._whole(other), left.resolution * self._one)
         return super()._mul(node, given)
+
+    def _unbounded(self, value: Sum) -> Whole:
+        """Rounded values of any size."""
+        return self._rounded(value, signed=False)
+
+    def _is_function(self, value: Fine) -> bool:
+        return value.resolution in (self._one, 2 * self._one)
 
     def _div(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         source, multiple = self._multiple(node.input[0])

@@ -33,11 +33,14 @@ class Term:
         weights: Real numbers, per unit of a rounded value.
         sums: The sums, given the weights in whole numbers.
         fineness: How much finer than rounded values the summed numbers are.
+        over: Numbers of the weights' shape, added up for each result; its shape is that of the
+            sums by broadcasting. None: every result has one weight.
     """
 
     weights: Real
     sums: Callable[[Whole], Whole]
     fineness: float = 1.0
+    over: Callable[[Whole], Whole] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,10 @@ class Reference:
         assert value.dtype == np.int64
         return value
 
+    def _stands(self, name: str) -> None:
+        """See to it that a tensor's elements are numbers."""
+        self._whole(name)
+
     def _fixed(self, name: str) -> bool:
         """Whether a tensor is a constant."""
         value = self._values[name]
@@ -171,14 +178,47 @@ class Reference:
         return 0
 
     def _coarse(self, value: Sum) -> int:
-        """q, with as many more bits as the finest numbers have, in as few digits as hold them."""
+        """q, with as many more bits as the finest numbers have, in as few digits as hold them.
+
+        With 6, 12 or 18 more where weights would be too coarse.
+        """
         excess = math.log2(max(term.fineness for term in value.terms))
-        if excess <= 2:
+        found = self._with_bits(excess)
+        for more in (6, 12, 18):
+            finer = self._with_bits(excess + more)
+            largest = max(np.abs(term.weights).max(initial=0) for term in value.terms)
+            if not self._too_coarse(value, found) or largest * finer >= (1 << 24) - 1:
+                break
+            found = finer
+        return found
+
+    def _with_bits(self, bits: float) -> int:
+        if bits <= 2:
             return self._numbers.divisor
         digits = 2
-        while math.ceil(excess / (digits - 1)) >= self._numbers.logrows:
+        while math.ceil(bits / (digits - 1)) >= self._numbers.logrows:
             digits += 1
-        return self._numbers.divisor << (math.ceil(excess / (digits - 1)) * (digits - 1))
+        return self._numbers.divisor << (math.ceil(bits / (digits - 1)) * (digits - 1))
+
+    def _too_coarse(self, value: Sum, divisor: int) -> bool:
+        """Whether rounding moves some result's weights by more than a 32nd of them, visibly.
+
+        Visibly: two quanta (ten, where finer numbers are summed) for values at the range's end.
+        """
+        moved: Any = 0
+        sizes: Any = 0
+        for term in value.terms:
+            scaled = term.weights * float(divisor)
+            reach = math.ceil(term.fineness * self._numbers.offset)
+            parts = [np.abs(np.rint(scaled) - scaled), np.abs(scaled)]
+            counted = [np.rint(part * 1024).astype(np.int64) for part in parts]
+            if term.over is not None:
+                counted = [term.over(part) for part in counted]
+            moved = moved + counted[0].astype(object) * reach
+            sizes = sizes + counted[1].astype(object) * reach
+        quanta = 2 if max(term.fineness for term in value.terms) <= 2 else 10
+        wrong = (moved > quanta * 1024 * divisor) & (moved * 32 > sizes)
+        return bool(np.any(wrong))
 
     def _plain(self, name: str) -> Sum:
         value = self._values[name]
@@ -201,7 +241,14 @@ class Reference:
         x, weight = self._whole(node.input[0]), self._constant(node.input[1])
         shape = self._graph.tensor(node.output[0]).shape
         bias = self._constant(node.input[2]) if len(node.input) > 2 else np.zeros(shape[1])
-        term = Term(weight, lambda weights: _spread(x, weights, shape, given))
+        group, planes = given.get("group", 1), [1] * (x.ndim - 2)
+
+        def over(weights: Whole) -> Whole:
+            parts = weights.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
+            found: Whole = parts.sum(axis=(1, 3)).reshape(1, -1, *planes)
+            return found
+
+        term = Term(weight, lambda weights: _spread(x, weights, shape, given), over=over)
         return Sum(
             terms=(term,),
             bias=np.zeros(shape) + bias.reshape(1, -1, *[1] * (x.ndim - 2)),
@@ -209,7 +256,13 @@ class Reference:
         )
 
     def _windows(self, x: Whole, weight: Real, given: Mapping[str, Any]) -> Sum:
-        term = Term(weight, lambda weights: _convolved(x, weights, given))
+        planes = [1] * (x.ndim - 2)
+
+        def over(weights: Whole) -> Whole:
+            found: Whole = weights.reshape(len(weight), -1).sum(axis=1).reshape(1, -1, *planes)
+            return found
+
+        term = Term(weight, lambda weights: _convolved(x, weights, given), over=over)
         shape = term.sums(np.zeros(weight.shape, dtype=np.int64)).shape
         return Sum(terms=(term,), bias=np.zeros(shape), order=f"channels {shape}")
 
@@ -236,10 +289,15 @@ class Reference:
         """A product of whole numbers and constants, either on the left, of any ranks."""
         if self._fixed(right):
             x, weight = self._whole(left), self._constant(right)
-            term = Term(weight, lambda weights: _matrices(x, weights))
+            term = Term(weight, lambda weights: _matrices(x, weights), over=_over_rows)
         else:
             x, weight = self._whole(right), self._constant(left)
-            term = Term(weight, lambda weights: _matrices(weights, x))
+            columns = x.ndim > 1 and weight.ndim > 1
+            term = Term(
+                weight,
+                lambda weights: _matrices(weights, x),
+                over=lambda weights: weights.sum(axis=-1, keepdims=columns),
+            )
         return Sum(terms=(term,), bias=np.zeros(shape), order="last")
 
     def _product(self, x: Whole, weight: Real) -> Sum:
@@ -253,7 +311,7 @@ class Reference:
             return found
 
         shape = (*x.shape[:-1], weight.shape[1])
-        return Sum(terms=(Term(weight, sums),), bias=np.zeros(shape), order="last")
+        return Sum(terms=(Term(weight, sums, over=_over_rows),), bias=np.zeros(shape), order="last")
 
     def _add(self, node: onnx.NodeProto, _: dict[str, Any], sign: float = 1.0) -> Sum:
         first, second = node.input
@@ -280,7 +338,7 @@ class Reference:
         right = self._values[other]
         together = isinstance(right, Sum) and right.plain and right.order == left.order
         if not together:
-            self._whole(other)
+            self._stands(other)
         right = self._spread_to(other, shape).times(factors[other])
         return replace(left, terms=left.terms + right.terms, bias=left.bias + right.bias)
 
@@ -432,8 +490,11 @@ class Reference:
         whole, axes = self._whole(node.input[0]), self._axes(node)
         keep = bool(given.get("keepdims", 1))
         total = whole.sum(axis=axes, keepdims=keep)
+        count = whole.size // total.size
         term = Term(
-            np.full(1, weight(whole.size // total.size)), lambda weights: total * weights[0]
+            np.full(1, weight(count)),
+            lambda weights: total * weights[0],
+            over=lambda weights: weights * count,
         )
         return Sum(terms=(term,), bias=np.zeros(total.shape), order="last")
 
@@ -532,6 +593,14 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
+def _over_rows(weights: Whole) -> Whole:
+    """Per column of a matrix, or of each of several, its sum."""
+    found: Whole = (
+        weights.sum(axis=-2, keepdims=weights.ndim > 2) if weights.ndim > 1 else weights.sum()
+    )
+    return found
+
+
 def _exact(whole: Whole, fineness: float) -> Sum:
     """Whole numbers that are finer than rounded values, exactly."""
     term = Term(np.full(1, 1 / fineness), lambda weights: whole * weights[0], fineness)
@@ -560,7 +629,7 @@ def _by_channel(term: Term, factor: Real, order: str) -> Term:
         found: Whole = sums(np.ones(1, dtype=np.int64)) * weights
         return found
 
-    return replace(term, weights=term.weights[0] * channel, sums=scaled)
+    return replace(term, weights=term.weights[0] * channel, sums=scaled, over=None)
 
 
 def _places(

@@ -20,9 +20,11 @@ from onnx import numpy_helper
 from tests.unit.chunking import hinted_circuit as circuits
 from tests.unit.chunking import test_hinted_functions as functions
 from tests.unit.chunking import test_hinted_operators as operators
+from tests.unit.chunking import test_hinted_tables as tables
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
 from zkml_ray.chunking.hinted import fine, layer_norm, lower, settle, softmax
 from zkml_ray.chunking.hinted.circuit import HINTS, Circuit
+from zkml_ray.chunking.hinted.clamp import Clamp
 from zkml_ray.chunking.hinted.forms import Form, Local, NotHintedError, Pending, pooled
 from zkml_ray.chunking.hinted.grid import Wire
 from zkml_ray.chunking.hinted.layout import Layout
@@ -44,6 +46,9 @@ CASES = {
        for kind, numbers in operators.ALL_NUMBERS.items()},
     **{f"{name}, {kind}": (case.proto(), numbers)
        for name, case in functions.CASES.items()
+       for kind, numbers in functions.ALL_NUMBERS.items()},
+    **{f"{name}, {kind}": (case.proto(), numbers)
+       for name, case in tables.CASES.items()
        for kind, numbers in functions.ALL_NUMBERS.items()},
 }  # fmt: skip
 
@@ -150,6 +155,13 @@ def test_no_equation_reaches_its_stride_and_no_packed_sum_wraps(
         moved = of_digits(numbers, numbers.digits) if rounding.row_top is not None else 0
         digits = of_digits(numbers, rounding.result_digits)
         digits += of_digits(numbers, rounding.below_digits)
+        if rounding.clamp_top is not None:
+            largest = most_of(form) // d.value + 1
+            beyond = Clamp.of(numbers, rounding.clamp_top, largest).beyond
+            weights = [1 << (beyond.step * place) for place in range(beyond.count)]
+            # What honest provers need: nothing that sums can be is too large.
+            assert rounding.clamp_top + (numbers.divisor - 1) * sum(weights) >= largest
+            digits += most + most * sum(weights)
         reach = most_of(form) + remainder + d.value * (digits + moved)
         assert reach < 1 << layout.bits, "an equation could make up for its neighbour"
         # The next power of two may forgive what is left out here, and not in a larger model.
@@ -178,11 +190,25 @@ class Extremes:
         count = 1 + max(int(self._known[name].max()) for name in read)
         hints = np.where(draw.random(count) < share, 2**chunk.numbers.logrows - 1, 0)
         hints[0] = 0
+        for known, places in self._complements():
+            hints[places] = np.minimum(hints[places], known)
         self._known[HINTS] = whole(hints)
         for wire in given:
             # Every second one at the other end is what a row's variance is largest for.
             ends = np.arange(wire.size) % 2 if share == 1 else draw.random(wire.size) < share
             self._known[wire.name] = np.where(ends, wire.high, wire.low).astype(object)
+
+    def _complements(self) -> Iterator[tuple[int, Any]]:
+        """Hints of which what they leave of a number is looked up, and the number."""
+        for name in self._held & self._nodes.keys():
+            node = self._nodes[name]
+            if node.op_type == "Sub" and node.input[0] in self._known:
+                source = self._nodes.get(node.input[1])
+                if source is not None and source.input[0] == HINTS:
+                    yield (
+                        int(self._known[node.input[0]][0]),
+                        self._known[source.input[1]].astype(int),
+                    )
 
     def of(self, name: str) -> Any:
         """A tensor's numbers; those it is computed from are kept."""
