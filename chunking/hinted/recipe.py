@@ -216,7 +216,7 @@ class _Solver:
         every = np.broadcast_to(valid, (t, a, b, p))
         if step["clamp"]:
             self._clamped(quotient[0][valid], step)
-            self._remainders(remainder, every, places, width)
+            self._remainders(remainder, every, places, width, all_given=step["challenged"])
             return
         best = quotient.max(axis=0)
         name, top = step["name"], step["row_top"]
@@ -240,17 +240,19 @@ class _Solver:
         elif step["below"]:
             self._wires[step["below"]] = below[every]
         self.hints += moves
-        self._remainders(remainder, every, places, width)
+        self._remainders(remainder, every, places, width, all_given=step["challenged"])
         self._wires[step["wire"]] = results - step["offset"]
 
-    def _remainders(self, remainder: Ints, every: Ints, places: int, width: int) -> None:
-        """Digits of remainders; the first one's lowest is what its equation leaves."""
+    def _remainders(
+        self, remainder: Ints, every: Ints, places: int, width: int, *, all_given: bool
+    ) -> None:
+        """Digits of remainders; of packed ones the first one's lowest is what is left."""
         for place in range(places):
             digit = remainder >> (width * place)
             if place < places - 1:
                 digit = digit & ((1 << width) - 1)
             kept = every.copy()
-            if place == 0 and not step["challenged"]:
+            if place == 0 and not all_given:
                 kept[..., 0] = False
             self.hints.append(digit[kept].astype(np.int64))
 
