@@ -31,6 +31,9 @@ from zkml_ray.errors import FieldRangeError
 POINT_BYTES: Final = 2 * ELEMENT_BYTES
 """A commitment to a column, in a proof: x, then y."""
 
+COUNT: Final = 4
+"""rho, sigma, tau and t."""
+
 WEIGHT_BITS: Final = 24
 """Magnitudes of weights stay below 2^24, as chunk models hold them."""
 

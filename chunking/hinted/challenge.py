@@ -23,14 +23,13 @@ from typing import Final
 import numpy as np
 
 from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.commitments.challenge import COUNT
 
 WEIGHTED: Final = "zkml_ray/weighted"
 """Products' weights times powers of sigma, one product after the other."""
 
 CHALLENGES: Final = "zkml_ray/challenges"
 """rho, sigma, tau and t."""
-
-COUNT: Final = 4
 
 
 class Identity:
@@ -85,7 +84,11 @@ class Identity:
         """The last output: (rho, sigma, tau, t, E, V)."""
         circuit = self._circuit
         depth = sum(self.depths)
-        value = circuit.product("k,k->", self._powers(3, depth), WEIGHTED, outputs=1, length=depth)
+        if depth:
+            powers = self._powers(3, depth)
+            value = circuit.product("k,k->", powers, WEIGHTED, outputs=1, length=depth)
+        else:
+            value = circuit.dynamic(0)
         parts = [self._challenge(which) for which in range(COUNT)]
         parts = [circuit.raised(part, 0, self._nominal) for part in parts]
         parts.append(self._total)

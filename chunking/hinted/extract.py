@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.blinding import Advice
-from zkml_ray.chunking.hinted.challenge import CHALLENGES, COUNT, WEIGHTED
+from zkml_ray.chunking.hinted.challenge import CHALLENGES, WEIGHTED
 from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
@@ -34,6 +34,7 @@ from zkml_ray.chunking.hinted.operators import OPERATORS
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.chunking.unique import check_names
+from zkml_ray.commitments.challenge import COUNT
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.errors import ChunkingError
 
@@ -168,7 +169,9 @@ def _lowered(
     inputs = []
     if identity is not None and leaf:
         outputs.append(helper.make_tensor_value_info(leaf, TensorProto.FLOAT, [COUNT + 2]))
-        inputs = [(WEIGHTED, sum(identity.depths)), (CHALLENGES, COUNT)]
+        # Products of activations alone have no weights.
+        inputs = [(WEIGHTED, sum(identity.depths))] if identity.depths else []
+        inputs.append((CHALLENGES, COUNT))
     sizes = {
         "hints": circuit.hint_count,
         "given": sum(t.layout.element_count for t in incoming)

@@ -20,6 +20,7 @@ import onnx
 from onnx import numpy_helper
 
 from zkml_ray.chunking.hinted.blinding import Advice
+from zkml_ray.chunking.hinted.challenge import CHALLENGES
 from zkml_ray.chunking.hinted.circuit import product_cells
 from zkml_ray.chunking.hinted.clamp import Clamp
 from zkml_ray.chunking.hinted.digits import FineDigits
@@ -154,9 +155,15 @@ def cell_count(model: onnx.ModelProto, columns: int) -> int:
     return total
 
 
-def products_of(data: bytes) -> list[Ints]:
-    """Weights of the products that a chunk model's circuit does not hold, [K, N] each, in order."""
+def products_of(data: bytes) -> list[Ints] | None:
+    """Weights of the products that a chunk model's circuit does not hold.
+
+    Returns:
+        [K, N] each, in order; None: no product is checked by a challenge.
+    """
     model = onnx.load_model_from_string(data)
+    if CHALLENGES not in [source.name for source in model.graph.input]:
+        return None
     known = {tensor.name: tensor for tensor in model.graph.initializer}
     terms = [
         term

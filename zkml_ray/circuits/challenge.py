@@ -15,6 +15,7 @@ from typing import Final
 
 from zkml_ray.circuits import backend
 from zkml_ray.commitments.challenge import (
+    COUNT,
     POINT_BYTES,
     Challenges,
     Transcript,
@@ -88,12 +89,12 @@ def answer(
     first = points(witness["inputs"][0], lengths[0])
     seed, rho, sigma, tau = transcript.first(first)
     vector = weighted(read_weights(weights), sigma)
-    second = points([encode(v) for v in vector], lengths[1])
+    # Products of activations alone have no weights, and no input for them.
+    second = points([encode(v) for v in vector], len(vector)) if vector else b""
     found = Challenges(rho=rho, sigma=sigma, tau=tau, t=transcript.second(seed, second))
     value = value_at(vector, found.t)
     shown = [found.rho, found.sigma, found.tau, found.t]
-    witness["inputs"][1] = [encode(v) for v in vector]
-    witness["inputs"][2] = [encode(v) for v in shown]
+    witness["inputs"][1:] = [[encode(v) for v in part] for part in (vector, shown) if part]
     witness["outputs"][-1] = [encode(v) for v in (*shown, 0, value)]
     witness["processed_outputs"]["poseidon_hash"][-1] = encode(leaf_hash(found, value))
     witness_path.write_text(json.dumps(witness))
@@ -118,12 +119,14 @@ def check(
     """
     *leaves, shown = proof.elements()
     products = read_weights(weights)
-    lengths = input_lengths(settings)
-    logrows = chunk.arguments.logrows
-    if len(lengths) != 3 or lengths[1] != sum(len(w) for w in products):
+    length, *others = input_lengths(settings)
+    depth = sum(len(w) for w in products)
+    if others != [*([depth] if depth else []), COUNT]:
         raise _rejected(chunk, "its circuit does not take the weights that the plan pins")
-    first = POINT_BYTES * column_count(lengths[0], logrows)
-    second = first + POINT_BYTES * column_count(lengths[1], logrows)
+    first = POINT_BYTES * column_count(length, chunk.arguments.logrows)
+    second = first
+    if depth:
+        second += POINT_BYTES * column_count(depth, chunk.arguments.logrows)
     body = bytes.fromhex(proof.proof)
     if len(body) < second:
         raise _rejected(chunk, "its proof is too short for its commitments")

@@ -316,8 +316,8 @@ def _hinted_circuit(
     data = extract_hinted_chunk(
         graph, nodes, incoming, outgoing, numbers, columns=columns, challenge=challenge
     )
-    products = products_of(data) if challenge else []
-    weights = write_weights(products) if products else None
+    products = products_of(data) if challenge else None
+    weights = None if products is None else write_weights(products)
     _, settings = _settings(chunk_id, operators, data, chosen.input_scale, lambda *_: chosen)
     leaves = sum(t.layout.leaf_count for t in (*incoming, *outgoing)) + (weights is not None)
     # What ezkl takes the leaves' scales to be is a label: packed integers have none.
