@@ -36,6 +36,7 @@ from zkml_ray.chunking.hinted.blinding import Spread
 from zkml_ray.chunking.hinted.extract import hinted_size
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.circuits import backend
+from zkml_ray.circuits.challenge import input_lengths
 
 COLUMNS = (1, 3, 6)
 SHORT = Arithmetic(scale=6, logrows=9, range_bits=5)
@@ -129,7 +130,18 @@ WIDE = {
     "GELU": FUNCTIONS["GELU, Div, x (1 + erf) half"],
     "layer norm": FUNCTIONS["layer norm between layers"],
 }
-LAID_OUT = list(itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS))
+DEEP = Case(
+    nodes=[node("MatMul", *("xabcde"[i], "w"), to="abcdey"[i]) for i in range(6)],
+    x=[3, 20],
+    y=[3, 20],
+    constants=[dense(20, 20)],
+)
+CHALLENGED = ("perceptron", "image net", "residual", "attention", "GELU", "deep")
+WIDE["deep"] = DEEP
+LAID_OUT = [
+    *itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS, (False,)),
+    *itertools.product(CHALLENGED, (SHORT,), (1, 6), (True,)),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,18 +160,24 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Laid]:
     """Every circuit with every number of columns."""
     made: dict[str, tuple[HintedChunk, int]] = {}
     asked = []
-    for name, numbers, columns in LAID_OUT:
+    for name, numbers, columns, challenge in LAID_OUT:
         # Hashing salts would need more rows, in columns of its own.
-        chunk = hinted_chunk(WIDE[name].proto(), numbers, salted=False, columns=columns)
+        chunk = hinted_chunk(
+            WIDE[name].proto(), numbers, salted=False, columns=columns, challenge=challenge
+        )
         vector = chunk.advice(chunk.quantised(inputs(WIDE[name], numbers)))
         folder = tmp_path_factory.mktemp("laid")
         path, settings = saved(chunk, folder), folder / "settings.json"
         compiled, witness = folder / "circuit.ezkl", folder / "witness.json"
         settings.write_bytes(backend.derive_settings(path, chunk.arguments()).data)
         backend.compile_circuit(path, settings, compiled)
-        backend.generate_witness("chunk-000", [vector], compiled, witness)
+        # With zeros for challenges every identity holds.
+        lengths = input_lengths(settings.read_bytes())
+        zeros = [[0] * length for length in lengths[1:]]
+        backend.generate_witness("chunk-000", [vector, *zeros], compiled, witness)
         planned = json.loads(settings.read_text())["total_assignments"]
-        made[f"{name}, {numbers.digits} digits, {columns} columns"] = (chunk, planned)
+        kind = "challenge" if challenge else f"{numbers.digits} digits"
+        made[f"{name}, {kind}, {columns} columns"] = (chunk, planned)
         asked.append([str(path), str(settings), str(witness)])
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("hinted_rows_child.py"))],
@@ -202,7 +220,12 @@ def test_counted_cells_that_cuts_are_chosen_by_are_near_those_laid_out(
     for name, found in laid.items():
         chunk = found.chunk
         circuit = hinted_size(
-            chunk.graph, list(chunk.graph.nodes), chunk.incoming, chunk.outgoing, chunk.numbers
+            chunk.graph,
+            list(chunk.graph.nodes),
+            chunk.incoming,
+            chunk.outgoing,
+            chunk.numbers,
+            challenge=chunk.challenge,
         )
         counted = circuit.cells_at(chunk.columns)
         assert abs(counted - found.cells) <= 0.05 * found.cells + 3 * chunk.columns, name
@@ -214,7 +237,7 @@ def test_every_hint_and_every_derived_digit_is_looked_up(laid: dict[str, Laid]) 
         chunk = found.chunk
         arguments = chunk.graph, list(chunk.graph.nodes), chunk.incoming, chunk.outgoing
         # What is derived does not depend on the columns; blinders among it, hints too, do.
-        circuit = hinted_size(*arguments, chunk.numbers)
+        circuit = hinted_size(*arguments, chunk.numbers, challenge=chunk.challenge)
         spread = {"logrows": chunk.numbers.logrows, "columns": chunk.columns}
         mixed = [Spread.of(count, **spread).length for count in circuit.mixed]
         before = sum(len(run) for run in circuit.blinders)
