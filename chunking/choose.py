@@ -13,12 +13,13 @@ decomposition 128^4 and five columns (measured by tests/unit/chunking/test_passe
   of the cells that are no multiplications of a product they save a third;
 - saturate: everywhere: it costs, and without it an argument beyond a table's end has no proof.
 
-Weight bits are the parameter scale, so that nothing is lost against native quantisation, or fewer
+Weight bits are the parameter scale, or more where an output's weights are small beside it, or fewer
 where the weights say that sums would leave the decomposition's range: a deferred sum v is held as
 v * 2^(scale + bits), times 2^growth inside a pooling, and |.| must take it apart. v is estimated as
 `INPUT_MAGNITUDE` * `SIGMAS` times the largest Euclidean norm of an output's weights. Inputs beyond
 that estimate may make the witness stage refuse (it never proves anything wrong); then `--no-pass`
-helps. Where fewer bits would fit than verifiers demand (`zkml_ray.limits`), a rewrite is left out.
+helps. Where fewer bits would fit than verifiers demand (`zkml_ray.limits`), or than leave every
+output's weights what they are (`passes.precision`), a rewrite is left out.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ from zkml_ray.chunking.passes.base import (
     only_user,
 )
 from zkml_ray.chunking.passes.maxpool import MAX_GROWTH_BITS
+from zkml_ray.chunking.passes.precision import CoarseWeightsError, most_lost
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites, find_places
-from zkml_ray.limits import MIN_WEIGHT_BITS
+from zkml_ray.limits import MAX_WEIGHT_LOSS, MIN_WEIGHT_BITS
 
 INPUT_MAGNITUDE: Final = 8.0
 """Root mean square of a layer's inputs for which weight bits are chosen."""
@@ -85,8 +87,12 @@ def default_rewrites(
             if _pays(model, place) and _has_room(place, weight_bits, range_bits)
             if (made := _with_bits(model, place, weight_bits, range_bits)) is not None
         ]
-        proto = apply_rewrites(proto, found)
-        chosen += found
+        for rewrite in found:
+            try:
+                proto = apply_rewrites(proto, [rewrite])
+            except CoarseWeightsError:
+                continue  # ezkl's own arithmetic keeps these weights
+            chosen.append(rewrite)
     return chosen
 
 
@@ -135,4 +141,6 @@ def _with_bits(
     # A plan of a lower scale than the floor is the user's wish: its rewrites follow it.
     if bits < max(ANY_BITS[0], min(weight_bits, MIN_WEIGHT_BITS)):
         return None
+    while bits < min(room, ANY_BITS[1]) and most_lost(rows, bits, 1) > MAX_WEIGHT_LOSS:
+        bits += 1
     return replace(rewrite, parameter=bits)

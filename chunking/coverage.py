@@ -12,9 +12,11 @@ import onnx
 
 from zkml_ray.chunking.hinted.operators import OPERATORS
 from zkml_ray.chunking.normal_form.attributes import READ
+from zkml_ray.chunking.normal_form.classical.table import CLASSICAL, DOMAIN
 from zkml_ray.chunking.normal_form.definitions.table import DEFINITIONS
 from zkml_ray.chunking.normal_form.logic import LOGIC
 from zkml_ray.chunking.normal_form.moves import MOVES
+from zkml_ray.chunking.normal_form.tails import TAILS
 from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
 
 _REMOVED = {
@@ -23,6 +25,9 @@ _REMOVED = {
     "Dropout": "left out: the identity in inference",
     "Identity": "left out",
     "If": "the branch that constants choose is taken",
+    "IsInf": "known of scores: infinite where a constant mask makes them so",
+    "IsNaN": "known of a Softmax: rows whose keys are all masked by -inf",
+    "Scan": "its body once a slice",
 }
 
 
@@ -63,13 +68,30 @@ _ON_CONSTANTS = "computed in advance where it depends on constants alone"
 
 
 def operator_rows() -> list[OperatorRow]:
-    """A row for every operator of ONNX that is not deprecated, by name."""
+    """A row for every operator of ONNX that is not deprecated, by name, and of ai.onnx.ml."""
     known = {
         schema.name
         for schema in onnx.defs.get_all_schemas()
         if schema.domain == "" and not schema.deprecated
     }
-    return [_row(name) for name in sorted(known | {"Upsample"})]
+    classical = {
+        schema.name
+        for schema in onnx.defs.get_all_schemas_with_history()
+        if schema.domain == DOMAIN
+    }
+    return [
+        *(_row(name) for name in sorted(known | {"Upsample"})),
+        *(_classical_row(name) for name in sorted(classical)),
+    ]
+
+
+def _classical_row(name: str) -> OperatorRow:
+    how = ""
+    if name in CLASSICAL:
+        how = f"written with others: {_first_line(CLASSICAL[name].__doc__)}"
+    elif name in TAILS:
+        how = "cut off at a model's end: what it reads is proved"
+    return OperatorRow(name=f"{DOMAIN}.{name}", hinted=False, native=False, how=how)
 
 
 def _row(name: str) -> OperatorRow:
@@ -96,13 +118,16 @@ def _how(name: str, written: str) -> str:
 
 def _written(name: str) -> str:
     if name in DEFINITIONS:
-        first = (DEFINITIONS[name].__doc__ or "").strip().splitlines()[0].rstrip(".")
-        return f"written with others: {first}"
+        return f"written with others: {_first_line(DEFINITIONS[name].__doc__)}"
     if name in MOVES:
         return "one Gather of known places"
     if name in LOGIC and name not in SUPPORTED:
         return "written with others, truth as 0 or 1, by Sign"
     return ""
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0].rstrip(".")
 
 
 def _read(name: str) -> str:

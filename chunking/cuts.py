@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.masked import masked_tensors
 from zkml_ray.chunking.operators import SELECTING
 from zkml_ray.errors import ChunkingError
 
@@ -102,9 +103,10 @@ def forbidden_positions(
     """Positions of the order that no cut may be at.
 
     Position p lies before the p-th node. A cut there is forbidden when a tensor would cross it
-    that is not float32, or is in `fixed`, or when it would part an operator that only moves
-    elements from the one that makes them. One that repeats elements (the columns of a convolution)
-    stays with its readers instead, and a Concat of branches with what comes next.
+    that is not float32, holds what drops keys of a softmax or is in `fixed`, or when it would part
+    an operator that only moves elements from the one that makes them. One that repeats elements
+    (the columns of a convolution) stays with its readers instead, and a Concat of branches with
+    what comes next.
 
     Args:
         graph: The model.
@@ -112,7 +114,8 @@ def forbidden_positions(
         fixed: Tensors that may not cross a cut.
     """
     place = {name: index for index, name in enumerate(order)}
-    readers = readers_of(graph)
+    readers = graph.readers
+    fixed = {*fixed, *masked_tensors(graph.nodes.values(), graph.initializers)}
     forbidden: set[int] = set()
     for index, name in enumerate(order):
         node = graph.nodes[name]
@@ -143,15 +146,6 @@ def _elements(graph: ModelGraph, value: str) -> int:
 
 def _most_elements(graph: ModelGraph, values: Sequence[str]) -> int:
     return max((_elements(graph, value) for value in values), default=0)
-
-
-def readers_of(graph: ModelGraph) -> dict[str, list[str]]:
-    """Per tensor, the nodes that read it."""
-    readers: dict[str, list[str]] = {}
-    for node in graph.proto.graph.node:
-        for value in node.input:
-            readers.setdefault(value, []).append(node.name)
-    return readers
 
 
 def units_of(order: Sequence[str], forbidden: Collection[int]) -> list[tuple[str, ...]]:

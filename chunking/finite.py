@@ -23,6 +23,13 @@ _MAY_BE_INFINITE: Final = frozenset({"Clip", "Constant"})
 """Operators with attributes that may be infinite: bounds that bound nothing, and constants, which
 are looked at when they are no longer attributes."""
 
+_MAY_BE_NAN: Final = frozenset({"membership_values", "replaced_value_float"})
+"""Attributes of classical models in which NaN is no number: it parts sets, and says that missing
+values are replaced."""
+
+_BOUNDS: Final = frozenset({"nodes_values", "nodes_splits"})
+"""Attributes that inputs are compared with: infinite where every input is below."""
+
 _MASKED: Final = frozenset({"Add", "Sub", "Where"})
 
 
@@ -42,6 +49,8 @@ def check_tensors(places: Iterable[TensorPlace]) -> None:
             line = str(error).strip().splitlines()[0] if str(error).strip() else "unknown data"
             raise ModelFormatError(f"{place.where} cannot be read: {line}") from None
         numbers = _real(values)
+        if place.where.removeprefix("attribute ").split(" of ")[0] in _MAY_BE_NAN:
+            continue
         if numbers is not None and np.isnan(numbers).any():
             count = int(np.isnan(numbers).sum())
             raise ModelFormatError(
@@ -61,10 +70,11 @@ def check_attributes(places: Iterable[NodePlace]) -> None:
     """
     for place in places:
         for attribute in place.node.attribute:
+            if attribute.name in _MAY_BE_NAN:
+                continue
+            bounds = attribute.name in _BOUNDS or place.node.op_type in _MAY_BE_INFINITE
             for value in (attribute.f, *attribute.floats):
-                if math.isnan(value) or (
-                    math.isinf(value) and place.node.op_type not in _MAY_BE_INFINITE
-                ):
+                if math.isnan(value) or (math.isinf(value) and not bounds):
                     raise ModelFormatError(
                         f"attribute {attribute.name} of {place.where} is {value}: a finite number "
                         "was expected"
@@ -94,7 +104,8 @@ def check_constants(model: ir.Model, original: Collection[str]) -> None:
         if (wrong == -np.inf).all() and _MASKED.intersection(readers):
             raise UnsupportedOperatorError(
                 f"constant {name!r}, read by {', '.join(readers)}, holds {shown} as masks of "
-                "attention do; masks with -inf cannot be proved"
+                "attention do; a mask can be proved where constants add it to the scores of a "
+                "Softmax, or choose it in their place, and nothing else reads those"
             )
         made = "" if name in original else ", which follows from other constants,"
         raise ModelFormatError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx
 
@@ -63,6 +64,16 @@ class ModelGraph:
         self._infos = {
             value.name: value for value in (*graph.input, *graph.value_info, *graph.output)
         }
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """Per tensor that a node reads, the nodes that do, in order."""
+        found: dict[str, list[str]] = {}
+        for node in self.proto.graph.node:
+            for name in dict.fromkeys(node.input):
+                if name:
+                    found.setdefault(name, []).append(node.name)
+        return {name: tuple(nodes) for name, nodes in found.items()}
 
     def tensor(self, name: str) -> TensorInfo:
         """The static type of a tensor.

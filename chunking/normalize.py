@@ -35,6 +35,7 @@ from zkml_ray.chunking.normal_form.attributes import DropDefaults, refuse_unread
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.branches import TakeBranches
 from zkml_ray.chunking.normal_form.canonical import OneForm
+from zkml_ray.chunking.normal_form.classical.table import CLASSICAL, DOMAIN, WriteClassical
 from zkml_ray.chunking.normal_form.clip import DropInfiniteBounds
 from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
@@ -42,11 +43,18 @@ from zkml_ray.chunking.normal_form.einsum import PairwiseEinsum
 from zkml_ray.chunking.normal_form.floats import as_float32
 from zkml_ray.chunking.normal_form.interface import record_inputs, without_idle_outputs
 from zkml_ray.chunking.normal_form.logic import LOGIC, AsFloats
+from zkml_ray.chunking.normal_form.masks import (
+    GUARDS,
+    AnswerGuards,
+    DropKeys,
+    TakeKnownChoices,
+)
 from zkml_ray.chunking.normal_form.meaning import CountFromTheStart, refuse_powers
-from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of
+from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of, with_opset
 from zkml_ray.chunking.normal_form.padding import ZeroPadding
 from zkml_ray.chunking.normal_form.pooling import RegularPooling
 from zkml_ray.chunking.normal_form.pruned import pruned
+from zkml_ray.chunking.normal_form.scans import UnrollScans
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
 from zkml_ray.chunking.normal_form.tails import without_tails
 from zkml_ray.chunking.normal_form.transposed import ExpandTransposedConvolution
@@ -59,7 +67,9 @@ from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
 _REDUCIBLE = (FOLDABLE | {"If"}) - SUPPORTED
 """Operators that go once what they read is known."""
 
-_KNOWN = SUPPORTED | FOLDABLE | WRITTEN | LOGIC | {"Constant", "Dropout", "If"}
+_KNOWN = SUPPORTED | FOLDABLE | WRITTEN | LOGIC | GUARDS | {"Constant", "Dropout", "If"}
+
+_MASKED = GUARDS | {"Softmax"}
 
 _SHOWN = 10
 """Obstacles that a message names; the rest are counted."""
@@ -81,8 +91,9 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         ModelFormatError: A constant is not finite.
         ChunkingError: A step found something it cannot bring into this form.
     """
-    fixed = as_float32(fix_dimensions(proto, dimensions))
+    fixed = with_opset(as_float32(fix_dimensions(proto, dimensions)))
     fixed = pruned(without_tails(without_idle_outputs(fixed)))
+    fixed = _expanded(fixed)
     refuse_ours(fixed.graph)
     _refuse_unknown(fixed)
     model = ir.from_proto(_common(_inferred(fixed)))
@@ -126,15 +137,66 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     return result
 
 
+def _expanded(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in ONNX's own operators and without Scan, or the same one."""
+    if not any(_is_expanded(node) for node in proto.graph.node):
+        return proto
+    _refuse_unknown(proto)
+    if opset_of(proto) < OPSET:
+        proto = convert_opset(proto)
+    opset = opset_of(proto)
+    while found := [node for node in proto.graph.node if _is_expanded(node)]:
+        model = ir.from_proto(_guessed(ir.to_proto(_folded(ir.from_proto(_guessed(proto)), opset))))
+        if not _apply(model, UnrollScans(opset), WriteClassical(opset)):
+            raise ChunkingError(
+                f"{node_label(found[0])}: the shape of its input is not known; export the model "
+                "with fixed shapes"
+            )
+        _apply(model, DropIdentity(), passes.RemoveUnusedNodesPass())
+        proto = ir.to_proto(model)
+    return pruned(proto)
+
+
+def _is_expanded(node: onnx.NodeProto) -> bool:
+    if node.domain == DOMAIN:
+        return node.op_type in CLASSICAL
+    return node.domain in ("", "ai.onnx") and node.op_type == "Scan"
+
+
+def _guessed(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with shapes as far as onnx knows them: not those of all classical operators."""
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
 def _common(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model in operators of the common version, without those that are written with others.
 
     Those that came later are written while the model still has its own version.
     """
     if opset_of(proto) > OPSET:
-        return _inferred(convert_opset(_written(_without_logic(proto), WRITTEN)))
+        return _inferred(convert_opset(_written(_without_logic(_masked(proto)), WRITTEN)))
     common = _inferred(convert_opset(_written(proto, CHANGED)))
-    return _written(_without_logic(common), WRITTEN)
+    return _written(_without_logic(_masked(common)), WRITTEN)
+
+
+def _masked(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its masks in one form, or the same one."""
+    opset = opset_of(proto)
+    if not any(node.op_type in _MASKED for node in proto.graph.node):
+        return proto
+    model = _known(proto, opset)
+    for step in (AnswerGuards(), DropKeys()):
+        if _apply(model, step, passes.RemoveUnusedNodesPass()):
+            model = _known(ir.to_proto(model), opset)
+    _apply(model, TakeKnownChoices(), DropIdentity(), passes.RemoveUnusedNodesPass())
+    return _inferred(ir.to_proto(model))
+
+
+def _known(proto: onnx.ModelProto, opset: int) -> ir.Model:
+    """The model with what follows from constants folded, and all shapes."""
+    folded = _folded(ir.from_proto(_inferred(proto)), opset)
+    known: ir.Model = ir.from_proto(_inferred(ir.to_proto(folded)))
+    return known
 
 
 def _without_logic(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -144,7 +206,7 @@ def _without_logic(proto: onnx.ModelProto) -> onnx.ModelProto:
         value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in proto.graph.input
     ):
         return proto
-    model = ir.from_proto(_inferred(ir.to_proto(_folded(ir.from_proto(proto), opset))))
+    model = _known(proto, opset)
     _apply(model, AsFloats(opset), passes.RemoveUnusedNodesPass())
     return _inferred(ir.to_proto(model))
 
@@ -224,7 +286,8 @@ def _refuse_unknown(proto: onnx.ModelProto) -> None:
     found = [
         f"{node.domain}.{node.op_type}".lstrip(".") + f" of {node_label(node)}"
         for node in proto.graph.node
-        if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN
+        if not _is_expanded(node)
+        and (node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN)
     ]
     if found:
         raise UnsupportedOperatorError(

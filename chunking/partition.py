@@ -16,6 +16,7 @@ import math
 from itertools import pairwise
 
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.masked import masked_tensors
 from zkml_ray.chunking.operators import WEIGHTED
 from zkml_ray.chunking.passes.base import MADE_SUFFIX
 from zkml_ray.errors import ChunkingError, ConfigError
@@ -66,11 +67,12 @@ def _crossing_costs(graph: ModelGraph) -> list[tuple[float, int]]:
         for name in node.input:
             last_reader[name] = index
     elements, made = [0.0] * (len(nodes) + 1), [0] * (len(nodes) + 1)
+    masked = masked_tensors(nodes, graph.initializers)
     for index, node in enumerate(nodes):
         for name in node.output:
             if name in last_reader:
                 for place in range(index + 1, last_reader[name] + 1):
-                    elements[place] += _elements(graph, name)
+                    elements[place] += math.inf if name in masked else _elements(graph, name)
                     made[place] += name.endswith(MADE_SUFFIX)
     return list(zip(elements, made, strict=True))
 

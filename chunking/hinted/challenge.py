@@ -18,11 +18,12 @@ what the prover chooses (`extract.INPUT`), w' of all products (`WEIGHTED`), the 
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final
 
 import numpy as np
 
-from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.circuit import Circuit, Mark
 from zkml_ray.commitments.challenge import COUNT
 
 WEIGHTED: Final = "zkml_ray/weighted"
@@ -30,6 +31,9 @@ WEIGHTED: Final = "zkml_ray/weighted"
 
 CHALLENGES: Final = "zkml_ray/challenges"
 """rho, sigma, tau and t."""
+
+
+LEAF: Final = "zkml_ray/identity/leaf"
 
 
 class Identity:
@@ -80,20 +84,39 @@ class Identity:
         )
         self._nominal = top
 
-    def leaf(self) -> str:
-        """The last output: (rho, sigma, tau, t, E, V)."""
-        circuit = self._circuit
-        depth = sum(self.depths)
+    def inputs(self) -> list[tuple[str, int]]:
+        """Inputs besides the prover's own, and their lengths."""
+        # Products of activations alone have no weights.
+        weighted = [(WEIGHTED, sum(self.depths))] if self.depths else []
+        return [*weighted, (CHALLENGES, COUNT)]
+
+    def end(self, nominal: int) -> None:
+        """Emit the last output, (rho, sigma, tau, t, E, V).
+
+        Args:
+            nominal: Its nominal scale: that of the circuit's table.
+        """
+        circuit, depth = self._circuit, sum(self.depths)
         if depth:
             powers = self._powers(3, depth)
             value = circuit.product("k,k->", powers, WEIGHTED, outputs=1, length=depth)
+            value = circuit.reshape(value, [1])
         else:
             value = circuit.dynamic(0)
         parts = [self._challenge(which) for which in range(COUNT)]
-        parts = [circuit.raised(part, 0, self._nominal) for part in parts]
-        parts.append(self._total)
-        parts.append(circuit.raised(circuit.reshape(value, [1]), 0, self._nominal))
-        return circuit.concat(parts)
+        parts = [circuit.raised(part, 0, nominal) for part in parts]
+        parts.append(circuit.raised(self._total, self._nominal, nominal))
+        parts.append(circuit.raised(value, 0, nominal))
+        circuit.named("Concat", parts, LEAF, axis=0)
+
+    def mark(self) -> Mark:
+        """Where it stands, for `rewind`."""
+        own = {name: copy(value) for name, value in vars(self).items() if name != "_circuit"}
+        return own | {"_parts": {which: list(parts) for which, parts in self._parts.items()}}
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what was held since a mark; a mark is good for one time."""
+        vars(self).update(mark)
 
     def _challenge(self, which: int) -> str:
         return self._circuit.gather(CHALLENGES, np.asarray([which], dtype=np.int64))

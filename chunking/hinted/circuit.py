@@ -17,9 +17,11 @@ keeps that scale.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from copy import copy
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +45,12 @@ HINTS: Final = "zkml_ray/hints"
 """The hints, between two zeros."""
 
 
+_NOT_KEPT: Final = "zkml_ray/indices"
+
+Mark: TypeAlias = "dict[str, Any]"
+"""What a circuit, or whoever makes it, has come to."""
+
+
 def product_cells(count: int, length: int, columns: int) -> int:
     """Cells of so many inner products: each begins at a full row, as does what follows."""
     return count * -(-length // columns) * columns + columns - 1
@@ -61,15 +69,17 @@ class Circuit:
         mixed: Of every vector that stands among such blinders, its elements without them.
     """
 
-    def __init__(self, *, logrows: int, columns: int) -> None:
+    def __init__(self, *, logrows: int, columns: int, counted: bool = False) -> None:
         """Start an empty circuit.
 
         Args:
             logrows: log2 of its rows.
             columns: Its inner columns; both say where blinders stand (`blinding`).
+            counted: It is made for its size alone: its constants are not kept.
         """
         self.logrows = logrows
         self.columns = columns
+        self.counted = counted
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.cells = 0
@@ -88,6 +98,17 @@ class Circuit:
         self._zero = ""
         self._known: dict[tuple[str, ...], str] = {}
         self._spreads: list[tuple[int, int]] = []
+
+    def mark(self) -> Mark:
+        """Where it stands, for `rewind`."""
+        return {
+            name: copy(value) if isinstance(value, (list, dict)) else value
+            for name, value in vars(self).items()
+        }
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what was emitted since a mark; a mark is good for one time."""
+        vars(self).update(mark)
 
     def cells_at(self, columns: int) -> int:
         """Estimated cells with so many inner columns, each of which has blinders of its own."""
@@ -110,19 +131,25 @@ class Circuit:
 
     def whole(self, values: npt.NDArray[Any] | Sequence[float]) -> str:
         """A constant tensor of whole numbers (float32, exactly)."""
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
         exact = array.astype(np.float32)
-        if not np.array_equal(exact.astype(np.float64), array):
+        small = array.dtype == np.int64 and np.abs(array).max(initial=0) <= 1 << FLOAT_BITS
+        if not small and not np.array_equal(exact.astype(np.float64), array.astype(np.float64)):
             raise ChunkingError(f"a constant needs more than the {FLOAT_BITS} bits of float32")
         return self._constant(exact)
 
     def indices(self, values: Ints | Sequence[int]) -> str:
         """A constant tensor of indices (int64)."""
+        if self.counted:
+            return _NOT_KEPT  # takes no cell
         return self._constant(np.asarray(values, dtype=np.int64))
 
     def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node with one result; cells are not counted."""
-        name = f"zkml_ray/hinted/{len(self.nodes):05d}"
+        return self.named(op, inputs, f"zkml_ray/hinted/{len(self.nodes):05d}", **attributes)
+
+    def named(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """The same, with a name of its own."""
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
         return name
 
@@ -377,11 +404,12 @@ class Circuit:
         return self.node("ReduceSum", [ends, self.indices([0])], keepdims=1)
 
     def _constant(self, array: np.ndarray) -> str:
-        key = (array.dtype.str, array.shape, array.tobytes())
+        key = (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
         if key not in self._constants:
             name = f"zkml_ray/constant/{len(self._constants):05d}"
             self._constants[key] = name
-            self.initializers.append(numpy_helper.from_array(array, name))
+            if not self.counted:
+                self.initializers.append(numpy_helper.from_array(array, name))
             if array.dtype.kind == "f":
                 self._constant_sizes[name] = array.size
         return self._constants[key]

@@ -16,7 +16,7 @@ are, the elements that hold values are packed injectively.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import onnx
@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.blinding import Advice
-from zkml_ray.chunking.hinted.challenge import CHALLENGES, WEIGHTED
+from zkml_ray.chunking.hinted.challenge import LEAF
 from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
@@ -72,111 +72,44 @@ def extract_hinted_chunk(
         NotHintedError: An operator has no hinted form.
         ChunkingError: A boundary's packing does not hold the values.
     """
-    return _built(graph, nodes, incoming, outgoing, numbers, columns, challenge)[0]
-
-
-def hinted_size(
-    graph: ModelGraph,
-    nodes: Sequence[str],
-    incoming: Sequence[CommittedTensor],
-    outgoing: Sequence[CommittedTensor],
-    numbers: Arithmetic,
-    *,
-    challenge: bool = False,
-) -> Circuit:
-    """A chunk's circuit, for its size (`Circuit.cells_at`); arguments as `extract_hinted_chunk`."""
-    return _built(graph, nodes, incoming, outgoing, numbers, 1, challenge)[1]
-
-
-def _built(
-    graph: ModelGraph,
-    nodes: Sequence[str],
-    incoming: Sequence[CommittedTensor],
-    outgoing: Sequence[CommittedTensor],
-    numbers: Arithmetic,
-    columns: int,
-    challenge: bool,
-) -> tuple[bytes, Circuit]:
     with refusing():
-        return _lowered(graph, nodes, incoming, outgoing, numbers, columns, challenge)
+        lowering = Lowering(
+            numbers, graph.initializers, shapes_of(graph, nodes), columns, challenge=challenge
+        )
+        for index, tensor in enumerate(incoming):
+            lowering.receive(tensor.info.name, f"zkml_ray/incoming_{index}")
+        lowering.run([graph.nodes[name] for name in nodes], OPERATORS)
+        return _emitted(lowering, incoming, outgoing, columns)
 
 
-def _lowered(
-    graph: ModelGraph,
-    nodes: Sequence[str],
+def _emitted(
+    lowering: Lowering,
     incoming: Sequence[CommittedTensor],
     outgoing: Sequence[CommittedTensor],
-    numbers: Arithmetic,
     columns: int,
-    challenge: bool,
-) -> tuple[bytes, Circuit]:
-    shapes = _shapes(graph, nodes)
-    lowering = Lowering(numbers, graph.initializers, shapes, columns, challenge=challenge)
-    circuit = lowering.circuit
-    for index, tensor in enumerate(incoming):
-        lowering.receive(tensor.info.name, f"zkml_ray/incoming_{index}")
-    lowering.run([graph.nodes[name] for name in nodes], OPERATORS)
-    tensors = [f"zkml_ray/incoming_{index}" for index in range(len(incoming))]
-    for tensor in outgoing:
-        source, magnitude = lowering.outgoing(tensor.info.name)
-        if magnitude > tensor.layout.packing.injective_bound:
-            raise ChunkingError(
-                f"boundary {tensor.info.name} reaches {magnitude}, more than its packing holds"
-            )
-        tensors.append(source)
-    for tensor in incoming:
-        if numbers.value_bound > tensor.layout.packing.injective_bound:
-            raise ChunkingError(
-                f"boundary {tensor.info.name} reaches {numbers.value_bound}, more than its "
-                "packing holds"
-            )
-    identity = lowering.identity
-    leaf = identity.leaf() if identity is not None and identity.held else ""
-    zero, nominal = circuit.finish()
-    outputs = []
-    touched = [*incoming, *outgoing]
-    salts = [f"zkml_ray/salts_{index}" for index in range(len(touched))]
-    for index, (tensor, source) in enumerate(zip(touched, tensors, strict=True)):
-        layout = tensor.layout
-        salted = layout.salts_per_leaf > 0
-        if salted and layout.salts_per_leaf != layout.packing.pack:
-            raise ChunkingError(
-                f"boundary {tensor.info.name}: salts share packed elements with values, which a "
-                "hinted circuit does not hold apart"
-            )
-        if index == len(touched) - 1:
-            # What is looked up must lead to an output.
-            count = layout.salt_count if salted else layout.element_count
-            source = circuit.raised(source, 0, nominal)
-            kept = salts[index] if salted else source
-            kept = circuit.add(circuit.raised(kept, 0, nominal if salted else 0), zero, count)
-            source, salts[index] = (source, kept) if salted else (kept, salts[index])
-        salt = None
-        if salted:
-            shape = [layout.leaf_count, layout.salts_per_leaf]
-            salt = circuit.reshape(salts[index], shape)
+) -> bytes:
+    circuit, outputs, touched = lowering.circuit, [], [*incoming, *outgoing]
+    inputs: list[tuple[str, int]] = []
+    for index, (tensor, source, salt) in enumerate(ended(lowering, incoming, outgoing)):
         commit = commit_nodes(
             prefix=f"zkml_ray/boundary_{index}",
             tensor=source,
             salt=salt,
-            layout=layout,
-            shape=[layout.element_count],
+            layout=tensor.layout,
+            shape=[tensor.layout.element_count],
         )
         circuit.nodes += commit.nodes
         circuit.initializers += commit.initializers
-        circuit.cells += layout.leaf_count * layout.slots * 2
         outputs += commit.outputs
-    inputs = []
-    if identity is not None and leaf:
-        outputs.append(helper.make_tensor_value_info(leaf, TensorProto.FLOAT, [COUNT + 2]))
-        # Products of activations alone have no weights.
-        inputs = [(WEIGHTED, sum(identity.depths))] if identity.depths else []
-        inputs.append((CHALLENGES, COUNT))
+    if lowering.identity is not None and lowering.identity.held:
+        leaf = helper.make_tensor_value_info(LEAF, TensorProto.FLOAT, [COUNT + 2])
+        outputs.append(leaf)
+        inputs = lowering.identity.inputs()
     sizes = {
         "hints": circuit.hint_count,
         "given": sum(t.layout.element_count for t in incoming)
         + sum(t.layout.salt_count for t in touched),
-        "logrows": numbers.logrows,
+        "logrows": lowering.numbers.logrows,
         "columns": columns,
     }
     advice = Advice(**sizes)
@@ -199,7 +132,67 @@ def _lowered(
     helper.set_model_props(model, {METADATA_KEY: lowering.recipe(sizes)})
     check_names(model.graph)
     data: bytes = model.SerializeToString(deterministic=True)
-    return data, circuit
+    return data
+
+
+def ended(
+    lowering: Lowering, incoming: Sequence[CommittedTensor], outgoing: Sequence[CommittedTensor]
+) -> Iterator[tuple[CommittedTensor, str, str | None]]:
+    """End a chunk whose nodes are lowered: round what it gives, emit the remaining checks.
+
+    Args:
+        lowering: Of its nodes; `zkml_ray/incoming_0` and so on are what it received.
+        incoming: Boundaries it reads.
+        outgoing: Boundaries it produces.
+
+    Yields:
+        Of every boundary, incoming ones first, its tensor and its salts.
+
+    Raises:
+        NotHintedError: What it gives cannot be rounded.
+        ChunkingError: A boundary's packing does not hold the values.
+    """
+    circuit, numbers = lowering.circuit, lowering.numbers
+    tensors = [f"zkml_ray/incoming_{index}" for index in range(len(incoming))]
+    for tensor in outgoing:
+        source, magnitude = lowering.outgoing(tensor.info.name)
+        if magnitude > tensor.layout.packing.injective_bound:
+            raise ChunkingError(
+                f"boundary {tensor.info.name} reaches {magnitude}, more than its packing holds"
+            )
+        tensors.append(source)
+    for tensor in incoming:
+        if numbers.value_bound > tensor.layout.packing.injective_bound:
+            raise ChunkingError(
+                f"boundary {tensor.info.name} reaches {numbers.value_bound}, more than its "
+                "packing holds"
+            )
+    zero, nominal = circuit.finish()
+    if lowering.identity is not None and lowering.identity.held:
+        lowering.identity.end(nominal)
+    touched = [*incoming, *outgoing]
+    salts = [f"zkml_ray/salts_{index}" for index in range(len(touched))]
+    for index, (tensor, source) in enumerate(zip(touched, tensors, strict=True)):
+        layout = tensor.layout
+        salted = layout.salts_per_leaf > 0
+        if salted and layout.salts_per_leaf != layout.packing.pack:
+            raise ChunkingError(
+                f"boundary {tensor.info.name}: salts share packed elements with values, which a "
+                "hinted circuit does not hold apart"
+            )
+        if index == len(touched) - 1:
+            # What is looked up must lead to an output.
+            count = layout.salt_count if salted else layout.element_count
+            source = circuit.raised(source, 0, nominal)
+            kept = salts[index] if salted else source
+            kept = circuit.add(circuit.raised(kept, 0, nominal if salted else 0), zero, count)
+            source, salts[index] = (source, kept) if salted else (kept, salts[index])
+        salt = None
+        if salted:
+            shape = [layout.leaf_count, layout.salts_per_leaf]
+            salt = circuit.reshape(salts[index], shape)
+        circuit.cells += layout.leaf_count * layout.slots * 2
+        yield tensor, source, salt
 
 
 def _taken_apart(
@@ -239,7 +232,8 @@ def _taken_apart(
     return nodes
 
 
-def _shapes(graph: ModelGraph, nodes: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
+def shapes_of(graph: ModelGraph, nodes: Iterable[str]) -> Mapping[str, tuple[int, ...]]:
+    """Shape of every tensor that some nodes read or make."""
     names = {
         value for name in nodes for value in (*graph.nodes[name].input, *graph.nodes[name].output)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.grid import Ints
@@ -133,9 +134,14 @@ class Layout:
                 arranged = first
         return arranged
 
-    def positions(self) -> Ints:
-        """Per site w * channels + c, its place in the wire."""
-        found = np.zeros(len(self._groups) * self._channels, dtype=np.int64)
-        sites = (self._window * self._channels + self._channel)[self.valid]
+    def where(self, sites: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Of sites [windows, channels], which slots they are: [A, B, p]."""
+        found: npt.NDArray[np.bool_] = sites[self._window, self._channel] & self.valid
+        return found
+
+    def positions(self, taken: npt.NDArray[np.bool_]) -> Ints:
+        """Per site w * channels + c, its place in a wire of the slots that are taken; or -1."""
+        found = np.full(len(self._groups) * self._channels, -1, dtype=np.int64)
+        sites = (self._window * self._channels + self._channel)[taken]
         found[sites] = np.arange(len(sites))
         return found

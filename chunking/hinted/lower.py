@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -19,13 +20,14 @@ import onnx
 from onnx import numpy_helper
 
 from zkml_ray.chunking.hinted.challenge import Identity
-from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.circuit import Circuit, Mark
 from zkml_ray.chunking.hinted.forms import Floats, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.grid import Ints, View, Wire
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.chunking.hinted.settle import Rounding, Settled, settle
-from zkml_ray.chunking.hinted.values import ErrorFunction, Shares, Value
+from zkml_ray.chunking.hinted.values import ErrorFunction, Masked, Shares, Value
+from zkml_ray.chunking.masked import is_masked
 
 Lowered: TypeAlias = "Value | tuple[Value, ...]"
 """What a node's output is, or its outputs are."""
@@ -48,6 +50,7 @@ class Lowering:
         columns: int,
         *,
         challenge: bool = False,
+        counted: bool = False,
     ) -> None:
         """Start an empty circuit.
 
@@ -57,8 +60,9 @@ class Lowering:
             shapes: Shape of every tensor.
             columns: Its inner columns.
             challenge: Whether products may be checked by a challenge.
+            counted: It is made for its size alone.
         """
-        self.circuit = Circuit(logrows=numbers.logrows, columns=columns)
+        self.circuit = Circuit(logrows=numbers.logrows, columns=columns, counted=counted)
         self.identity = Identity(self.circuit) if challenge else None
         self.numbers = numbers
         self._constants = constants
@@ -67,6 +71,22 @@ class Lowering:
         self._steps: list[dict[str, Any]] = []
         self._settled: dict[str, tuple[float, View]] = {}
         self._makers: dict[str, onnx.NodeProto] = {}
+
+    def mark(self) -> tuple[Mark, Mark, Mark]:
+        """Where it stands, for `rewind`."""
+        own = {
+            name: copy(value) if isinstance(value, (list, dict)) else value
+            for name, value in vars(self).items()
+        }
+        return own, self.circuit.mark(), {} if self.identity is None else self.identity.mark()
+
+    def rewind(self, mark: tuple[Mark, Mark, Mark]) -> None:
+        """Forget what was lowered since a mark; a mark is good for one time."""
+        own, circuit, identity = mark
+        vars(self).update(own)
+        self.circuit.rewind(circuit)
+        if self.identity is not None:
+            self.identity.rewind(identity)
 
     def receive(self, name: str, tensor: str) -> None:
         """An incoming boundary: hold its elements in range.
@@ -262,6 +282,10 @@ class Lowering:
             raise NotHintedError("a constant of it is infinite or no number")
         return numbers
 
+    def masks(self, node: onnx.NodeProto) -> bool:
+        """Whether a node drops scores."""
+        return is_masked(node, self._constants)
+
     def integers(self, name: str) -> Ints:
         """A constant's whole numbers."""
         if name not in self._constants:
@@ -284,4 +308,6 @@ def _shape_of(value: Value) -> tuple[int, ...]:
         return value.positive.shape
     if isinstance(value, Shares):
         return value.weights.shape
+    if isinstance(value, Masked):
+        return value.kept.shape
     return tuple(value.shape)

@@ -26,17 +26,18 @@ PRODUCT_BITS: Final = 200
 """Bits of a product of hints in any proof: a circuit has room for 2^52 of them."""
 
 
-def pin_rows(lowering: Lowering, distances: str, rows: int, length: int) -> None:
+def pin_rows(lowering: Lowering, distances: str, places: Ints) -> None:
     """Hold one element of each row at zero.
 
     Args:
         lowering: Where to.
-        distances: Digits, flat, one row after the other.
-        rows: Rows.
-        length: Elements of a row.
+        distances: Digits, flat.
+        places: Shape [rows, length]: where a row's elements are; a shorter row has some several
+            times, which changes no zero.
     """
     circuit, numbers = lowering.circuit, lowering.numbers
-    members = _groups(rows, length, PRODUCT_BITS // numbers.logrows - 1)
+    rows = len(places)
+    members = _groups(places, PRODUCT_BITS // numbers.logrows - 1)
     groups, _, size = members.shape
     count = groups * rows
     factors = [circuit.gather(distances, members[..., i].ravel()) for i in range(size)]
@@ -63,15 +64,16 @@ def pin_rows(lowering: Lowering, distances: str, rows: int, length: int) -> None
     lowering.step(do="pin", wire=distances, members=circuit.indices(members))
 
 
-def _groups(rows: int, length: int, limit: int) -> Ints:
+def _groups(places: Ints, limit: int) -> Ints:
     """Positions of the elements of every group: [groups, rows, size].
 
-    Shorter groups have one element several times, which changes no zero.
+    Shorter groups have one element several times, too.
     """
+    length = places.shape[1]
     groups = -(-length // min(GROUP, limit))
     size = -(-length // groups)
     within = np.full((groups, size), -1, dtype=np.int64)
     for group, part in enumerate(np.array_split(np.arange(length), groups)):
         within[group] = np.resize(part, size)
-    found: Ints = within[:, None, :] + length * np.arange(rows, dtype=np.int64)[None, :, None]
+    found: Ints = places[:, within].transpose(1, 0, 2)
     return found

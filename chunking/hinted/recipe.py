@@ -228,11 +228,15 @@ class _Solver:
         best = quotient.max(axis=0)
         name, top = step["name"], step["row_top"]
         moves: list[Ints] = []
+        taken = valid
         if top is not None:
-            largest = np.where(valid, best, best.min()).max(axis=(1, 2))
+            if "kept" in step:
+                taken = np.broadcast_to(self._array(step["kept"]).astype(bool), (a, b, p))
+            largest = np.where(taken, best, best.min()).max(axis=(1, 2))
             moves = self._digits(largest, name, self._numbers.digits)
-            # How far below the largest, as far as it counts; what is further is `below`.
-            distance = largest[None, :, None, None] - quotient
+            # How far below the largest, as far as it counts; what is further is `below`. Of what
+            # is dropped, how far below zero.
+            distance = np.where(taken, largest[:, None, None], 0) - quotient
             best = np.minimum(distance[0], top)
             below = distance - best
         else:
@@ -243,6 +247,7 @@ class _Solver:
         if step["below_digits"]:
             self.hints += self._digits(below[every], name, step["below_digits"])
         if top is not None:
+            results = best[taken]
             self._wires[step["below"]], results = results, top - results
         elif step["below"]:
             self._wires[step["below"]] = below[every]
@@ -300,14 +305,14 @@ class _Solver:
 
     def share(self, step: Mapping[str, Any]) -> None:
         """Weights, and their rows' reciprocal sums: see `softmax.softmax`."""
-        rows, keys = step["shape"]
         one = 1 << step["bits"]
-        exponent = self._wires[step["exponent"]].reshape(rows, keys)
         base = float(np.float32(np.e))
         weights = np.asarray(
-            [_half_up(one * base ** (v / one)) for v in exponent.ravel().tolist()], dtype=np.int64
-        ).reshape(rows, keys)
-        totals = [int(v) for v in weights.sum(axis=1)]
+            [_half_up(one * base ** (v / one)) for v in self._wires[step["exponent"]].tolist()],
+            dtype=np.int64,
+        )
+        arranged, once = self._rows(weights, step["rows"])
+        totals = [int(v) for v in (arranged * once).sum(axis=1)]
         shares = [(step["target"] + v // 2) // max(v, 1) for v in totals]
         self._fine(shares, step["fine"], "softmax")
         for change in (1, -1):
@@ -316,13 +321,21 @@ class _Solver:
                 for r, v in zip(shares, totals, strict=True)
             ]
             self._places(difference, step["places"])
-        self._wires[step["weights"]] = weights.ravel()
+        self._wires[step["weights"]] = weights
         self._wires[step["reciprocal"]] = np.asarray(shares, dtype=np.int64)
+
+    def _rows(self, values: Ints, rows: Sequence[Any]) -> tuple[Ints, Ints]:
+        """Keys by row, and which of them count: see `softmax.Rows.recipe`."""
+        count, longest, places, counts = rows
+        if not places:
+            return values.reshape(count, longest), np.ones((count, longest), dtype=np.int64)
+        once = np.arange(longest) < self._array(counts)[:, None]
+        return values[self._array(places)], once.astype(np.int64)
 
     def divide(self, step: Mapping[str, Any]) -> None:
         """Weights times their row's reciprocal sum: see `softmax._rounded`."""
         reciprocal = self._wires[step["reciprocal"]]
-        weights = self._wires[step["weights"]].reshape(len(reciprocal), -1)
+        weights, _ = self._rows(self._wires[step["weights"]], step["rows"])
         self._wires[step["wire"]] = _product(weights, reciprocal.tolist()).ravel()
 
     def join(self, step: Mapping[str, Any]) -> None:

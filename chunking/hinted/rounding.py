@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pair
 from zkml_ray.chunking.hinted.grid import Ints
@@ -36,8 +37,14 @@ _SEEN_OF_FINE: Final = 10
 """The same where what is summed is finer than the result: one weight, half of a whole number off,
 changes it by less for values of the circuit's range (a normalisation's are far smaller)."""
 
+_GLANCE: Final = 64
+"""Weights of every term that are looked at before all are."""
+
 _PARTS: Final = 1 << 10
 """Errors of weights are counted in this part of a whole number."""
+
+_EXACT_BITS: Final = 53
+"""Of whole numbers that float64 adds exactly."""
 
 _WHOLE: Final = 8
 """A whole weight of sums of fine numbers is at least this: an eighth of all remainders leave the
@@ -92,7 +99,15 @@ class Quantised:
         nominal: Largest nominal scale among the terms.
     """
 
-    def __init__(self, form: Form, numbers: Arithmetic, *, resolution: float, offset: int) -> None:
+    def __init__(
+        self,
+        form: Form,
+        numbers: Arithmetic,
+        *,
+        resolution: float,
+        offset: int,
+        moved_down: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         """Quantise a form.
 
         Args:
@@ -100,6 +115,8 @@ class Quantised:
             numbers: Of the circuit.
             resolution: Whole numbers per unit of the rounded values.
             offset: Added to rounded values.
+            moved_down: Shape [groups, channels]: where twice the offset is taken away again, so
+                that no value in range is left above zero.
         """
         self.form = form
         self.divisor = _divisor(form, numbers, resolution)
@@ -110,6 +127,8 @@ class Quantised:
             (t, int(_whole(np.asarray([t.factor]), scale / _finer(t))[0])) for t in form.pairs
         ]
         added = form.bias * scale + (self.divisor.value // 2 + self.divisor.value * offset)
+        if moved_down is not None:
+            added = np.where(moved_down, added - 2.0 * self.divisor.value * offset, added)
         if np.abs(added).max(initial=0) >= 2.0**CONSTANT_BITS:
             raise NotHintedError("a bias is too large for its scale")
         # As float32 holds them: less than 2^-24 of the constant, far below a rounding.
@@ -154,26 +173,38 @@ def _divisor(form: Form, numbers: Arithmetic, resolution: float) -> Divisor:
     terms = _resolutions(form)
     if not terms:
         raise NotHintedError("a constant stands where a tensor is expected")
-    exact = _unit_divisor(terms, numbers, resolution) or _fine_divisor(terms, numbers, resolution)
-    if exact is not None:
+    unit = _unit(terms, resolution)
+    exact = unit and (_unit_divisor(unit, numbers) or _fine_divisor(unit, numbers))
+    if exact:
         return exact
     finest = max(own for _, own in terms)
     excess = math.log2(finest / resolution)
-    coarsest: Divisor | None = None
-    for more in _MORE_BITS:
-        divisor = _finer_divisor(numbers, resolution / finest, excess + more)
-        if divisor is None:
-            break
-        if not _fits_constants(terms, divisor.value * resolution):
-            if coarsest is None:
-                raise NotHintedError("weights are too large for their scale")
-            break
-        coarsest = coarsest or divisor
-        if not _blurred(form, numbers, divisor.value, resolution, finest):
-            return divisor
-    if coarsest is None:
+
+    def fitting(more: int) -> Divisor | None:
+        found = _finer_divisor(numbers, resolution / finest, excess + more)
+        fits = found is not None and _fits_constants(terms, found.value * resolution)
+        return found if fits else None
+
+    def blurred(divisor: Divisor) -> bool:
+        return _blurred(form, numbers, divisor.value, resolution, finest)
+
+    if _finer_divisor(numbers, resolution / finest, excess) is None:
         raise NotHintedError("values are too fine to be rounded at once")
-    return coarsest
+    if fitting(0) is None:
+        raise NotHintedError("weights are too large for their scale")
+    for more in _MORE_BITS:
+        divisor = fitting(more)
+        if divisor is None:
+            # As fine as the largest weight allows.
+            between = (fitting(bits) for bits in range(more - 1, more - 6, -1))
+            divisor = next((found for found in between if found is not None), None)
+            if divisor is None or blurred(divisor):
+                break
+            return divisor
+        if not blurred(divisor):
+            return divisor
+    # Rounded all the same, an output would be another one than the model's.
+    raise NotHintedError("some output's weights are too small beside the largest weight")
 
 
 def _finer_divisor(numbers: Arithmetic, ratio: float, excess: float) -> Divisor | None:
@@ -210,45 +241,60 @@ def _blurred(
     """
     scale = divisor * resolution
     seen_from = _SEEN if finest <= 2 * resolution else _SEEN_OF_FINE
-    wrong: Any = np.zeros(form.channels, dtype=object)
+    terms = [(t.weights, t.wire.resolution, t.wire.magnitude, 0) for t in form.dense]
+    terms += [(t.weights, t.wire.resolution, t.wire.magnitude, 1) for t in form.local]
+    terms += [
+        (np.full((1, form.channels), pair.factor), _finer(pair), pair.most, 0)
+        for pair in form.pairs
+    ]
+    reaches = [
+        min(bound, math.ceil(abs(own) * 2.0**numbers.range_bits)) for _, own, bound, _ in terms
+    ]
     right: Any = np.zeros(form.channels, dtype=object)
-
-    def count(weights: Floats, own: float, bound: int, axis: int) -> None:
-        reach = min(bound, math.ceil(abs(own) * 2.0**numbers.range_bits))
+    most = 0
+    for (weights, own, _, axis), reach in zip(terms, reaches, strict=True):
+        size = np.rint(np.abs(weights * (scale / own)) * _PARTS)
+        right += _whole_sums(size, axis) * reach
+        most += weights.shape[axis] * (_PARTS // 2) * reach
+    if (right >= most * _TOLERATED).all():
+        return False  # not even if every weight were off by half
+    wrong: Any = np.zeros(form.channels, dtype=object)
+    for (weights, own, _, axis), reach in zip(terms, reaches, strict=True):
         scaled = weights * (scale / own)
-        error = np.rint(np.abs(np.rint(scaled) - scaled) * _PARTS).astype(np.int64).sum(axis=axis)
-        size = np.rint(np.abs(scaled) * _PARTS).astype(np.int64).sum(axis=axis)
-        wrong[:] += error.astype(object) * reach
-        right[:] += size.astype(object) * reach
-
-    for dense in form.dense:
-        count(dense.weights, dense.wire.resolution, dense.wire.magnitude, 0)
-    for local in form.local:
-        count(local.weights, local.wire.resolution, local.wire.magnitude, 1)
-    for pair in form.pairs:
-        factor = np.full((1, form.channels), pair.factor)
-        count(factor, _finer(pair), pair.most, 0)
+        error = np.rint(np.abs(np.rint(scaled) - scaled) * _PARTS)
+        wrong += _whole_sums(error, axis) * reach
     seen = wrong > seen_from * _PARTS * divisor
     return bool((seen & (wrong * _TOLERATED > right)).any())
 
 
+def _whole_sums(values: Floats, axis: int) -> Any:
+    """Sums of whole numbers, as Python's integers, the same in every order of summation."""
+    # Float64 adds whole numbers exactly as long as no sum needs more bits.
+    if values.max(initial=0) * values.shape[axis] >= 2.0**_EXACT_BITS:
+        values = values.astype(np.int64)
+    return values.sum(axis=axis).astype(np.int64).astype(object)
+
+
 def _unit(terms: list[tuple[Floats, float]], resolution: float) -> float | None:
     """The only weight there is, in whole numbers of the result."""
-    units = np.concatenate([np.abs(weights.ravel()) * resolution / own for weights, own in terms])
-    units = units[units > 0]
-    return float(units[0]) if units.size and np.ptp(units) <= EXACT * units[0] else None
+    # Most weights differ from the first few on: all of them need not be looked at.
+    for most in (_GLANCE, None):
+        units = np.concatenate(
+            [np.abs(weights.ravel()[:most]) * resolution / own for weights, own in terms]
+        )
+        units = units[units > 0]
+        if units.size and np.ptp(units) > EXACT * units[0]:
+            return None
+    return float(units[0]) if units.size else None
 
 
-def _fine_divisor(
-    terms: list[tuple[Floats, float]], numbers: Arithmetic, resolution: float
-) -> Divisor | None:
+def _fine_divisor(unit: float, numbers: Arithmetic) -> Divisor | None:
     """The divisor of several digits that makes the only weight of fine numbers a small whole one.
 
     It leaves sums no larger than they are fine, where weights as fine as a table need as many bits
     again.
     """
-    unit = _unit(terms, resolution)
-    if unit is None or unit * numbers.divisor >= 1:
+    if unit * numbers.divisor >= 1:
         return None
     inverse = int(np.float32(1 / unit))
     if abs(inverse * unit - 1) > _WHOLE_ERROR:
@@ -264,13 +310,8 @@ def _fine_divisor(
     return None
 
 
-def _unit_divisor(
-    terms: list[tuple[Floats, float]], numbers: Arithmetic, resolution: float
-) -> Divisor | None:
+def _unit_divisor(unit: float, numbers: Arithmetic) -> Divisor | None:
     """The divisor of one digit that makes the only weight there is a whole number."""
-    unit = _unit(terms, resolution)
-    if unit is None:
-        return None
     weight = math.floor(numbers.divisor * unit * (1 + EXACT))
     if weight < 1:
         return None

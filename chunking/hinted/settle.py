@@ -25,6 +25,13 @@ counts, and D, of what lies too far below to count. The result is M = top - E:
 
 So D is zero unless E is `top`, and no result is above `top`. That one of them stands there, X thus
 being the row's largest, is for whoever settles the rows to hold (`pins.pin_rows`).
+
+Elements that are dropped from their row have an equation without X and without a result,
+
+    Y + c - 2 d offset = -d (E + D) + R
+
+which hints for every value in range satisfy, whatever the row's largest element is: they are there
+because a packed equation holds all of its elements. Nothing else reads their hints.
 """
 
 from __future__ import annotations
@@ -34,6 +41,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from zkml_ray.chunking.hinted.challenge import Identity
 from zkml_ray.chunking.hinted.circuit import Circuit
@@ -59,6 +67,7 @@ class Rounding:
         keeps_below: Whether something reads the distances.
         row_top: Where the largest result of a row is moved to; None: rows are not moved. The
             distances below it, of one digit, are kept in `Settled.below`.
+        kept: Of moved rows, shape [groups, channels]: the elements that have a result; None: all.
         clamp_top: Results are magnitudes that end here, with signs apart (`clamp`); None: not so.
     """
 
@@ -68,6 +77,7 @@ class Rounding:
     below_digits: int
     keeps_below: bool = False
     row_top: int | None = None
+    kept: npt.NDArray[np.bool_] | None = None
     clamp_top: int | None = None
 
 
@@ -77,7 +87,7 @@ class Settled:
 
     Attributes:
         wire: The results.
-        index: Of the pending tensor's shape: where its elements are in the wire.
+        index: Of the pending tensor's shape: where its elements are in the wire; -1: dropped.
         below: The distances below the results, in the wire's order; "" unless they are kept.
         sign: The signs of clamped results, in the wire's order.
     """
@@ -123,7 +133,10 @@ def settle(
     moved = rounding.row_top is not None
     # A row's largest element is made of digits.
     offset = numbers.offset if moved else rounding.offset
-    quantised = Quantised(form, numbers, resolution=rounding.resolution, offset=offset)
+    dropped = None if rounding.kept is None else ~rounding.kept
+    quantised = Quantised(
+        form, numbers, resolution=rounding.resolution, offset=offset, moved_down=dropped
+    )
     divisor = quantised.divisor
     reach = quantised.magnitude + divisor.remainder_bound(numbers)
     reach += divisor.value * numbers.bound_of(rounding.result_digits)
@@ -172,7 +185,9 @@ def settle(
         "sign": checks.sign,
         "terms": terms,
     }
-    index = layout.positions()[pending.sites]
+    if rounding.kept is not None:
+        step["kept"] = circuit.whole(checks.taken.astype(np.int64))
+    index = layout.positions(checks.taken)[pending.sites]
     return Settled(wire=wire, index=index, below=below, sign=checks.sign), step
 
 
@@ -197,6 +212,8 @@ class _Checks:
         self._rounding = rounding
         valid = layout.valid
         every = np.broadcast_to(valid, layout.shape)
+        # What has a result.
+        self.taken = valid if rounding.kept is None else layout.where(rounding.kept)
         # In the recipe's order.
         self._results = [self._placed(valid) for _ in range(rounding.result_digits)]
         self._clamped: Clamped | None = None
@@ -297,14 +314,14 @@ class _Checks:
 
     def hold_products(self, *, with_result: bool) -> None:
         """One of the candidates' distances, or the result, is zero."""
-        circuit, valid = self._circuit, self._layout.valid
-        count = int(valid.sum())
+        circuit, taken = self._circuit, self.taken
+        count = int(taken.sum())
         factors = [
-            self._sum_of([digits[step][valid] for digits in self._distances])
+            self._sum_of([digits[step][taken] for digits in self._distances])
             for step in range(self._layout.shape[0])
         ]
         if with_result:
-            results = [digits[valid] for digits in self._results]
+            results = [digits[taken] for digits in self._results]
             factors.append(self._below_top() if self._moved else self._sum_of(results))
         if len(factors) < 2:
             raise NotHintedError("a maximum of one element")
@@ -319,7 +336,7 @@ class _Checks:
     def result(self) -> Wire:
         """The wire of the results: their digits put together."""
         circuit, rounding = self._circuit, self._rounding
-        size = int(self._layout.valid.sum())
+        size = int(self.taken.sum())
         if rounding.row_top is not None:
             return Wire(
                 name=self._below_top(),
@@ -336,7 +353,7 @@ class _Checks:
                 high=self._numbers.digit_bound,
                 resolution=rounding.resolution,
             )
-        tensor = self._whole([digits[self._layout.valid] for digits in self._results])
+        tensor = self._whole([digits[self.taken] for digits in self._results])
         if rounding.offset:
             tensor = circuit.subtract(tensor, circuit.whole([rounding.offset]), size)
         bound = self._numbers.bound_of(rounding.result_digits)
@@ -356,9 +373,9 @@ class _Checks:
     def distances_below(self) -> str:
         """The distances of a form without windows, in the results' order."""
         if not self._below:
-            valid = self._layout.valid
-            kept = [digits[0][valid] for digits in self._distances]
-            self._below = self._whole([self._results[0][valid]] if self._moved else kept)
+            taken = self.taken
+            kept = [digits[0][taken] for digits in self._distances]
+            self._below = self._whole([self._results[0][taken]] if self._moved else kept)
         return self._below
 
     def _whole(self, digits: Sequence[Ints]) -> str:
@@ -409,7 +426,7 @@ class _Checks:
         """Results of rows: how far E leaves them above the table's beginning."""
         if not self._results_below_top:
             circuit, distances = self._circuit, self.distances_below()
-            top, size = circuit.whole([self._rounding.row_top or 0]), int(self._layout.valid.sum())
+            top, size = circuit.whole([self._rounding.row_top or 0]), int(self.taken.sum())
             self._results_below_top = circuit.subtract(top, distances, size)
         return self._results_below_top
 
@@ -418,8 +435,11 @@ class _Checks:
         circuit = self._circuit
         _, a, b, p = self._layout.shape
         moves = self._whole(self._moves)
-        mask = circuit.whole(self._layout.valid[0].astype(np.int64))  # [B, p]
-        spread = circuit.product("bp,p->b", mask, factors, outputs=b, length=p)
+        kinds, kind = np.unique(self.taken.reshape(a, b * p), axis=0, return_inverse=True)
+        mask = circuit.whole(kinds.reshape(-1, p).astype(np.int64))  # [kinds B, p]
+        spread = circuit.product("bp,p->b", mask, factors, outputs=len(kinds) * b, length=p)
+        if len(kinds) > 1:
+            spread = circuit.gather(spread, kind.reshape(-1, 1) * b + np.arange(b))
         product = circuit.multiply(circuit.reshape(moves, [a, 1]), spread, a * b)
         return circuit.reshape(product, [a * b])
 
@@ -430,6 +450,10 @@ class _Checks:
         arranged = self._layout.arranged_constant(self._form.constant)
         if arranged.shape[0] != 1:
             raise NotHintedError("constants that differ inside a pooling window")
+        kind: Ints | None = None
+        if self._rounding.kept is not None and arranged.shape[1] == a:
+            # Rows of different heads are masked alike.
+            arranged, kind = np.unique(arranged.reshape(a, b * p), axis=0, return_inverse=True)
         rows = arranged.reshape(-1, p)
         flat = circuit.reshape(circuit.whole(arranged), [len(rows), p])
         powers = circuit.powers(self._layout.bits, p)
@@ -438,6 +462,8 @@ class _Checks:
         else:
             # Not the constant itself: see Circuit.raised.
             packed = circuit.multiply(circuit.reshape(flat, [len(rows)]), powers, len(rows))
+        if kind is not None:
+            return circuit.gather(packed, (kind.reshape(-1, 1) * b + np.arange(b)).ravel())
         if len(rows) == a * b:
             return packed
         return circuit.gather(packed, np.tile(np.arange(b), a))

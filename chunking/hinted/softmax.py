@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.fine import (
     STEP_BITS,
     FineDigits,
@@ -29,11 +31,11 @@ from zkml_ray.chunking.hinted.fine import (
     short,
 )
 from zkml_ray.chunking.hinted.forms import NotHintedError, RowFactor, identity
-from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.grid import Ints, View
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.pins import pin_rows
 from zkml_ray.chunking.hinted.settle import Rounding
-from zkml_ray.chunking.hinted.values import Shares
+from zkml_ray.chunking.hinted.values import Masked, Shares
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
@@ -64,19 +66,26 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> Shares:
     if axis not in (-1, len(shape) - 1):
         raise NotHintedError("a softmax over another axis than the last has no hinted form")
     keys = shape[-1]
-    least = numbers.scale + REACH_BITS + (keys > FEW_KEYS)
+    value, source = lowering.value(node.input[0]), node.input[0]
+    kept = np.ones(shape, dtype=bool)
+    if isinstance(value, Masked):
+        kept, source = value.kept, value.source
+    rows = Rows(kept=kept.reshape(-1, keys))
+    least = numbers.scale + REACH_BITS + (rows.longest > FEW_KEYS)
     if not least <= numbers.logrows <= numbers.scale + REACH_BITS + 1:
         raise NotHintedError(
-            f"a softmax of {keys} scores at scale {numbers.scale} has a hinted form in circuits of "
-            f"2^{least} rows" + (f" or 2^{least + 1}" if keys <= FEW_KEYS else "") + " alone"
+            f"a softmax of {rows.longest} scores at scale {numbers.scale} has a hinted form in "
+            f"circuits of 2^{least} rows"
+            + (f" or 2^{least + 1}" if rows.longest <= FEW_KEYS else "")
+            + " alone"
         )
-    pending = lowering.linear(node.input[0])
+    pending = lowering.linear(source)
     flat = pending.sites.reshape(-1, keys)
     if pending.form.channels != keys or not np.array_equal(
         flat, np.arange(flat.size).reshape(flat.shape)
     ):
-        pending = identity(lowering.view(node.input[0]))
-    rows, bits, top = len(flat), numbers.scale, numbers.divisor - 1
+        pending = identity(lowering.view(source))
+    bits, top = numbers.scale, numbers.divisor - 1
     moved = lowering.settle(
         pending,
         Rounding(
@@ -85,23 +94,24 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> Shares:
             result_digits=1,
             below_digits=numbers.digits,
             row_top=top,
+            kept=None if rows.whole else rows.kept,
         ),
-        node.input[0],
+        source,
     )
-    pin_rows(lowering, moved.below, rows, keys)
-    weights = circuit.function("Exp", moved.wire.name, flat.size, bits)
-    bounds = SumBounds.of(numbers, keys)
-    share = fine_hints(lowering, bounds.digits, rows)
-    total = circuit.sum_rows(circuit.reshape(weights, [rows, keys]), rows, keys)
+    pin_rows(lowering, moved.below, rows.places)
+    weights = circuit.function("Exp", moved.wire.name, rows.size, bits)
+    bounds = SumBounds.of(numbers, rows.longest)
+    share = fine_hints(lowering, bounds.digits, rows.count)
+    total = rows.totals(circuit, weights)
     goal = circuit.raised(circuit.dynamic(bounds.target), 0, bits)
     for change in (1, -1):
-        near = circuit.add(share, circuit.whole([change]), rows)
-        product = circuit.multiply(total, near, rows)
+        near = circuit.add(share, circuit.whole([change]), rows.count)
+        product = circuit.multiply(total, near, rows.count)
         left, right = (product, goal) if change > 0 else (goal, product)
         check_not_negative(
             lowering,
-            circuit.subtract(left, right, rows),
-            rows,
+            circuit.subtract(left, right, rows.count),
+            rows.count,
             most=bounds.most,
             honest=bounds.honest,
             nominal=bits,
@@ -111,21 +121,96 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> Shares:
         weights=weights,
         reciprocal=share,
         exponent=moved.wire.name,
-        shape=[rows, keys],
+        rows=rows.recipe(circuit),
         bits=bits,
         target=bounds.target,
         fine=[bounds.digits.count, bounds.digits.step],
         places=places(numbers, bounds.honest),
     )
-    wire = lowering.wire(weights, flat.size, 0, bounds.high, float(bounds.target), bits)
+    wire = lowering.wire(weights, rows.size, 0, bounds.high, float(bounds.target), bits)
     # The wire's order is that of the scores: one row after the other.
-    view = View(wire=wire, index=np.arange(flat.size, dtype=np.int64).reshape(shape))
+    view = View(wire=wire, index=rows.index.reshape(shape))
     factors = RowFactor(tensor=share, most=bounds.digits.bound(numbers))
     return Shares(
         weights=view,
         reciprocals=factors,
-        rounded=lambda name: _rounded(lowering, view, factors, name),
+        rounded=lambda name: _rounded(lowering, view, rows, factors, name),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The keys of a softmax's rows.
+
+    Attributes:
+        kept: Shape [rows, keys]: which of them a row has.
+    """
+
+    kept: npt.NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if not self.kept.any(axis=1).all():
+            raise NotHintedError("a row has no key")
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.kept)
+
+    @property
+    def size(self) -> int:
+        """Keys of all rows."""
+        return int(self.kept.sum())
+
+    @property
+    def longest(self) -> int:
+        """Keys of a row, at most."""
+        return int(self.kept.sum(axis=1).max())
+
+    @property
+    def whole(self) -> bool:
+        """Whether rows have all keys."""
+        return bool(self.kept.all())
+
+    @property
+    def index(self) -> Ints:
+        """Shape [rows, keys]: positions among the keys of all rows; -1 where one is dropped."""
+        places: Ints = np.cumsum(self.kept).reshape(self.kept.shape) - 1
+        return np.where(self.kept, places, -1)
+
+    @property
+    def places(self) -> Ints:
+        """Shape [rows, longest]: a row's positions, some of them again where it is shorter."""
+        found = [np.resize(row[row >= 0], self.longest) for row in self.index]
+        return np.stack(found).astype(np.int64)
+
+    @property
+    def arranged_index(self) -> Ints:
+        """Shape [rows, keys]: positions in `places`, flat; -1 where a key is dropped."""
+        within = np.cumsum(self.kept, axis=1) - 1 + self.longest * np.arange(self.count)[:, None]
+        return np.where(self.kept, within, -1)
+
+    def arranged(self, circuit: Circuit, tensor: str) -> str:
+        """A flat tensor of all keys in the shape of `places`."""
+        if self.whole:
+            return circuit.reshape(tensor, list(self.kept.shape))
+        return circuit.gather(tensor, self.places)
+
+    def totals(self, circuit: Circuit, tensor: str) -> str:
+        """Sums of the rows of a flat tensor: [rows]."""
+        table = self.arranged(circuit, tensor)
+        if self.whole:
+            return circuit.sum_rows(table, self.count, self.longest)
+        once = np.arange(self.longest) < self.kept.sum(axis=1)[:, None]
+        mask = circuit.whole(once.astype(np.int64))
+        return circuit.product("rk,rk->r", table, mask, outputs=self.count, length=self.longest)
+
+    def recipe(self, circuit: Circuit) -> list[Any]:
+        """Rows, keys of the longest, and names of `places` and of how many each has; or ""."""
+        if self.whole:
+            return [self.count, self.longest, "", ""]
+        counts = self.kept.sum(axis=1).astype(np.int64)
+        return [self.count, self.longest, circuit.indices(self.places), circuit.indices(counts)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,13 +249,13 @@ class SumBounds:
         )
 
 
-def _rounded(lowering: Lowering, weights: View, reciprocals: RowFactor, name: str) -> View:
+def _rounded(
+    lowering: Lowering, weights: View, rows: Rows, reciprocals: RowFactor, name: str
+) -> View:
     """A softmax as a tensor of its own, finer than other values."""
-    circuit = lowering.circuit
-    keys, size = weights.shape[-1], weights.index.size
-    rows = size // keys
-    table = circuit.reshape(weights.wire.name, [rows, keys])
-    product = circuit.multiply(table, circuit.reshape(reciprocals.tensor, [rows, 1]), size)
+    circuit, size = lowering.circuit, rows.places.size
+    table = rows.arranged(circuit, weights.wire.name)
+    product = circuit.multiply(table, circuit.reshape(reciprocals.tensor, [rows.count, 1]), size)
     wire = lowering.wire(
         circuit.reshape(product, [size]),
         size,
@@ -184,9 +269,10 @@ def _rounded(lowering: Lowering, weights: View, reciprocals: RowFactor, name: st
         wire=wire.name,
         weights=weights.wire.name,
         reciprocal=reciprocals.tensor,
+        rows=rows.recipe(circuit),
     )
     return lowering.settle(
-        identity(View(wire=wire, index=weights.index)),
+        identity(View(wire=wire, index=rows.arranged_index.reshape(weights.shape))),
         Rounding(
             resolution=lowering.numbers.divisor - SHARE_RESERVE,
             offset=0,

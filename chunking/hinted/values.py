@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from zkml_ray.chunking.hinted.forms import Floats, Pending, RowFactor
 from zkml_ray.chunking.hinted.grid import View
 
@@ -51,5 +54,19 @@ class Shares:
     rounded: Callable[[str], View]
 
 
-Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares
-"""Fixed elements; elements still to be rounded; a constant; an error function; a softmax."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """Scores of which a softmax reads some alone.
+
+    Attributes:
+        source: Name of the scores.
+        kept: Of their shape: whether an element is read.
+    """
+
+    source: str
+    kept: npt.NDArray[np.bool_]
+
+
+Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares | Masked
+"""Fixed elements; elements still to be rounded; a constant; an error function; a softmax; scores
+of which some are dropped."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.masked import is_masked
 from zkml_ray.chunking.native.writer import Reals, Writer, power_of_two
 
 Rule: TypeAlias = "Callable[[Chunk, Writer, onnx.NodeProto], bool]"
@@ -31,6 +33,7 @@ class Chunk:
         graph: ModelGraph,
         raised: Mapping[str, int],
         *,
+        nodes: Collection[str],
         rules: Mapping[str, Rule],
         scale: int,
         max_bits: int,
@@ -40,6 +43,7 @@ class Chunk:
         Args:
             graph: The normalised, possibly rewritten model.
             raised: By tensor that the chunk reads, its scale less the circuit's.
+            nodes: Names of its nodes.
             rules: How each operator is lowered.
             scale: The circuit's scale.
             max_bits: log2 of what one rebase can divide by, less one.
@@ -47,6 +51,7 @@ class Chunk:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.scale = scale
+        self._names = frozenset(nodes)
         self._graph = graph
         self._rules = rules
         self._max_bits = max_bits
@@ -100,10 +105,39 @@ class Chunk:
             return None
         return np.asarray(numpy_helper.to_array(tensor), dtype=np.float64)
 
+    def only_reader(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+        """The one node that reads a node's result, if it stands in the chunk; else None."""
+        name = node.output[0]
+        readers = self._graph.readers.get(name, ())
+        if len(readers) != 1 or readers[0] not in self._names or name in self._graph.outputs:
+            return None
+        return self._graph.nodes[readers[0]]
+
+    def own_maker(self, name: str) -> onnx.NodeProto | None:
+        """The node that makes a tensor, if it stands in the chunk; else None."""
+        maker = self._graph.producer_of.get(name)
+        return self._graph.nodes[maker] if maker in self._names else None
+
     def float_constants(self, node: onnx.NodeProto) -> dict[str, Reals]:
         """A node's inputs that are float constants."""
         found = {name: self.values(name) for name in node.input if name}
         return {name: values for name, values in found.items() if values is not None}
+
+    def maker(self, name: str) -> onnx.NodeProto | None:
+        """The model's node that makes a tensor, or None."""
+        made_by = self._graph.producer_of.get(name)
+        return None if made_by is None else self._graph.nodes[made_by]
+
+    def readers(self, name: str) -> list[onnx.NodeProto]:
+        """The model's nodes that read a tensor."""
+        return [node for node in self._graph.proto.graph.node if name in node.input]
+
+    def mask(self, node: onnx.NodeProto | None) -> npt.NDArray[np.bool_] | None:
+        """Which keys a node keeps that masks scores; None for others (`chunking.masked`)."""
+        if node is None or not is_masked(node, self._graph.initializers):
+            return None
+        kept = numpy_helper.to_array(self._graph.initializers[node.input[0]]) != 0
+        return np.asarray(kept)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape."""

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import onnx
 
+from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.native.chunk import Chunk, attributes
 from zkml_ray.chunking.native.products import divided
 from zkml_ray.chunking.native.writer import Writer
@@ -94,8 +95,50 @@ def layer_norm(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     return True
 
 
+def is_fused(graph: ModelGraph, value: str) -> bool:
+    """Whether a tensor is a Sign that a Relu alone reads: the two are one in a chunk with both."""
+    readers = graph.readers.get(value, ())
+    return (
+        graph.nodes[graph.producer_of[value]].op_type == "Sign"
+        and len(readers) == 1
+        and graph.nodes[readers[0]].op_type == "Relu"
+        and value not in graph.outputs
+    )
+
+
+def is_positive(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
+    """1 where x is above 0, else 0, of Relu(Sign(x)): with q = 2^-S, (1 + Sign(2 x - q)) / 2.
+
+    2 x - q is no multiple of 2 q, so it is never 0, and above 0 where x is q or more: one
+    decomposition in place of two.
+    """
+    sign_node = chunk.own_maker(node.input[0])
+    if sign_node is None or sign_node.op_type != "Sign" or not _is_fused(chunk, sign_node):
+        return False
+    data = sign_node.input[0]
+    if chunk.raised(data) != 0:
+        data = write.halved(write.shifted(data, 1))
+    twice = write.node("Mul", [data, write.constant(2.0)])
+    odd = write.node("Sub", [twice, write.constant(2.0**-chunk.scale)])
+    both = write.node("Add", [write.node("Sign", [odd]), write.constant(1.0)])
+    half = write.constant(2.0 ** (chunk.scale - 1))
+    write.node("Mul", [write.shifted(both, chunk.scale), half], to=node.output[0])
+    return True
+
+
+def _is_fused(chunk: Chunk, node: onnx.NodeProto) -> bool:
+    reader = chunk.only_reader(node)
+    return chunk.scale > 0 and reader is not None and reader.op_type == "Relu"
+
+
 def sign(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
-    """-1, 0 or 1 at the circuit's scale, which lowering relies on: ezkl's sign has scale 0."""
+    """-1, 0 or 1 at the circuit's scale, which lowering relies on: ezkl's sign has scale 0.
+
+    Nothing where a Relu alone reads it, which `is_positive` writes.
+    """
+    if _is_fused(chunk, node):
+        write.nodes = []
+        return True
     write.node("Identity", [write.sign(node.input[0])], to=node.output[0])
     return True
 

@@ -9,7 +9,9 @@ S = 10. So constants that multiply are written as whole numbers and powers of tw
 - ReduceMean and GlobalAveragePool, which become sums times 1/n (AveragePool divides exactly);
 - Div by a tensor, whose reciprocal keeps spare bits and is corrected once;
 - LayerNormalization that no pass rewrote, which becomes what ONNX defines it as;
+- Softmax with dropped keys, which ezkl has not (`masks`);
 - Floor, whose rebase leaves a choice that its remainder settles; Sign, which comes to the scale S;
+  Relu of a Sign, which becomes one Sign (whether x is above 0);
 - Conv, Gemm, MatMul and Einsum whose weights are small, and Gemm's alpha and beta.
 
 What ezkl refuses, or can only do in a smaller range, is written with what it can: a convolution
@@ -30,7 +32,7 @@ from typing import Final
 import onnx
 
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.native import functions, products
+from zkml_ray.chunking.native import functions, masks, products
 from zkml_ray.chunking.native.chunk import Chunk, Rule
 from zkml_ray.chunking.native.weights import lower_gemm, lower_product
 
@@ -48,8 +50,11 @@ RULES: Final[Mapping[str, Rule]] = {
     "Min": functions.extreme,
     "Mul": products.times_constants,
     "Pow": products.power,
+    "Relu": functions.is_positive,
     "ReduceMean": products.mean,
     "Sign": functions.sign,
+    "Softmax": masks.softmax,
+    "Where": masks.where,
 }
 
 
@@ -86,7 +91,7 @@ def lower_nodes(
     Raises:
         ChunkingError: A node cannot be proved.
     """
-    chunk = Chunk(graph, raised, rules=RULES, scale=scale, max_bits=range_bits - 2)
+    chunk = Chunk(graph, raised, nodes=nodes, rules=RULES, scale=scale, max_bits=range_bits - 2)
     for name in nodes:
         chunk.visit(graph.nodes[name])
     used = {value for node in chunk.nodes for value in node.input}

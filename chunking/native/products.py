@@ -12,7 +12,7 @@ import onnx
 from zkml_ray.chunking.native.chunk import Chunk, attributes
 from zkml_ray.chunking.native.weights import lower_conv, lower_product
 from zkml_ray.chunking.native.windows import lower_dilated
-from zkml_ray.chunking.native.writer import Writer, power_of_two
+from zkml_ray.chunking.native.writer import Reals, Writer, power_of_two
 from zkml_ray.errors import ChunkingError
 
 MAX_POWER: Final = 64
@@ -55,20 +55,40 @@ def quotient(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
         name if chunk.values(name) is not None else chunk.source(write, name, 0)[0]
         for name in node.input
     )
-    spare = max(0, write.max_bits // 2 - chunk.scale)
+    quotient_of(write, dividend, divisor, node.output[0], chunk.values(dividend), chunk.scale)
+    return True
+
+
+def quotient_of(
+    write: Writer,
+    dividend: str,
+    divisor: str,
+    to: str,
+    constant: Reals | None,
+    scale: int,
+) -> None:
+    """See `quotient`.
+
+    Args:
+        write: Where to.
+        dividend: At the circuit's scale, or a constant.
+        divisor: At the circuit's scale.
+        to: Name of the result.
+        constant: The dividend's numbers, where it is a constant.
+        scale: The circuit's scale.
+    """
+    spare = max(0, write.max_bits // 2 - scale)
     inverse = write.node("Reciprocal", [write.shifted(divisor, spare) if spare else divisor])
 
     def quotient(of: str) -> str:
         return write.node("Mul", [write.shifted(of, spare) if spare else of, inverse])
 
-    constant = chunk.values(dividend)
     if constant is None:
         first = quotient(dividend)
     else:
         first = write.times(inverse, np.ldexp(constant, -spare))
     rest = write.node("Sub", [dividend, write.node("Mul", [first, divisor])])
-    write.node("Add", [first, quotient(rest)], to=node.output[0])
-    return True
+    write.node("Add", [first, quotient(rest)], to=to)
 
 
 def mean(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:

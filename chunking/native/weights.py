@@ -7,6 +7,7 @@ of an addition, of the bias or of two halves, gives the result back with one reb
 
 from __future__ import annotations
 
+import math
 from typing import Final, Protocol
 
 import numpy as np
@@ -50,17 +51,20 @@ def lower_conv(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     """Convolution. The weights are [channels, channels a group, ...]."""
     constants = chunk.float_constants(node)
     weight = constants.get(node.input[1])
-    bias = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    added = node.input[2] if len(node.input) > 2 else ""
     if weight is None or not coarse_weights(weight.reshape(len(weight), -1), write.scale):
-        return False
-    if bias is None and len(node.input) > 2 and node.input[2]:
         return False
     data, raised = chunk.source(write, node.input[0], MAX_TAKEN_IN)
     whole, bits = whole_and_bits(np.ldexp(weight, -raised), write.max_bits)
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     product = write.node("Conv", [data, write.constant(whole)], **attributes)
-    if bias is not None:
-        bias = bias.reshape(1, -1, *[1] * (weight.ndim - 2))
+    by_channel = (1, len(weight), *[1] * (weight.ndim - 2))
+    if added and added not in constants:
+        product = write.halved(write.shifted(product, bits + 1)) if bits else product
+        spread = write.node("Reshape", [added, write.indices(by_channel)])
+        write.node("Add", [product, spread], to=node.output[0])
+        return True
+    bias = constants[added].reshape(by_channel) if added else None
     scaled_sum(write, product, bits, bias, node.output[0])
     return True
 
@@ -89,30 +93,33 @@ def lower_gemm(chunk: Chunk, write: Writer, node: onnx.NodeProto) -> bool:
     constants = chunk.float_constants(node)
     given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     alpha, beta = float(given.get("alpha", 1.0)), float(given.get("beta", 1.0))
-    left, right = constants.get(node.input[0]), constants.get(node.input[1])
     added = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    turn_left, turn_right = bool(given.get("transA", 0)), bool(given.get("transB", 0))
-    small = right is not None and coarse_weights(right if turn_right else right.T, write.scale)
+    turns = [bool(given.get(name, 0)) for name in ("transA", "transB")]
+    weights = [
+        values.T if turned and values is not None else values
+        for values, turned in zip(map(constants.get, node.input[:2]), turns, strict=True)
+    ]
+    small = any(
+        values is not None and coarse_weights(_rows(values, index), write.scale)
+        for index, values in enumerate(weights)
+    )
     if alpha == 1 and (beta == 1 or added is None) and not small:
         return False
-    sides = []
-    for index, turned in ((0, turn_left), (1, turn_right)):
-        name = node.input[index]
-        if name not in constants:
-            name, _ = chunk.source(write, name, 0)
-        sides.append(write.node("Transpose", [name], perm=[1, 0]) if turned else name)
+    one_constant = (weights[0] is None) != (weights[1] is None)
+    sides, bits = [], 0
+    for name, values, turned, index in zip(node.input[:2], weights, turns, (0, 1), strict=True):
+        if one_constant and values is not None:
+            factors = alpha * values
+            if coarse_weights(_rows(factors, index), write.scale):
+                factors, bits = whole_and_bits(factors, write.max_bits)
+            sides.append(write.constant(factors))
+            continue
+        data = name if values is not None else chunk.source(write, name, 0)[0]
+        sides.append(write.node("Transpose", [data], perm=[1, 0]) if turned else data)
     bias = None if added is None else constants.get(added)
-    if right is not None and left is None:
-        weight = alpha * (right.T if turn_right else right)
-        if coarse_weights(weight.T, write.scale):
-            whole, bits = whole_and_bits(weight, write.max_bits)
-        else:
-            whole, bits = weight, 0
-        product = write.node("MatMul", [sides[0], write.constant(whole)])
-    else:
-        product, bits = write.node("MatMul", sides), 0
-        if alpha != 1:
-            product = write.times(product, np.array(alpha))
+    product = write.node("MatMul", sides)
+    if alpha != 1 and not one_constant:
+        product = write.times(product, np.array(alpha))
     if added is None:
         _finished(write, product, bits, node.output[0])
         return True
@@ -150,7 +157,27 @@ def _finished(write: Writer, product: str, bits: int, output: str) -> None:
         write.node("Identity", [product], to=output)
 
 
+def _rows(matrix: Reals, index: int) -> Reals:
+    """The weights of each output: rows of a product's left side, columns of its right one."""
+    return matrix if index == 0 else matrix.T
+
+
 def _by_output(node: onnx.NodeProto, index: int, weight: Reals) -> Reals:
-    if node.op_type == "MatMul" and weight.ndim == 2:
-        return weight if index == 0 else weight.T
-    return weight.reshape(1, -1)
+    """The weights of each output: [outputs, weights].
+
+    Args:
+        node: A MatMul, or an Einsum of two operands that share the letters they sum over.
+        index: Which operand the weights are.
+        weight: The weights.
+    """
+    if node.op_type == "MatMul":
+        summed = {weight.ndim - 1 if index == 0 or weight.ndim == 1 else weight.ndim - 2}
+    else:
+        equation = next(a.s.decode() for a in node.attribute if a.name == "equation")
+        terms, _, result = equation.replace(" ", "").partition("->")
+        letters = terms.split(",")[index]
+        summed = {axis for axis, letter in enumerate(letters) if letter not in result}
+    kept = [axis for axis in range(weight.ndim) if axis not in summed]
+    outputs = math.prod(weight.shape[axis] for axis in kept)
+    found: Reals = weight.transpose(*kept, *sorted(summed)).reshape(outputs, -1)
+    return found

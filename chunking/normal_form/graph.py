@@ -54,6 +54,10 @@ class Place:
         """An int64 constant."""
         return self._constant(np.asarray(values, dtype=np.int64))
 
+    def truths(self, values: npt.ArrayLike) -> ir.Value:
+        """A constant of truth values."""
+        return self._constant(np.asarray(values, dtype=np.bool_))
+
     def finish(self, result: ir.Value) -> None:
         """Let a value take the node's place; it keeps the name of the node's output."""
         old = self._node.outputs[0]

@@ -13,6 +13,7 @@ from typing import Final
 import onnx
 from onnx import helper, version_converter
 
+from zkml_ray.chunking.places import nodes
 from zkml_ray.errors import ChunkingError
 
 OPSET: Final = 18
@@ -31,7 +32,7 @@ def opset_of(proto: onnx.ModelProto) -> int:
     Raises:
         ChunkingError: It says none.
     """
-    found = [int(e.version) for e in proto.opset_import if e.domain in ("", "ai.onnx")]
+    found = sorted({int(e.version) for e in proto.opset_import if e.domain in ("", "ai.onnx")})
     if len(found) > 1:
         raise ChunkingError(
             f"the model names {len(found)} versions of ONNX's operators "
@@ -40,6 +41,32 @@ def opset_of(proto: onnx.ModelProto) -> int:
     if found:
         return found[0]
     raise ChunkingError("the model does not say which opset it uses; export it again")
+
+
+def with_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A model that names the version of ONNX's operators once. Exact.
+
+    Converters of classical models name it twice, or not at all where they use none of them: then
+    it is `OPSET`.
+
+    Args:
+        proto: A model (not changed).
+
+    Returns:
+        The model, or the same one if it does so.
+    """
+    entries = [entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    other = [entry for entry in proto.opset_import if entry.domain not in ("", "ai.onnx")]
+    if len(entries) == 1:
+        return proto
+    if not entries and any(place.node.domain in ("", "ai.onnx") for place in nodes(proto)):
+        return proto  # refused where it is asked for
+    version = opset_of(proto) if entries else OPSET
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    del result.opset_import[:]
+    result.opset_import.extend([helper.make_opsetid("", version), *other])
+    return result
 
 
 def convert_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -82,7 +109,8 @@ def _lowered(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     lowered = onnx.ModelProto()
     lowered.CopyFrom(proto)
     for node in lowered.graph.node:
-        _lower(node, version)
+        if node.domain in ("", "ai.onnx"):
+            _lower(node, version)
     for entry in lowered.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = OPSET

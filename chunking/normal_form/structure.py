@@ -59,6 +59,7 @@ class DropIdentity(InPlacePass):
                 raise ChunkingError(f"node {node.name}: {node.op_type} has no input")
             if output.is_graph_output():
                 if source.is_graph_input() or source.is_initializer() or source.is_graph_output():
+                    modified |= _only_an_identity(model, node)
                     continue
                 source.name, output.name = output.name, None
             if source.shape is None:
@@ -130,6 +131,17 @@ def refuse_operators(model: ir.Model, gone: frozenset[str]) -> None:
 def _is_false(value: ir.Value | None) -> bool:
     constant = None if value is None else ir.convenience.get_const_tensor(value)
     return value is None or (constant is not None and not constant.numpy().any())
+
+
+def _only_an_identity(model: ir.Model, node: ir.Node) -> bool:
+    """Let a Cast to the type that its input has be an Identity; whether it was none."""
+    if node.op_type == "Identity":
+        return False
+    identity = ir.node("Identity", [node.inputs[0]], name=node.name)
+    model.graph.insert_after(node, identity)
+    move_output(node.outputs[0], identity.outputs[0])
+    model.graph.remove(node, safe=True)
+    return True
 
 
 def _casts_to_own_type(node: ir.Node) -> bool:

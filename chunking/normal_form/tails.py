@@ -2,7 +2,8 @@
 
 A class is no number that a circuit could round: ArgMax of logits, a label, a comparison with a
 threshold. Where an output is made by such an operator, and by nothing else from there on, the
-tensor that it reads is the output in its place. Whoever has the proved values can do the rest.
+tensor that it reads is the output in its place. The label of a classifier of ai.onnx.ml follows
+from its scores, its second output. Whoever has the proved values can do the rest.
 """
 
 from __future__ import annotations
@@ -12,12 +13,21 @@ from typing import Final
 import onnx
 from onnx import TensorProto
 
-_TAILS: Final = frozenset(
+TAILS: Final = frozenset(
     {
         *("ArgMax", "ArgMin", "Hardmax", "TopK", "ZipMap", "Binarizer", "ArrayFeatureExtractor"),
-        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "LabelEncoder"),
+        "CategoryMapper",
     }
 )
+_CLASSIFIERS: Final = frozenset({"LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier"})
+_SCORED: Final = frozenset(
+    {
+        *("Binarizer", "FeatureVectorizer", "Imputer", "LinearRegressor", "Normalizer", "Scaler"),
+        *("SVMRegressor", "TreeEnsemble", "TreeEnsembleRegressor"),
+    }
+)
+"""Operators of ai.onnx.ml that give floats, which onnx does not infer of all of them."""
 _FLOATS: Final = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 )
@@ -80,16 +90,25 @@ def _starts(proto: onnx.ModelProto) -> list[str]:
         for value in (*inferred.value_info, *inferred.output)
         if value.type.tensor_type.elem_type in _FLOATS
     }
+    for node in proto.graph.node:
+        if node.op_type in _CLASSIFIERS:
+            floats.update(node.output[1:])
+        elif node.op_type in _SCORED:
+            floats.update(node.output)
     found = []
     for output in proto.graph.output:
         name = start = output.name
         while (node := made_by.get(name)) is not None:
+            if node.op_type in _CLASSIFIERS and name == node.output[0] and len(node.output) > 1:
+                start = node.output[1] or start
+                break
             reads = [each for each in node.input if each and each not in constant]
-            if len(reads) != 1 or node.op_type not in _TAILS | _BETWEEN:
+            if len(reads) != 1 or node.op_type not in TAILS | _BETWEEN:
                 break
             name = reads[0]
-            if node.op_type in _TAILS or _to_other_than_floats(node):
-                start = name if name in floats and name not in inputs else output.name
+            if node.op_type in TAILS or _to_other_than_floats(node):
+                floating = name in floats or node.op_type == "ZipMap"
+                start = name if floating and name not in inputs else output.name
         found.append(start)
     return found
 

@@ -31,6 +31,11 @@ class Writer(Place):
         self.opset = opset
 
     @property
+    def model(self) -> ir.Model:
+        """The model that is written in."""
+        return self._model
+
+    @property
     def place(self) -> ir.Node:
         """The node that is replaced."""
         return self._node
@@ -43,15 +48,19 @@ class Writer(Place):
         """A tensor in another shape."""
         return self.op("Reshape", value, self.integers(list(shape)))
 
-    def replace(self, results: Sequence[ir.Value]) -> None:
+    def replace(self, results: Sequence[ir.Value | None]) -> None:
         """Let values be the node's outputs, in order, and remove the node.
+
+        Args:
+            results: Its outputs; None, or fewer, for those that nothing reads.
 
         Raises:
             ChunkingError: An output that is read is not among them.
         """
         for index, output in enumerate(self._node.outputs):
-            if index < len(results):
-                move_output(output, results[index])
+            result = results[index] if index < len(results) else None
+            if result is not None:
+                move_output(output, result)
             elif output.uses() or output.is_graph_output():
                 raise self.refusal(f"its output {output.name} cannot be proved")
         self._model.graph.remove(self._node, safe=True)

@@ -2,7 +2,8 @@
 
 Precondition: softmax(s Q K^T) V @ Wo with Q, K, V = x @ W + b split into heads by any Reshape and
 Transpose, all of one x of one sequence; softmax over the keys; weights constant; nothing else
-reads what lies between x and the result.
+reads what lies between x and the result. Rounding leaves every column's weights what they are
+(`precision`).
 
 Postcondition: the heads are dealt out to as many parts as the parameter says. Each part has, with m
 the mean of x over the tokens and weights as whole numbers,
@@ -54,6 +55,7 @@ from zkml_ray.chunking.passes.forms import (
     whole,
 )
 from zkml_ray.chunking.passes.pattern import PatternPass
+from zkml_ray.chunking.passes.precision import check_kept
 
 WEIGHT_BITS: Final = 18
 """Bits after the point of the query's and output's weights; a rebase takes back no more."""
@@ -125,6 +127,7 @@ class _Found:
 
 
 def _write(build: Builder, found: _Found, count: int) -> None:
+    _check_weights(found)
     data = found.query.layer.data
     rows = reshaped(build, data, shape_of(data)[-2:])
     bias = np.einsum("he,hen->n", found.value.bias_heads(), found.mix)
@@ -138,6 +141,19 @@ def _write(build: Builder, found: _Found, count: int) -> None:
         results.append(dense(build, context, mix, share, WEIGHT_BITS + SHARE_BITS))
     total = total_of(build, results)
     build.replace(found.output, reshaped(build, total, (*shape_of(data)[:-1], len(bias))))
+
+
+def _check_weights(found: _Found) -> None:
+    what = f"attention that makes {found.output.name}"
+    mix = found.mix.reshape(-1, found.mix.shape[-1])
+    check_kept(mix, WEIGHT_BITS, 0, what)
+    heads = np.arange(len(found.mix))
+    for projection, factor, bits in (
+        (found.query, found.scale, WEIGHT_BITS),
+        (found.key, 1.0, DEFERRED_BITS),
+        (found.value, 1.0, DEFERRED_BITS),
+    ):
+        check_kept(projection.columns(heads)[0] * factor, bits, 0, what)
 
 
 def _context(build: Builder, found: _Found, rows: ir.Value, heads: Indices) -> ir.Value:

@@ -2,7 +2,8 @@
 
 Precondition: a MatMul or Gemm (transA 0) of a float32 tensor by constant weights [K, N], and for
 Gemm a constant addend that broadcasts along rows; the weights times 2^parameter are at most 2^24 in
-magnitude. Parameter: weight bits w.
+magnitude, and rounding leaves every column's weights what they are (`precision`). Parameter: weight
+bits w.
 
 Postcondition: the same tensor: MatMul by round(W * 2^w) -> Mul 2^-w -> Add bias. The addition
 carries the rebase; without a bias, one of two halves does. Gemm's alpha and beta are folded into
@@ -35,6 +36,7 @@ from zkml_ray.chunking.passes.base import (
     refuse,
 )
 from zkml_ray.chunking.passes.im2col import DEFAULT_BITS
+from zkml_ray.chunking.passes.precision import check_kept
 from zkml_ray.chunking.passes.scales import carried, integer_weights
 
 
@@ -63,6 +65,7 @@ class DenseInteger:
             raise refuse(rewrite, parts)
         if parts.whole:
             raise refuse(rewrite, "its weights are whole numbers already")
+        check_kept(parts.exact, rewrite.parameter, 0, f"rewrite {self.name} at {rewrite.node}")
         build = Builder(model, node, f"{rewrite.node}/{self.name}")
         sums = build.node("MatMul", [parts.data, build.constant(parts.weight, "weights")])
         if parts.bias is None:
@@ -76,6 +79,7 @@ class DenseInteger:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
     data: ir.Value
+    exact: npt.NDArray[np.float32]
     weight: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32] | None
     whole: bool
@@ -110,4 +114,4 @@ def _parts(node: ir.Node, bits: int) -> _Parts | str:
     if not 1 <= bits <= 24 or integers is None:
         return f"its weights do not fit integers at {bits} bits"
     whole = bool((weight == np.round(weight)).all())
-    return _Parts(data=data, weight=integers, bias=bias, whole=whole)
+    return _Parts(data=data, exact=weight, weight=integers, bias=bias, whole=whole)

@@ -2,7 +2,8 @@
 
 Precondition: f u (1 + erf(a u)) @ W2 + b2 with u = x @ W1 + b1, weights constant; the scalars a and
 f stand anywhere among the factors; nothing else reads what lies between x and the result. x is no
-product with a single constant, as it is in this pass's own result.
+product with a single constant, as it is in this pass's own result. Rounding leaves every column's
+weights what they are (`precision`).
 
 Postcondition: the hidden units are dealt out to as many parts as the parameter says. Each part has
 v = x @ (a W1) + a b1, w = v (1 + erf(v)) and w @ (f / a) W2, rebased once each, all weights whole
@@ -37,6 +38,7 @@ from zkml_ray.chunking.passes.forms import (
     unscaled,
 )
 from zkml_ray.chunking.passes.pattern import PatternPass
+from zkml_ray.chunking.passes.precision import check_kept
 
 WEIGHT_BITS: Final = 18
 """Bits after the point of the weights; a rebase takes back no more than these."""
@@ -59,13 +61,16 @@ class _Ffn:
 
 def _write(build: Builder, ffn: _Ffn, count: int) -> None:
     results: list[ir.Value] = []
+    outer = ffn.outer / ffn.inner * ffn.second.weight
+    for weights in (ffn.inner * ffn.first.weight, outer):
+        check_kept(weights, WEIGHT_BITS, 0, f"feed-forward that makes {ffn.output.name}")
     for units in np.array_split(np.arange(len(ffn.second.weight)), count):
         bias = None if ffn.first.bias is None else ffn.inner * ffn.first.bias[units]
         first = ffn.inner * ffn.first.weight[:, units]
         hidden = dense(build, ffn.first.data, first, bias, WEIGHT_BITS)
         grown = build.node("Add", [build.node("Erf", [hidden]), constant(build, 1.0, "one")])
         grown = build.node("Mul", [grown, constant(build, 2.0**HIDDEN_BITS, "raise")])
-        second = ffn.outer / ffn.inner * 2.0**-HIDDEN_BITS * ffn.second.weight[units]
+        second = outer[units] * 2.0**-HIDDEN_BITS
         active = build.node("Mul", [hidden, grown])
         bias = None if results else ffn.second.bias
         results.append(dense(build, active, second, bias, WEIGHT_BITS + HIDDEN_BITS))

@@ -1,7 +1,8 @@
 """Pass `conv-im2col`: a convolution becomes a matrix product with integer weights.
 
 Precondition: a Conv with constant weights (and bias), unit dilations, known shapes, numeric pads;
-the weights times 2^parameter are at most 2^24 in magnitude. Parameter: weight bits w.
+the weights times 2^parameter are at most 2^24 in magnitude, and rounding leaves every channel's
+weights what they are (`precision`). Parameter: weight bits w.
 
 Postcondition: the same output tensor, made by `Gather` of the input's flattened elements (padding
 picks an appended zero) -> MatMul by round(W * 2^w) -> Reshape -> Mul 2^-w -> Add bias. The addition
@@ -37,6 +38,7 @@ from zkml_ray.chunking.passes.base import (
     node_named,
     refuse,
 )
+from zkml_ray.chunking.passes.precision import check_kept
 from zkml_ray.chunking.passes.scales import carried, integer_weights
 
 DEFAULT_BITS = 10
@@ -147,6 +149,8 @@ class ConvIm2col:
         parts = _parts(node, rewrite.parameter)
         if isinstance(parts, str):
             raise refuse(rewrite, parts)
+        what = f"rewrite {self.name} at {rewrite.node}"
+        check_kept(parts.exact, rewrite.parameter, -1, what)
         build = Builder(model, node, f"{rewrite.node}/{self.name}")
         columns = _columns(build, parts)
         weights = build.constant(parts.weight, "weights")
@@ -165,6 +169,7 @@ class ConvIm2col:
 class _Parts:
     data: ir.Value
     window: Window
+    exact: npt.NDArray[np.float32]
     weight: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32] | None
     output: tuple[int, ...]
@@ -186,10 +191,11 @@ def _parts(node: ir.Node, bits: int) -> _Parts | str:
         return "it is dilated, or a shape is not known"
     groups = node.attributes["group"].as_int()
     shape = (groups, len(weight) // groups, -1) if groups > 1 else (len(weight), -1)
-    integers = integer_weights(weight.reshape(shape), bits)
+    exact = weight.reshape(shape)
+    integers = integer_weights(exact, bits)
     if not 1 <= bits <= 24 or integers is None:
         return f"its weights do not fit integers at {bits} bits"
-    return _Parts(data=data, window=window, weight=integers, bias=bias, output=output)
+    return _Parts(data=data, window=window, exact=exact, weight=integers, bias=bias, output=output)
 
 
 def _shaped(build: Builder, value: ir.Value, output: tuple[int, ...]) -> ir.Value:

@@ -1,7 +1,8 @@
 """Pass layer-norm: layer normalisation with one rebase an element.
 
 Precondition: LayerNormalization over the last axis, or ReduceMean, Sub, Pow 2 (or Mul), ReduceMean,
-Add, Sqrt, Div over it, as exporters write it out; gamma and beta constant.
+Add, Sqrt, Div over it, as exporters write it out; gamma and beta constant, and no element of gamma
+another one once it is rounded (`precision`).
 
 Postcondition: for a row x of width d, with c = x - mean(x), r = sqrt(sum(c^2) + d eps) and 2^l the
 power of two next to sqrt(d),
@@ -44,6 +45,7 @@ from zkml_ray.chunking.passes.forms import (
     whole,
 )
 from zkml_ray.chunking.passes.pattern import PatternPass
+from zkml_ray.chunking.passes.precision import check_kept
 
 WEIGHT_BITS: Final = 15
 """Bits after the point of gamma: with scale 11, the rebase takes back 27 bits, the most it can."""
@@ -76,7 +78,9 @@ def _write(build: Builder, norm: _Norm, bits: int) -> None:
     power = build.node("Add", [reshaped(build, squares, (*shape[:-1], 1)), offset])
     root = build.node("Sqrt", [power])
     inverse = build.node("Reciprocal", [lowered(build, root, level + 1)])
-    gamma = whole(norm.gamma * math.sqrt(width) * 2.0**-level, bits)
+    factors = norm.gamma * math.sqrt(width) * 2.0**-level
+    check_kept(factors, bits, None, f"layer normalisation that makes {norm.output.name}")
+    gamma = whole(factors, bits)
     grown = build.node("Mul", [centred, constant(build, gamma, "gamma")])
     # The mean was rounded: what the centred row still adds up to is spread over it.
     rest = build.node("ReduceSum", [centred, build.indices([-1], "axis")], {"keepdims": 1})

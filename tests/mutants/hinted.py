@@ -231,8 +231,26 @@ NORMALISED: Final = (
     ),
     _at(
         "softmax",
-        "    pin_rows(lowering, moved.below, rows, keys)\n",
+        "    pin_rows(lowering, moved.below, rows.places)\n",
         "",
+        f"{_FORGED_FUNCTIONS}::test_row_whose_largest_score_stands_below_the_tables_top_is_refused",
+    ),
+    _at(
+        "settle",
+        "self.taken.reshape(a, b * p), axis=0",
+        "np.ones((a, b * p), dtype=bool), axis=0",
+        f"{_UNIT}/test_hinted_masks.py::test_dropped_keys_have_no_share_however_large_their_scores",
+    ),
+    _at(
+        "softmax",
+        "once = np.arange(self.longest) < self.kept.sum(axis=1)[:, None]",
+        "once = np.ones((self.count, self.longest))",
+        f"{_UNIT}/test_hinted_masks.py::test_a_row_with_one_key_has_all_of_it",
+    ),
+    _at(
+        "pins",
+        "found: Ints = places[:, within]",
+        "found: Ints = np.zeros_like(places)[:, within]",
         f"{_FORGED_FUNCTIONS}::test_row_whose_largest_score_stands_below_the_tables_top_is_refused",
     ),
     _at(

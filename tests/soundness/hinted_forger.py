@@ -118,7 +118,7 @@ def shares(wrong: Callable[[int], int], rows: slice = slice(None)) -> Change:
         target, honest = step["target"], forger.fine(step)
         forged = np.array(honest, dtype=object)
         forged[rows] = [wrong(v) for v in forged[rows]]
-        weights = forger._wires[step["weights"]].reshape(step["shape"])
+        weights = forger._wires[step["weights"]].reshape(step["rows"][:2])
         totals = weights.sum(axis=1).tolist()
         forger.refine(step, forged.tolist())
         for sign in (1, -1):

@@ -302,6 +302,27 @@ ENTRIES: dict[str, list[Case]] = {
             y=[1, 1],
         ),
         case(node("Softmax", "x", axis=-1), x=[1, 3], y=[1, 3]),
+        # A dropped key, and a row that has only one.
+        case(
+            node("Where", "mask", "x", "low", to="m"),
+            node("Softmax", "m", axis=-1),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[mask(False, True), number("low", -np.inf)],
+        ),
+        case(
+            node("MatMul", "x", "w", to="s"),
+            node("Add", "s", "bias", to="m"),
+            node("Softmax", "m", axis=-1, to="p"),
+            node("Transpose", "s", to="v", perm=[1, 0]),
+            node("MatMul", "p", "v"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[
+                array("w", [[1, 0, 1], [0, 1, -1]]),
+                array("bias", [[0, -np.inf, 0]]),
+            ],
+        ),
     ],
     "Split": [
         case(*halves("Sub"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),

@@ -31,9 +31,10 @@ def test_every_operator_of_circuits_is_listed() -> None:
     assert ROWS["Sin"].fate == "native"
     assert ROWS["LSTM"].fate == "rewritten"
     assert ROWS["NonZero"].fate == "on constants"
+    assert ROWS["ai.onnx.ml.TreeEnsembleClassifier"].fate == "rewritten"
 
 
-WITH_GRAPHS = {"Loop", "Scan", "SequenceMap"}
+WITH_GRAPHS = {"Loop", "SequenceMap"}
 """A node of these without a graph is no node."""
 
 
@@ -41,13 +42,14 @@ WITH_GRAPHS = {"Loop", "Scan", "SequenceMap"}
     "name", [n for n, row in ROWS.items() if row.fate == "refused" and n not in WITH_GRAPHS]
 )
 def test_refused_operator_is_refused_by_name(name: str) -> None:
+    domain, _, operator = name.rpartition(".")
     graph = helper.make_graph(
-        [helper.make_node(name, ["x"], ["y"], "the_node")],
+        [helper.make_node(operator, ["x"], ["y"], "the_node", domain=domain)],
         "refused",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
     )
-    opset = [helper.make_opsetid("", 23)]
+    opset = [helper.make_opsetid("", 23), helper.make_opsetid("ai.onnx.ml", 3)]
     with pytest.raises(UnsupportedOperatorError, match=rf"{name} of node 'the_node'"):
         normalise(helper.make_model(graph, opset_imports=opset, ir_version=10), {})
 

@@ -35,6 +35,7 @@ from typing import Any, Final
 import ezkl
 
 from zkml_ray.canonical import canonical_json
+from zkml_ray.circuits.hinted_settings import hinted_settings
 from zkml_ray.commitments.field import decode, encode
 from zkml_ray.errors import ConfigError, OutOfMemoryError, RangeExceededError, StageError
 from zkml_ray.schema.plan import CircuitArguments
@@ -43,12 +44,6 @@ from zkml_ray.scratch import process_folder, scratch_folder
 
 EZKL_VERSION: Final[str] = "23.0.5"
 """The only version whose settings, keys and proofs this package understands."""
-
-SPARE_ROWS: Final[int] = 16
-SPARE_SHARE: Final[int] = 50
-"""A hinted circuit gets so many more rows than were counted, and one in so many."""
-
-_NOT_HINTED: Final = ("num_dynamic_lookups", "num_shuffles")
 
 BLINDING_ROWS: Final[int] = 8
 """Rows at the end of every column that halo2 keeps for blinding, rounded up."""
@@ -200,59 +195,11 @@ def derive_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
         arguments: Its circuit arguments.
 
     Raises:
-        BackendError: ezkl cannot express the model.
+        StageError: ezkl cannot express the model, or it is no hinted circuit but should be one.
     """
     if arguments.kind == "hinted":
-        return _hinted_settings(onnx_path, arguments)
+        return Settings.read(hinted_settings(onnx_path, arguments, EZKL_VERSION))
     return settings_for(onnx_path, run_args(arguments))
-
-
-def _hinted_settings(onnx_path: Path, arguments: CircuitArguments) -> Settings:
-    """Settings of a circuit whose input is committed to as a polynomial.
-
-    `ezkl.gen_settings` counts a decomposition of the input, with its range checks, as it would make
-    of a private one; and, because it takes nothing for assigned while it counts, it counts what
-    only renames numbers. The circuit that is compiled has neither. So the rows are those that the
-    chunk model says it takes (`recipe.cell_count`). The count decides only how many columns there
-    are: one too low makes setup fail. The circuit's own operators need no range check; one that did
-    could not be laid out without the tables, so leaving them out can refuse a proof but admit none.
-    """
-    # Imported here: who verifies by a plan's digest needs no onnx.
-    import onnx
-
-    from zkml_ray.chunking.hinted.recipe import cell_count
-
-    counted = json.loads(settings_for(onnx_path, run_args(arguments)).data)
-    tables = [
-        (name, table["scale"])
-        for each in counted["required_lookups"]
-        for name, table in each.items()
-    ]
-    # A function works on numbers of the circuit's scale; the identity is one at scale 0 alone.
-    denominator = 1 << arguments.input_scale
-    functions = ("Erf", "Exp", "Tanh")
-    known = [[("HardSwish", 1)], *([(name, denominator)] for name in functions)]
-    if tables not in known or any(counted[name] for name in _NOT_HINTED):
-        raise BackendError(
-            f"{onnx_path.stem}: a hinted circuit has one table and no shuffles, but ezkl makes "
-            f"{counted['required_lookups']} of it",
-            stage="plan",
-            chunk_id=onnx_path.stem,
-        )
-    columns = arguments.num_inner_cols
-    cells = with_spare_rows(cell_count(onnx.load(onnx_path), columns), columns)
-    counted |= {
-        "num_rows": cells // columns,
-        "total_assignments": cells,
-        "required_range_checks": [],
-    }
-    return Settings.read(canonical_json(counted))
-
-
-def with_spare_rows(cells: int, columns: int) -> int:
-    """The cells that a hinted circuit of so many counted cells is given."""
-    rows = -(-cells // columns)
-    return (rows + SPARE_ROWS + rows // SPARE_SHARE) * columns
 
 
 def settings_for(onnx_path: Path, args: Any) -> Settings:

@@ -50,7 +50,8 @@ class Demands:
         Optional[float],  # noqa: UP045
         typer.Option(
             "--max-weight-loss",
-            help="Most that rounding may change of a weight tensor, as a share of its norm "
+            help="Most that rounding may change of a weight tensor, as a share of its norm; with 1 "
+            "native weights may be coarser than inputs as well "
             f"[{limits.MAX_WEIGHT_LOSS:g} with --model].",
         ),
     ] = None

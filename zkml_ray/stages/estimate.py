@@ -22,11 +22,11 @@ from zkml_ray.chunking.cuts import (
     SegmentCost,
     branch_order,
     forbidden_positions,
-    readers_of,
     units_of,
 )
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.native.functions import is_fused
 from zkml_ray.chunking.passes.forms import is_lowered
 from zkml_ray.chunking.passes.maxpool import MaxPoolPairwise
 from zkml_ray.chunking.passes.relu import ReluAbs
@@ -101,10 +101,12 @@ class Estimator:
         self._packing = PackingSpec.for_decomposition(
             commitment.decomp_base, commitment.decomp_legs
         )
-        self._readers = readers_of(graph)
+        self._readers = graph.readers
         forms = (f"/{ReluAbs.name}/", f"/{MaxPoolPairwise.name}/") if whole_forms else ()
         self._uncut = {
-            v for v in graph.producer_of if any(form in v for form in forms) or is_lowered(graph, v)
+            v
+            for v in graph.producer_of
+            if any(form in v for form in forms) or is_lowered(graph, v) or is_fused(graph, v)
         }
         self._boundaries: dict[int, Load] = {}
         self._check_cells, self._guard_cells = self._element_cells()

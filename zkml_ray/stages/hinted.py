@@ -8,20 +8,20 @@ that are cut between: a hinted layer ends with the one rounding that its boundar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from zkml_ray import limits
 from zkml_ray.chunking.cuts import SegmentCost, best_cuts, blocking_segment
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.hinted.extract import hinted_size
+from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.numbers import MAX_OVERLAP_BITS, PRECISION_BITS, Arithmetic
+from zkml_ray.chunking.hinted.sizes import End, sized_circuits
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.passes.split_output import SplitOutput
 from zkml_ray.chunking.rewrite import Rewrite
-from zkml_ray.circuits import backend
 from zkml_ray.circuits.backend import BLINDING_ROWS
 from zkml_ray.circuits.derive import (
     DerivedCircuits,
@@ -29,6 +29,7 @@ from zkml_ray.circuits.derive import (
     derive_circuits,
     normalised_graph,
 )
+from zkml_ray.circuits.hinted_settings import HASH_ROWS, with_spare_rows
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.cost.load import MAX_COLUMN_BLOCKS, Load
 from zkml_ray.cost.model import CostModel
@@ -44,9 +45,6 @@ MORE_ROWS: Final = 5
 """So many doublings of the least number of rows are tried."""
 
 COLUMNS: Final = (6, 5, 7, 4, 3, 2, 1)
-HASH_ROWS: Final = 41
-"""Rows of the hash region for every packed element (measured: 10,899 for 266)."""
-
 MAX_SEGMENTS: Final = 80
 """Segments whose circuits are counted; longer ones are left out of large models."""
 
@@ -87,6 +85,7 @@ class HintedPlanner:
         self._prices = prices
         self._memory_bytes = memory_bytes
         self._refusals: dict[tuple[str, ...], ChunkingError] = {}
+        self._found: dict[tuple[str, ...], tuple[Arithmetic, Sized] | None] = {}
 
     def circuits(
         self,
@@ -116,6 +115,7 @@ class HintedPlanner:
             ]
             if splits:
                 self._graph = normalised_graph(model, dimensions, splits)
+                self._found.clear()
             if layers_per_chunk is None:
                 parts = self._searched(workers)
             else:
@@ -147,11 +147,13 @@ class HintedPlanner:
 
         costs = {}
         for start in range(count):
+            ends = []
             for end in range(start + 1, min(count, start + longest) + 1):
                 before, after = nodes(0, start), nodes(end, count)
                 parts = [part for part in (before, nodes(start, end), after) if part]
                 into, out = self._boundaries(parts, 1 if before else 0)
-                found = self._size(nodes(start, end), into, out)
+                ends.append(End(nodes=units[end - 1], incoming=into, outgoing=out))
+            for end, found in enumerate(self._sized(ends), start=start + 1):
                 if found is not None:
                     costs[start, end] = SegmentCost(
                         seconds=found[1].seconds, peak_bytes=found[1].peak_bytes
@@ -207,9 +209,12 @@ class HintedPlanner:
         into: Sequence[CommittedTensor],
         out: Sequence[CommittedTensor],
     ) -> CircuitArguments:
-        found = self._size(nodes, into, out)
+        key = tuple(nodes)
+        if key not in self._found:
+            self._sized([End(nodes=nodes, incoming=into, outgoing=out)])
+        found = self._found[key]
         if found is None:
-            raise self._refusals.get(tuple(nodes)) or self._too_small(chunk_id)
+            raise self._refusals.get(key) or self._too_small(chunk_id)
         numbers, sized = found
         if self._memory_bytes is not None and sized.peak_bytes > self._memory_bytes:
             raise ChunkingError(
@@ -236,72 +241,96 @@ class HintedPlanner:
             "larger --scale or a smaller --range-bits"
         )
 
-    def _size(
-        self,
-        nodes: Sequence[str],
-        into: Sequence[CommittedTensor],
-        out: Sequence[CommittedTensor],
-    ) -> tuple[Arithmetic, Sized] | None:
-        """The rows and columns that are proved soonest within the memory, if there are any."""
-        sizes = dict(self._sizes(nodes, into, out))
-        chosen = better_size(sizes.values(), self._memory_bytes)
-        return next(((n, s) for n, s in sizes.items() if s is chosen), None)
+    def _sized(self, ends: Sequence[End]) -> list[tuple[Arithmetic, Sized] | None]:
+        """Of the chunks from one beginning to every end, the rows and columns proved soonest.
 
-    def _sizes(
-        self,
-        nodes: Sequence[str],
-        into: Sequence[CommittedTensor],
-        out: Sequence[CommittedTensor],
-    ) -> Iterator[tuple[Arithmetic, Sized]]:
-        touched = [*into, *out]
-        hash_rows = HASH_ROWS * sum(t.layout.leaf_count * t.layout.packed_per_leaf for t in touched)
-        functions = any(self._graph.nodes[name].op_type in limits.FUNCTIONS for name in nodes)
-        least = self._scale + (limits.MIN_TABLE_BITS if functions else PRECISION_BITS)
-        for logrows in range(least, least + MORE_ROWS):
-            if hash_rows + BLINDING_ROWS > 1 << logrows or logrows < MIN_LOGROWS:
-                continue
-            overlap_bits = self._scale + self._range_bits + 1 - logrows
-            if overlap_bits > min(MAX_OVERLAP_BITS, logrows - 1):
-                continue  # two digits do not reach so far
+        Within the memory, if that is possible; None where a chunk has no size at all.
+        """
+        options: list[dict[Arithmetic, Sized]] = [{} for _ in ends]
+        refusals: list[ChunkingError | None] = [None] * len(ends)
+        settled = [False] * len(ends)
+        bits = (PRECISION_BITS, limits.MIN_TABLE_BITS)
+        for logrows in range(self._scale + min(bits), self._scale + max(bits) + MORE_ROWS):
+            wanted = [
+                not done and self._may_have(logrows, ends[: index + 1])
+                for index, done in enumerate(settled)
+            ]
             # ezkl's forward pass decomposes every input, digits of the whole table among them.
-            if (1 << logrows) - 1 > self._packing.element_bound:
-                return
-            numbers = Arithmetic(scale=self._scale, logrows=logrows, range_bits=self._range_bits)
-            try:
-                circuit = hinted_size(
-                    self._graph, nodes, into, out, numbers, challenge=self._products == "challenge"
-                )
-            except ChunkingError as error:
-                self._refusals[tuple(nodes)] = error
+            if not any(wanted) or (1 << logrows) - 1 > self._packing.element_bound:
                 continue
-            options = []
-            for columns in COLUMNS:
-                load = Load(
-                    inner_columns=columns,
-                    cells=backend.with_spare_rows(circuit.cells_at(columns), columns),
-                    einsum_cells=0,
-                    freivalds=False,
-                    shuffle_cells=0,
-                    tables=1,
-                    range_checks=0,
-                    hash_rows=hash_rows,
-                    table_rows=numbers.divisor,
-                    instances=sum(t.layout.leaf_count for t in touched),
-                )
-                geometry = load.geometry(logrows)
-                if geometry.blocks <= MAX_COLUMN_BLOCKS:
-                    options.append(
-                        Sized(
-                            geometry=geometry,
-                            seconds=self._prices.prove_s(geometry),
-                            peak_bytes=self._prices.peak_bytes(geometry),
-                        )
+            numbers = Arithmetic(scale=self._scale, logrows=logrows, range_bits=self._range_bits)
+            last = max(index for index, want in enumerate(wanted) if want)
+            challenge = self._products == "challenge"
+            circuits = sized_circuits(self._graph, ends[: last + 1], numbers, challenge=challenge)
+            for index, circuit in enumerate(circuits):
+                if not wanted[index]:
+                    continue
+                if isinstance(circuit, ChunkingError):
+                    refusals[index] = circuit
+                    continue
+                best = self._best(circuit, ends[index], numbers)
+                if best is not None:
+                    options[index][numbers] = best
+                    settled[index] = best.geometry.blocks == 1
+        nodes: tuple[str, ...] = ()
+        result = []
+        for end, sizes, refusal in zip(ends, options, refusals, strict=True):
+            nodes += tuple(end.nodes)
+            chosen = better_size(sizes.values(), self._memory_bytes)
+            self._found[nodes] = next(((n, s) for n, s in sizes.items() if s is chosen), None)
+            if refusal is not None:
+                self._refusals[nodes] = refusal
+            result.append(self._found[nodes])
+        return result
+
+    def _may_have(self, logrows: int, ends: Sequence[End]) -> bool:
+        """Whether the chunk to the last of some ends may have a circuit of so many rows."""
+        functions = any(
+            self._graph.nodes[name].op_type in limits.FUNCTIONS
+            for end in ends
+            for name in end.nodes
+        )
+        least = self._scale + (limits.MIN_TABLE_BITS if functions else PRECISION_BITS)
+        overlap_bits = self._scale + self._range_bits + 1 - logrows
+        return (
+            least <= logrows < least + MORE_ROWS
+            and logrows >= MIN_LOGROWS
+            and _hash_rows(ends[-1]) + BLINDING_ROWS <= 1 << logrows
+            # Two digits do not reach further.
+            and overlap_bits <= min(MAX_OVERLAP_BITS, logrows - 1)
+        )
+
+    def _best(self, circuit: Circuit, end: End, numbers: Arithmetic) -> Sized | None:
+        """The columns with which a circuit is proved soonest."""
+        options = []
+        for columns in COLUMNS:
+            load = Load(
+                inner_columns=columns,
+                cells=with_spare_rows(circuit.cells_at(columns), columns),
+                einsum_cells=0,
+                freivalds=False,
+                shuffle_cells=0,
+                tables=1,
+                range_checks=0,
+                hash_rows=_hash_rows(end),
+                table_rows=numbers.divisor,
+                instances=sum(t.layout.leaf_count for t in (*end.incoming, *end.outgoing)),
+            )
+            geometry = load.geometry(numbers.logrows)
+            if geometry.blocks <= MAX_COLUMN_BLOCKS:
+                options.append(
+                    Sized(
+                        geometry=geometry,
+                        seconds=self._prices.prove_s(geometry),
+                        peak_bytes=self._prices.peak_bytes(geometry),
                     )
-            best = better_size(options, self._memory_bytes)
-            if best is not None:
-                yield numbers, best
-                if best.geometry.blocks == 1:
-                    return
+                )
+        return better_size(options, self._memory_bytes)
+
+
+def _hash_rows(end: End) -> int:
+    touched = [*end.incoming, *end.outgoing]
+    return HASH_ROWS * sum(t.layout.leaf_count * t.layout.packed_per_leaf for t in touched)
 
 
 def _never(chunk_id: str, *_: object) -> CircuitArguments:

@@ -37,7 +37,9 @@ class VerifierPolicy:
         min_table_bits: log2 of the rows of hinted circuits that compute functions (erf, softmax,
             layer normalisation), above the scale.
         max_weight_loss: What rounding may change of a weight tensor, as a share of its norm, above
-            0 and up to 1. Only a verifier who has the model can tell.
+            0 and up to 1. Only a verifier who has the model can tell. Below 1 the weights of native
+            circuits are as fine as their inputs, at least: of such the circuits' derivation keeps
+            every output's (`zkml_ray.chunking.native.weights`), and of coarser ones it does not.
     """
 
     min_scale: int = limits.MIN_SCALE
@@ -117,8 +119,8 @@ def check_weights(plan: Plan, normalised: ModelGraph, policy: VerifierPolicy) ->
 
     bits = _bits_of_nodes(plan)
     for node in normalised.nodes.values():
-        # Weights of other nodes keep more: those of forms such as attention 15 bits, those of
-        # native circuits at the inputs' scale or finer all but 2^-8 of themselves (ADR 0021).
+        # Weights of other nodes keep more: those of native circuits all but 2^-10 of themselves
+        # (ADR 0021, `_check_chunk`), those of forms such as attention 15 bits.
         if node.op_type not in _WEIGHTED or node.name not in bits:
             continue
         for name in node.input:
@@ -157,6 +159,9 @@ def _check_chunk(chunk: ChunkPlan, policy: VerifierPolicy) -> None:
     bits = arguments.logrows if hinted else arguments.param_scale
     if bits < policy.min_weight_bits:
         raise _coarse(f"{chunk.id}: ", "--min-weight-bits", bits, policy.min_weight_bits)
+    # Which weights are made whole is judged at the inputs' scale.
+    if not hinted and policy.max_weight_loss < 1 and bits < arguments.input_scale:
+        raise _coarse(f"{chunk.id}: ", "--max-weight-loss", bits, arguments.input_scale)
     # Operators are the plan's word here; what is re-built from the model must agree with it.
     if hinted and limits.FUNCTIONS.intersection(chunk.operators):
         bits = arguments.logrows - arguments.input_scale
@@ -167,18 +172,19 @@ def _check_chunk(chunk: ChunkPlan, policy: VerifierPolicy) -> None:
 def _bits_of_nodes(plan: Plan) -> dict[str, int]:
     """Bits that weights keep, by node of the model before its rewrites, where those are all."""
     found: dict[str, int] = {}
-    for chunk in plan.chunks:
-        arguments = chunk.arguments
-        bits = arguments.logrows if arguments.kind == "hinted" else arguments.param_scale
-        if arguments.kind == "native" and bits >= arguments.input_scale:
-            continue
-        for name in chunk.nodes:
-            # A part of a split is named after the whole: its name, a slash, which part.
-            ends = [at for at, sign in enumerate(name) if sign == "/"]
-            for whole in (name, *(name[:end] for end in ends)):
-                found[whole] = min(bits, found.get(whole, bits))
-    rounded = {step.node: step.parameter for step in plan.rewrites if step.name in WEIGHT_REWRITES}
-    return found | rounded
+    rounded = [
+        (name, chunk.arguments.logrows)
+        for chunk in plan.chunks
+        if chunk.arguments.kind == "hinted"
+        for name in chunk.nodes
+    ]
+    rounded += [(s.node, s.parameter) for s in plan.rewrites if s.name in WEIGHT_REWRITES]
+    for name, bits in rounded:
+        # A part of a split is named after the whole: its name, a slash, which part.
+        ends = [at for at, sign in enumerate(name) if sign == "/"]
+        for whole in (name, *(name[:end] for end in ends)):
+            found[whole] = min(bits, found.get(whole, bits))
+    return found
 
 
 def _lossy(node: str, bits: int, lost: float, most: float) -> VerificationError:
@@ -200,6 +206,7 @@ _KINDS: Final = {
     "--min-scale": "inputs keep {} bits after the point",
     "--min-weight-bits": "weights keep {} bits after the point",
     "--min-table-bits": "its tables have 2^(scale + {}) rows",
+    "--max-weight-loss": "weights keep {} bits after the point, fewer than inputs",
 }
 
 

@@ -21,7 +21,7 @@ from zkml_ray.chunking.hinted.operators.reading import (
     optional,
     text,
 )
-from zkml_ray.chunking.hinted.values import Value
+from zkml_ray.chunking.hinted.values import Masked, Value
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
@@ -159,6 +159,10 @@ def chosen(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Where, by a constant condition: one tensor's elements or the other's."""
     shape = lowering.shape(node.output[0])
     where = np.broadcast_to(lowering.constant(node.input[0]) != 0, shape)
+    if lowering.masks(node):
+        if lowering.shape(node.input[1]) != shape:
+            raise NotHintedError("a mask of more rows than there are scores")
+        return Masked(source=node.input[1], kept=where)
     sides = []
     filling = np.zeros(shape)
     for name, taken in ((node.input[1], where), (node.input[2], ~where)):

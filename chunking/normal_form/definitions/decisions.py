@@ -20,7 +20,13 @@ FEW_PLACES: Final = 16
 """Among more than these, a place is found by row and column: 2 sqrt(n) comparisons for n."""
 
 MAX_RANKED: Final = 256
-"""TopK compares every two of its elements: more than these are refused."""
+"""Where TopK compares every two of its elements, more than these are refused."""
+
+MAX_SEARCHED: Final = 4096
+"""Where TopK takes the largest element k times, more than these are refused."""
+
+ROUND_PAIRS: Final = 4
+"""A round of it costs as much as so many comparisons an element."""
 
 
 def is_above(write: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
@@ -99,15 +105,22 @@ def largest_place(write: Writer, data: ir.Value) -> ir.Value:
 def top_k(write: Writer, data: ir.Value) -> list[ir.Value]:
     """The k largest (or smallest) in order, and their places.
 
-    An element's rank is how many precede it: those beyond it, and the equal ones before it.
+    Of few elements, an element's rank is how many precede it: those beyond it, and the equal ones
+    before it. For few out of many, the largest one is found and put below all others, k times.
     """
     shape, k = write.shape(), write.constant(1)
     axis = write.axis(-1)
     size = shape[axis]
     if k is None or not write.attribute("sorted", 1):
         raise write.refusal("its number must be a constant, and its result sorted, to be proved")
+    wanted = int(k.reshape(-1)[0])
+    if 0 < wanted * ROUND_PAIRS < size <= MAX_SEARCHED:
+        return _largest_in_turn(write, data, axis, wanted)
     if size > MAX_RANKED:
-        raise write.refusal(f"more than {MAX_RANKED} elements to order cannot be proved")
+        raise write.refusal(
+            f"more than {MAX_RANKED} elements to order cannot be proved, but for a "
+            f"{ROUND_PAIRS}th or less of up to {MAX_SEARCHED}"
+        )
     rows = [math.prod(shape[:axis]), math.prod(shape[axis + 1 :])]
     column = write.reshape(data, [rows[0], size, 1, rows[1]])
     row = write.reshape(data, [rows[0], 1, size, rows[1]])
@@ -117,13 +130,42 @@ def top_k(write: Writer, data: ir.Value) -> list[ir.Value]:
     tied = write.op("Mul", negated(write, write.op("Abs", sign)), write.floats(before))
     precede = write.op("Add", write.op("Relu", sign), tied)
     rank = write.op("ReduceSum", precede, write.integers([2]), keepdims=1)
-    slots = np.arange(int(k.reshape(-1)[0])).reshape(-1, 1)
+    slots = np.arange(wanted).reshape(-1, 1)
     takes = negated(write, is_other(write, rank, write.floats(slots)))
     found = []
     for source in (column, write.floats(np.arange(size).reshape(size, 1, 1))):
         taken = write.op("ReduceSum", write.op("Mul", takes, source), write.integers([1]))
         found.append(write.reshape(taken, write.output_shape()))
     return found
+
+
+def _largest_in_turn(write: Writer, data: ir.Value, axis: int, wanted: int) -> list[ir.Value]:
+    """TopK by rounds."""
+    shape, sign = write.shape(), write.attribute("largest", 1)
+    size = shape[axis]
+    table = [math.prod(shape[:axis]), size, math.prod(shape[axis + 1 :])]
+    axes, places = write.integers([1]), np.arange(size).reshape(size, 1)
+    left = write.reshape(data if sign else write.op("Neg", data), table)
+    turned = write.op("ReduceMax", write.op("Neg", left), axes, keepdims=1)
+    largest = write.op("ReduceMax", left, axes, keepdims=1)
+    # More than any two of them are apart.
+    apart = write.op("Add", write.op("Add", largest, turned), write.floats(1.0))
+    values, found = [], []
+    for turn in range(wanted):
+        if turn:
+            largest = write.op("ReduceMax", left, axes, keepdims=1)
+        behind = write.op("Mul", is_above(write, largest, left), write.floats(size))
+        late = write.op("Sub", write.floats(-places), behind)
+        place = write.op("Neg", write.op("ReduceMax", late, axes, keepdims=1))
+        values.append(largest if sign else write.op("Neg", largest))
+        found.append(place)
+        if turn + 1 < wanted:
+            taken = negated(write, is_other(write, place, write.floats(places)))
+            left = write.op("Sub", left, write.op("Mul", taken, apart))
+    return [
+        write.reshape(each[0] if wanted == 1 else write.op("Concat", *each, axis=1), made)
+        for each, made in ((values, write.output_shape()), (found, write.output_shape()))
+    ]
 
 
 def divided(write: Writer, whole: ir.Value, divisor: int) -> tuple[ir.Value, ir.Value]:

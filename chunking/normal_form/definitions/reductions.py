@@ -2,9 +2,67 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
+import numpy as np
 import onnx_ir as ir
 
 from zkml_ray.chunking.normal_form.writer import Writer
+
+MAX_FACTORS: Final = 64
+"""Numbers that one product may have: each step of pairs is rounded."""
+
+MAX_SUMMED: Final = 1024
+
+
+def reduce_prod(write: Writer) -> ir.Value:
+    """The product, pair by pair."""
+    shape, given = write.shape(), write.constant(1)
+    if write.input(1) is not None and given is None:
+        raise write.refusal("its axes must be constant")
+    chosen = [] if given is None else [int(axis) % len(shape) for axis in given.reshape(-1)]
+    if not chosen and write.attribute("noop_with_empty_axes", 0):
+        return write.op("Identity", write.input(0))
+    axes = sorted(set(chosen)) or list(range(len(shape)))
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    count = math.prod(shape[axis] for axis in axes)
+    if not 0 < count <= MAX_FACTORS:
+        raise write.refusal(f"a product of {count} numbers cannot be proved; 1 to {MAX_FACTORS}")
+    rows = math.prod(shape[axis] for axis in kept)
+    table = write.op("Transpose", write.input(0), perm=[*axes, *kept])
+    table = write.reshape(table, [count, rows])
+    while count > 1:
+        half = count // 2
+        left, right = (
+            write.op("Gather", table, write.integers(list(range(start, start + half))), axis=0)
+            for start in (0, half)
+        )
+        made = write.op("Mul", left, right)
+        if count % 2:
+            last = write.op("Gather", table, write.integers([count - 1]), axis=0)
+            made = write.op("Concat", made, last, axis=0)
+        table, count = made, half + count % 2
+    return write.reshape(table, write.output_shape())
+
+
+def cum_sum(write: Writer) -> ir.Value:
+    """A product with a triangle of ones."""
+    shape, given = write.shape(), write.constant(1)
+    if given is None:
+        raise write.refusal("its axis must be constant")
+    axis, rank = int(given.reshape(-1)[0]) % len(shape), len(shape)
+    size = shape[axis]
+    if size > MAX_SUMMED:
+        raise write.refusal(f"{size} numbers to sum up are more than {MAX_SUMMED}")
+    ones = np.triu(np.ones((size, size)), int(write.attribute("exclusive", 0)))
+    if write.attribute("reverse", 0):
+        ones = ones.T
+    order = [*(other for other in range(rank) if other != axis), axis]
+    back = [order.index(index) for index in range(rank)]
+    rows = write.op("Transpose", write.input(0), perm=order)
+    made = write.op("MatMul", rows, write.floats(ones))
+    return write.op("Transpose", made, perm=back)
 
 
 def reduce_min(write: Writer) -> ir.Value:

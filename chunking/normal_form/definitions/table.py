@@ -21,6 +21,7 @@ from zkml_ray.chunking.normal_form.writer import Writer
 DEFINITIONS: Final[Mapping[str, Callable[[Writer], ir.Value | list[ir.Value]]]] = {
     "Ceil": pointwise.ceil,
     "Celu": pointwise.celu,
+    "CumSum": reductions.cum_sum,
     "Elu": pointwise.elu,
     "GRU": recurrent.recurrent,
     "Gelu": pointwise.gelu,
@@ -41,6 +42,7 @@ DEFINITIONS: Final[Mapping[str, Callable[[Writer], ir.Value | list[ir.Value]]]] 
     "ReduceL2": reductions.reduce_l2,
     "ReduceLogSum": reductions.reduce_log_sum,
     "ReduceLogSumExp": reductions.reduce_log_sum_exp,
+    "ReduceProd": reductions.reduce_prod,
     "ReduceMin": reductions.reduce_min,
     "ReduceSumSquare": reductions.reduce_sum_square,
     "Resize": resize.resize,

@@ -44,6 +44,14 @@ class Shares:
     resolution: float
 
 
+@dataclass(frozen=True)
+class Masked:
+    """Scores by name, and which of them count."""
+
+    source: str
+    kept: np.ndarray
+
+
 class FunctionReference(Reference):
     """The boundaries of a chunk that may have functions."""
 
@@ -175,19 +183,33 @@ class FunctionReference(Reference):
             self._multiples[node.output[0]] = source, multiple / divisor.item()
         return super()._div(node, given)
 
+    def _where(self, node: onnx.NodeProto, given: dict[str, Any]) -> Any:
+        low = self._fixed(node.input[2]) and self._constant(node.input[2]).size == 1
+        if low and float(self._constant(node.input[2]).item()) < -1e38:
+            shape = self._graph.tensor(node.output[0]).shape
+            kept = np.broadcast_to(self._constant(node.input[0]) != 0, shape)
+            return Masked(node.input[1], kept)
+        return super()._where(node, given)
+
     def _softmax(self, node: onnx.NodeProto, _: dict[str, Any]) -> Shares:
         numbers, one = self._numbers, self._one
-        scores = self._rounded(self._plain(node.input[0]))
+        masked: Any = self._values[node.input[0]]
+        source = masked.source if isinstance(masked, Masked) else node.input[0]
+        scores = self._rounded(self._plain(source))
+        kept = masked.kept if isinstance(masked, Masked) else np.ones(scores.shape, dtype=bool)
         top = numbers.divisor - 1
         unit = math.ceil(math.exp(top / one) * one * (1 + 1e-6)) + 1
-        ratio = max(64 * numbers.divisor, 4 * one * scores.shape[-1])
+        ratio = max(64 * numbers.divisor, 4 * one * int(kept.sum(axis=-1).max()))
         spare = len(bin(unit * ratio)) - 2 - 16
         target = unit * ratio >> spare << spare
         weights = np.zeros(scores.shape, dtype=np.int64)
         reciprocals = np.zeros(scores.shape[:-1], dtype=np.int64)
         for row in np.ndindex(*scores.shape[:-1]):
+            largest = max(int(s) for s, k in zip(scores[row], kept[row], strict=True) if k)
             for key, score in enumerate(scores[row]):
-                argument = max(0, int(score) - int(max(scores[row])) + top)
+                if not kept[(*row, key)]:
+                    continue
+                argument = max(0, int(score) - largest + top)
                 weights[(*row, key)] = math.floor(
                     one * float(np.float32(np.e)) ** (argument / one) + 0.5
                 )

@@ -180,16 +180,17 @@ class Reference:
     def _coarse(self, value: Sum) -> int:
         """q, with as many more bits as the finest numbers have, in as few digits as hold them.
 
-        With 6, 12 or 18 more where weights would be too coarse.
+        With 6, 12 or 18 more where weights would be too coarse, or as many as the largest weight
+        leaves room for.
         """
         excess = math.log2(max(term.fineness for term in value.terms))
         found = self._with_bits(excess)
         for more in (6, 12, 18):
-            finer = self._with_bits(excess + more)
-            largest = max(np.abs(term.weights).max(initial=0) for term in value.terms)
-            if not self._too_coarse(value, found) or largest * finer >= (1 << 24) - 1:
+            if not self._too_coarse(value, found):
                 break
-            found = finer
+            largest = max(np.abs(term.weights).max(initial=0) for term in value.terms)
+            room = (self._with_bits(excess + bits) for bits in range(more, more - 6, -1))
+            found = next(finer for finer in room if largest * finer < (1 << 24) - 1)
         return found
 
     def _with_bits(self, bits: float) -> int:

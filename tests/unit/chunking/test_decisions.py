@@ -108,7 +108,9 @@ def places() -> Iterator[Case]:
             name = f"{op_type} {shape} {axis} {keep} {last}"
             yield name, [arg], {"x": (FLOAT, shape)}, [], 18
     for largest, (shape, axis), k in itertools.product(
-        (0, 1), (((9,), 0), ((3, 5), 1), ((4, 3), 0), ((2, 4, 3), -2)), (1, 3)
+        (0, 1),
+        (((9,), 0), ((3, 5), 1), ((4, 3), 0), ((2, 4, 3), -2), ((2, 19, 3), 1), ((600,), 0)),
+        (1, 3),
     ):
         top = node("TopK", "x", "k", to=["y", "i"], axis=axis, largest=largest)
         name = f"TopK {shape} {axis} {largest} {k}"
@@ -294,7 +296,7 @@ def test_every_operator_of_decisions_has_a_case() -> None:
         (
             [node("TopK", "x", "k", to=["y", "i"])],
             {"x": (FLOAT, (MAX_RANKED + 1,))},
-            [integers("k", 2)],
+            [integers("k", MAX_RANKED // 2)],
             r"the_TopK_y \(TopK\): more than 256 elements",
         ),
         (

@@ -93,6 +93,12 @@ def reductions() -> Iterator[Case]:
     for over in axes:
         given = [] if over is None else [integers("axes", *over)]
         yield case("ReduceLogSum", (2, 3, 4), *given, positive=True)
+    for over, keep in itertools.product([*axes, (0, 1, 2)], (0, 1)):
+        given = [] if over is None else [integers("axes", *over)]
+        yield case("ReduceProd", (2, 3, 4), *given, keepdims=keep)
+    for axis, exclusive, reverse in itertools.product((0, 1, -1), (0, 1), (0, 1)):
+        along = numpy_helper.from_array(np.array(axis), "axis")
+        yield case("CumSum", (2, 3, 4), along, exclusive=exclusive, reverse=reverse)
     for axis in (0, 1, -1):
         yield case("LogSoftmax", (2, 3, 4), axis=axis)
     for shape in ((1, 2, 5), (1, 2, 4, 3), (1, 2, 2, 3, 4)):

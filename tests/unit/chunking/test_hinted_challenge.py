@@ -1,35 +1,21 @@
-"""Products checked by a challenge: the same integers, and an identity that nothing can satisfy twice."""
+"""Products checked by a challenge: the same integers, and an identity of all that is rounded."""
 
 from __future__ import annotations
 
-from collections import Counter
-
-import numpy as np
-import onnx
 import pytest
 
 from tests.unit.chunking import test_hinted_functions as functions
 from tests.unit.chunking import test_hinted_operators as operators
 from tests.unit.chunking.hinted_circuit import (
-    CHALLENGES,
     NUMBERS,
-    HintedChunk,
-    OutsideTableError,
-    answered,
     checked,
     hinted_chunk,
 )
-from zkml_ray.chunking.hinted import challenge as emitted
 from zkml_ray.chunking.hinted import settle
-from zkml_ray.chunking.hinted.recipe import advice_of, products_of
-from zkml_ray.commitments.challenge import Challenges
-from zkml_ray.commitments.field import MODULUS
 
 CASES = {
     **{name: (case, NUMBERS) for name, case in operators.CASES.items()},
-    **{
-        name: (case, functions.ALL_NUMBERS["scale 7"]) for name, case in functions.CASES.items()
-    },
+    **{name: (case, functions.ALL_NUMBERS["scale 7"]) for name, case in functions.CASES.items()},
 }
 
 

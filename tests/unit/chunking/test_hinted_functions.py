@@ -120,7 +120,28 @@ def product_of_gelus() -> Case:
     )
 
 
+KEPT = numpy_helper.from_array(np.tri(3, dtype=bool), "kept")
+LOW = numpy_helper.from_array(np.array([[0, -np.inf, 0]], dtype=np.float32), "low")
+
 CASES = {
+    "masked softmax": Case(
+        nodes=[node("Add", "x", "low", to="m"), node("Softmax", "m", axis=-1)],
+        x=[2, 3],
+        y=[2, 3],
+        constants=[LOW],
+    ),
+    "masked attention": Case(
+        nodes=[
+            node("Transpose", "x", to="k", perm=[0, 2, 1]),
+            node("MatMul", "x", "k", to="s"),
+            node("Where", "kept", "s", "far", to="m"),
+            node("Softmax", "m", to="p", axis=-1),
+            node("MatMul", "p", "x"),
+        ],
+        x=[2, 3, 2],
+        y=[2, 3, 2],
+        constants=[KEPT, number("far", -1e9)],
+    ),
     "product of two GELUs": product_of_gelus(),
     "product of activations": Case(
         nodes=[node("Transpose", "x", to="t", perm=[1, 0]), node("MatMul", "x", "t")],

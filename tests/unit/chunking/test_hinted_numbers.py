@@ -176,7 +176,7 @@ def test_every_result_has_exactly_one_place_in_the_wire(
     made: tuple[Layout, np.ndarray, int],
 ) -> None:
     layout, groups, channels = made
-    positions = layout.positions()
+    positions = layout.positions(layout.valid)
     assert sorted(positions) == list(range(len(groups) * channels))
     assert int(layout.valid.sum()) == len(groups) * channels
     assert layout.valid.shape == layout.shape[1:]
