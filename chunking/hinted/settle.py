@@ -293,9 +293,12 @@ class _Checks:
             summed = circuit.product("i,ib->b", shared, values, outputs=b, length=a)
             channels = circuit.subtract(channels, self._times(summed, divisor.value, b), b)
         if self._moved:
-            top = circuit.product("i,i->", shared, self._whole(self._moves), outputs=1, length=a)
-            top = self._times(circuit.reshape(top, [1]), divisor.value, 1)
-            channels = circuit.subtract(channels, top, b)
+            tops = circuit.multiply(shared, self._whole(self._moves), a)
+            taken_rows = self.taken[..., 0].astype(np.int64)
+            mask = circuit.whole(np.ones((a, 1)) if taken_rows.all() else taken_rows)
+            size = 1 if taken_rows.all() else b
+            summed = circuit.product("i,ib->b", tops, mask, outputs=size, length=a)
+            channels = circuit.subtract(channels, self._times(summed, divisor.value, size), b)
         total = circuit.product("b,b->", channels, identity.sigma(b), outputs=1, length=b)
         return circuit.raised(circuit.reshape(total, [1]), 0, self._form.nominal)
 
