@@ -205,7 +205,7 @@ def answered(
         chunk: The circuit.
         vector: Its input.
         challenges: Those of its products.
-        end: Where the table ends; 0: behind the digits of honest provers.
+        end: Where the table ends; 0: behind the digits of honest provers; -1: nowhere.
 
     Raises:
         OutsideTableError: A lookup's input is outside the table: ezkl would not prove this.
@@ -273,9 +273,11 @@ def _computed(
 ) -> Objects:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type in _TABLES:
-        if not all(0 <= v < end for v in given[0].ravel()):
+        if end >= 0 and not all(0 <= v < end for v in given[0].ravel()):
             raise OutsideTableError(node.name)
-        found = [_TABLES[node.op_type](v, 1 << numbers.scale) for v in given[0].ravel()]
+        # Beyond its end, where that is not checked, a table gives something.
+        digits = [v if end >= 0 else min(max(v, 0), numbers.digit_bound) for v in given[0].ravel()]
+        found = [_TABLES[node.op_type](v, 1 << numbers.scale) for v in digits]
         return np.array(found, dtype=object).reshape(given[0].shape)
     if node.op_type == "Gather":
         return given[0].take(given[1].astype(np.int64), axis=0)
