@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-onnx mutants lint format bench bench-run vectors clean
+.PHONY: install demo test test-slow test-onnx test-exports mutants lint format bench bench-run vectors clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[prove,s3,test,lint,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[prove,report,s3,test,browser,lint,bench]'
 	touch $(STAMP)
 
 # Proves a real handwritten digit on two Ray workers and verifies it. Keys stay in .cache.
@@ -23,6 +23,12 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Models handed over as torch modules: torch is large, so its tests have an environment of their own.
+test-exports:
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet -c constraints.txt -e '.[prove,test,exports]'
+	.venv-torch/bin/python -m pytest tests/integration/test_given_models.py
 
 # Plants one fault after the other in a copy, and fails if the tests named with it notice none of it.
 mutants: $(STAMP)
@@ -69,4 +75,4 @@ vectors:
 	  > tests/vectors/poseidon_bn254_t2.json
 
 clean:
-	rm -rf $(VENV) .venv-oracle .cache build dist
+	rm -rf $(VENV) .venv-oracle .venv-torch .cache build dist

@@ -47,3 +47,7 @@ def __getattr__(name: str) -> Any:
 
     with named_if_missing():
         return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

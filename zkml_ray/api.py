@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zkml_ray.chunking.given import ModelLike
 from zkml_ray.config import checked_threads
-from zkml_ray.events import Listener, ignore
-from zkml_ray.run.coordinator import Until
+from zkml_ray.events import FloatOutputs, Listener, ignore
+from zkml_ray.report.snippet import as_html, one_line
+from zkml_ray.run.coordinator import RunOutcome, Until
 from zkml_ray.run.execution import (
     Begun,
     begin,
@@ -21,6 +23,7 @@ from zkml_ray.run.execution import (
     worker_pool,
 )
 from zkml_ray.run.journal import Journal
+from zkml_ray.run.recording import recorded
 from zkml_ray.schema.manifest import Comparison, Manifest
 from zkml_ray.schema.plan import Plan
 from zkml_ray.schema.request import RunRequest
@@ -34,9 +37,9 @@ from zkml_ray.verification import DEFAULT_PROJECT, opened_store
 from zkml_ray.verifying.verifier import Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Run:
-    """A proved, verified and stored run.
+    """A proved, verified and stored run. A notebook shows it as a small table.
 
     Attributes:
         run_id: Its id.
@@ -68,9 +71,17 @@ class Run:
     verdict: Verdict
     resumed: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """The run in one line."""
+        return one_line(self.manifest, self.plan, self.outputs, verified=self.verified)
+
+    def _repr_html_(self) -> str:
+        """The run as a notebook shows it."""
+        return as_html(self.manifest, self.plan, self.outputs, verified=self.verified)
+
 
 def prove_distributed(
-    model: str | Path,
+    model: ModelLike,
     workers: int = 2,
     inputs: Inputs = None,
     *,
@@ -94,7 +105,9 @@ def prove_distributed(
     """Prove an inference of an ONNX model on Ray workers.
 
     Args:
-        model: The ONNX file.
+        model: The ONNX file: its path, its bytes, or a parsed onnx.ModelProto. Or a
+            torch.nn.Module, exported with `inputs` for example, or a fitted scikit-learn
+            estimator (needs skl2onnx): what is proved is the ONNX model they are exported to.
         workers: Ray actors that prove, at least 1. More than the machine has cores slows down.
         inputs: A path (.json in ezkl's input_data form, .npy, .npz), one array, a sequence of
             arrays in input order, or a mapping by input name. None: a seeded random input.
@@ -151,7 +164,7 @@ def prove_distributed(
 
 
 def prepare(
-    model: str | Path,
+    model: ModelLike,
     inputs: Inputs = None,
     *,
     store: str | Path | ArtifactStore | None = None,
@@ -245,15 +258,16 @@ def advance(
     """
     share = checked_threads(workers, threads)
     begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)), max_error)
-    if until in ("plan", "witness"):
-        coordinator = coordinating(begun, None, None, workers, share, store_keys, listener)
-        coordinator.advance(until)
-        return
-    with worker_pool(
-        begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
-    ) as pool:
-        coordinator = coordinating(begun, None, pool, workers, share, store_keys, listener)
-        coordinator.advance(until)
+    with recorded(begun.journal, listener) as told:
+        if until in ("plan", "witness"):
+            coordinator = coordinating(begun, None, None, workers, share, store_keys, told)
+            coordinator.advance(until)
+            return
+        with worker_pool(
+            begun.journal, workers, threads, address, told, begun.request.choices.memory_bytes
+        ) as pool:
+            coordinator = coordinating(begun, None, pool, workers, share, store_keys, told)
+            coordinator.advance(until)
 
 
 def resume(
@@ -306,10 +320,14 @@ def _execute(
     listener: Listener,
 ) -> Run:
     share = checked_threads(workers, threads)
-    with worker_pool(
-        begun.journal, workers, threads, address, listener, begun.request.choices.memory_bytes
-    ) as pool:
-        outcome = coordinating(begun, salt_seed, pool, workers, share, store_keys, listener).run()
+    with (
+        recorded(begun.journal, listener) as told,
+        worker_pool(
+            begun.journal, workers, threads, address, told, begun.request.choices.memory_bytes
+        ) as pool,
+    ):
+        outcome = coordinating(begun, salt_seed, pool, workers, share, store_keys, told).run()
+        told(_revealed_floats(outcome))
     return Run(
         run_id=begun.request.run_id,
         project=begun.request.project,
@@ -323,4 +341,16 @@ def _execute(
         manifest=outcome.manifest,
         verdict=outcome.verdict,
         resumed=outcome.resumed,
+    )
+
+
+def _revealed_floats(outcome: RunOutcome) -> FloatOutputs:
+    """The float model's values of those outputs that anyone may see."""
+    revealed = {entry.boundary for entry in outcome.manifest.statement.revealed}
+    return FloatOutputs(
+        values={
+            name: tuple(float(value) for value in np.asarray(values, dtype=np.float64).ravel())
+            for name, values in outcome.float_outputs.items()
+            if name in revealed
+        }
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -42,12 +42,55 @@ class ChunkMoved:
         state: "witnessed", "proving", "proved" or "verified".
         worker: The worker that has it, if any.
         seconds: Duration of what just ended, if known.
+        attempt: Which attempt began, from 1; None where none did.
     """
 
     chunk_id: str
     state: str
     worker: str = ""
     seconds: float | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed:
+    """A worker's attempt at a chunk came to nothing.
+
+    Attributes:
+        chunk_id: The chunk.
+        worker: The worker that had it.
+        attempt: Which attempt it was, from 1.
+        cause: What went wrong, in words.
+    """
+
+    chunk_id: str
+    worker: str
+    attempt: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersReady:
+    """Ray is up and has been asked for its workers.
+
+    Attributes:
+        workers: How many.
+        threads: Prover threads of each.
+    """
+
+    workers: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatOutputs:
+    """The float model's values of outputs that the run reveals, for comparison; not proved.
+
+    Attributes:
+        values: Per output, its values, flat and row-major.
+    """
+
+    values: Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +106,9 @@ class Warned:
     severe: bool = False
 
 
-Event: TypeAlias = "StageStarted | PlanReady | ChunkMoved | Warned"
+Event: TypeAlias = (
+    "StageStarted | PlanReady | ChunkMoved | AttemptFailed | WorkersReady | FloatOutputs | Warned"
+)
 Listener: TypeAlias = "Callable[[Event], None]"
 
 

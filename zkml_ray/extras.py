@@ -12,7 +12,14 @@ from typing import Final
 
 from zkml_ray.errors import ConfigError
 
-EXTRA_OF: Final = {"ray": "prove", "onnxruntime": "prove", "boto3": "s3", "botocore": "s3"}
+EXTRA_OF: Final = {
+    "ray": "prove",
+    "onnxruntime": "prove",
+    "boto3": "s3",
+    "botocore": "s3",
+    "jinja2": "report",
+    "vl_convert": "report",
+}
 """Import name -> the extra of this package that brings it."""
 
 

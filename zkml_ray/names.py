@@ -12,11 +12,24 @@ PLAN: Final = "plan.json"
 FORECAST: Final = "forecast.json"
 SRS: Final = "srs.json"
 INPUT: Final = "private/input.json"
+REPORTS: Final = "reports/"
+"""What begins with this is for people; it may be written when a run is complete, too."""
+
+EVENTS: Final = "reports/events-"
+"""What happened in one process that worked on the run."""
+
+REPORT: Final = "reports/report.html"
+TRACE: Final = "reports/trace.json"
 PRIVATE: Final = "private/"
 """What begins with this is secret to the prover and never needed by a verifier."""
 
 CHUNK_KEYS: Final = "keys/chunk-"
 """What begins with this is a chunk's key or says where its keys lie."""
+
+
+def events(process: str) -> str:
+    """What happened in one process, by a name that sorts by its start."""
+    return f"{EVENTS}{process}.json"
 
 
 def chunk_model(chunk_id: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError
+from zkml_ray.scratch import scratch_folder
 from zkml_ray.stores import ArtifactStore, open_store
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.verifying.bundle import open_run
@@ -15,6 +16,9 @@ from zkml_ray.verifying.limited import verify_limited
 from zkml_ray.verifying.policy import VerifierPolicy
 from zkml_ray.verifying.trust import TrustRoot
 from zkml_ray.verifying.verifier import Measure, Verdict, verify_run
+
+if TYPE_CHECKING:
+    from zkml_ray.chunking.given import ModelLike
 
 DEFAULT_PROJECT = "default"
 
@@ -24,11 +28,12 @@ def verify(
     *,
     store: str | Path | ArtifactStore | None = None,
     project: str = DEFAULT_PROJECT,
-    model: str | Path | None = None,
+    model: ModelLike | None = None,
     plan_digest: str | None = None,
     allow_insecure_srs: bool = False,
     policy: VerifierPolicy | None = None,
     measure: Measure | None = None,
+    example_inputs: object = None,
     max_seconds: float | None = None,
     max_memory_bytes: int | None = None,
 ) -> Verdict:
@@ -39,13 +44,17 @@ def verify(
         store: Folder, URL or an opened store; default: ZKML_RAY_STORE or ./zkml-ray-store.
             Not with a bundle.
         project: Project in the store.
-        model: Your copy of the ONNX file: circuits and verifying keys are re-built from it.
+        model: Your copy of the ONNX file, its bytes or a parsed onnx.ModelProto: circuits and
+            verifying keys are re-built from it. A torch.nn.Module or a scikit-learn estimator is
+            exported again, which gives the same bytes with the same versions alone.
         plan_digest: Digest of a sealed plan that someone you trust re-built.
         allow_insecure_srs: Accept a generated SRS, with which its maker can forge.
         policy: How coarse a plan may be; default: `VerifierPolicy()` with a model, whose plan the
             prover chose, and no floors with a plan digest, whose author chose.
         measure: Sample inputs (`zkml_ray.SampleInputs`) on which the plan's quantised model is
             compared with yours; the verdict says what was found. With a model alone.
+        example_inputs: With a torch.nn.Module or an estimator as model, what it was exported with:
+            arrays of the shapes that were proved.
         max_seconds: Longest time that verifying may take; with it, or with a limit of memory, it
             is done in a process of its own that is ended when it takes more.
         max_memory_bytes: Most memory of each process that verifies.
@@ -59,15 +68,37 @@ def verify(
         ConfigError: There is no such run, or not exactly one trust root is given.
         StoreError: The store cannot be read.
     """
-    if max_seconds is not None or max_memory_bytes is not None:
-        roots = {"store": store, "project": project, "model": model, "plan-digest": plan_digest}
-        arguments = _arguments(str(run), roots, allow_insecure_srs, policy, measure)
-        return verify_limited(arguments, max_seconds=max_seconds, max_memory_bytes=max_memory_bytes)
     loaded = None
     if model is not None:
-        from zkml_ray.chunking.load import load_model  # onnx; a plan digest does without
+        from zkml_ray.chunking.given import is_file, take_model  # onnx; a digest does without
 
-        loaded = load_model(Path(model))
+        if max_seconds is None and max_memory_bytes is None:
+            loaded = take_model(model, example_inputs)
+        elif not is_file(model):
+            with scratch_folder() as folder:
+                path = folder / "model.onnx"
+                path.write_bytes(take_model(model, example_inputs).data)
+                return verify(
+                    run,
+                    store=store,
+                    project=project,
+                    model=path,
+                    plan_digest=plan_digest,
+                    allow_insecure_srs=allow_insecure_srs,
+                    policy=policy,
+                    measure=measure,
+                    max_seconds=max_seconds,
+                    max_memory_bytes=max_memory_bytes,
+                )
+    if max_seconds is not None or max_memory_bytes is not None:
+        roots = {
+            "store": store,
+            "project": project,
+            "model": None if model is None else str(model),
+            "plan-digest": plan_digest,
+        }
+        arguments = _arguments(str(run), roots, allow_insecure_srs, policy, measure)
+        return verify_limited(arguments, max_seconds=max_seconds, max_memory_bytes=max_memory_bytes)
     trust = TrustRoot(model=loaded, plan_digest=plan_digest)
     if isinstance(store, ArtifactStore):
         opened, layout = store, RunLayout(project, str(run))

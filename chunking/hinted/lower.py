@@ -26,7 +26,8 @@ from zkml_ray.chunking.hinted.grid import Ints, View, Wire
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.chunking.hinted.settle import Rounding, Settled, settle
-from zkml_ray.chunking.hinted.values import ErrorFunction, Masked, Shares, Value
+from zkml_ray.chunking.hinted.values import ErrorFunction, Masked, Shares, Signs, Value
+from zkml_ray.chunking.hinted.whole import is_whole
 from zkml_ray.chunking.masked import is_masked
 
 Lowered: TypeAlias = "Value | tuple[Value, ...]"
@@ -70,6 +71,8 @@ class Lowering:
         self._values: dict[str, Value] = {}
         self._steps: list[dict[str, Any]] = []
         self._settled: dict[str, tuple[float, View]] = {}
+        self._counted: dict[str, Wire] = {}
+        self._once: dict[str, View] = {}
         self._makers: dict[str, onnx.NodeProto] = {}
 
     def mark(self) -> tuple[Mark, Mark, Mark]:
@@ -184,13 +187,38 @@ class Lowering:
         raise NotHintedError(f"tensor {name} is not known")
 
     def view(self, name: str) -> View:
-        """A tensor whose elements are fixed, rounding it if need be."""
+        """A tensor whose elements are fixed, and may be weighted; rounding it if need be."""
+        return self.weighable(self.fixed(name))
+
+    def weighable(self, view: View) -> View:
+        """The same elements; whole numbers in the circuit's steps, of which weights are parts."""
+        if not is_whole(view) or self.resolution == 1.0:
+            return view
+        wire = view.wire
+        if wire.name not in self._counted:
+            one = 1 << self.numbers.scale
+            tensor = self.circuit.multiply(wire.name, self.circuit.whole([one]), wire.size)
+            self.step(do="affine", wire=tensor, parts=[wire.name], factor=one, offset=0)
+            self._counted[wire.name] = self.wire(tensor, wire.size, wire.low * one, wire.high * one)
+        return replace(view, wire=self._counted[wire.name])
+
+    def once(self, key: str, make: Callable[[], View]) -> View:
+        """What is made the first time that it is asked for."""
+        if key not in self._once:
+            self._once[key] = make()
+        return self._once[key]
+
+    def fixed(self, name: str) -> View:
+        """A tensor whose elements are fixed, whole numbers as they are; rounding it if need be."""
         value = self.value(name)
         if isinstance(value, Pending):
             value = self.settled(value, name)
             self._values[name] = value
         if isinstance(value, Shares):
             value = value.rounded(name)
+            self._values[name] = value
+        if isinstance(value, Signs):
+            value = value.signs()
             self._values[name] = value
         if not isinstance(value, View):
             raise NotHintedError(f"{name} stands where a tensor of values is expected")
@@ -306,6 +334,8 @@ def _shape_of(value: Value) -> tuple[int, ...]:
         return tuple(value.sites.shape)
     if isinstance(value, ErrorFunction):
         return value.positive.shape
+    if isinstance(value, Signs):
+        return tuple(value.index.shape)
     if isinstance(value, Shares):
         return value.weights.shape
     if isinstance(value, Masked):

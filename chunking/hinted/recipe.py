@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from zkml_ray.chunking.hinted.bits import bits_and_digits
 from zkml_ray.chunking.hinted.blinding import Advice
 from zkml_ray.chunking.hinted.challenge import CHALLENGES
 from zkml_ray.chunking.hinted.circuit import product_cells
@@ -28,7 +29,7 @@ from zkml_ray.chunking.hinted.functions import entries
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.rounding import unbounded
-from zkml_ray.errors import RangeExceededError
+from zkml_ray.errors import ChunkingError, RangeExceededError
 
 METADATA_KEY: Final = "zkml_ray/recipe"
 
@@ -37,6 +38,12 @@ SUM_BITS: Final = 62
 
 EXACT_BITS: Final = 53
 """Sums below 2^53 are exact in float64, whose matrix products are fast."""
+
+STEPS: Final = frozenset(
+    {"affine", "bit", "divide", "floor", "gate", "give", "join", "multiply", "normalise", "odd"}
+    | {"pin", "rows", "scale", "settle", "share", "total"}
+)
+"""What a recipe may ask for besides receiving: each is the solver's method of that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,28 +83,10 @@ class Recipe:
         for step in self._recipe["steps"]:
             if step["do"] == "receive":
                 solver.receive(step, np.asarray(incoming[step["boundary"]], dtype=np.int64))
-            elif step["do"] == "settle":
-                solver.settle(step)
-            elif step["do"] == "odd":
-                solver.odd(step)
-            elif step["do"] == "gate":
-                solver.gate(step)
-            elif step["do"] == "pin":
-                solver.pin(step)
-            elif step["do"] == "share":
-                solver.share(step)
-            elif step["do"] == "divide":
-                solver.divide(step)
-            elif step["do"] == "normalise":
-                solver.normalise(step)
-            elif step["do"] == "join":
-                solver.join(step)
-            elif step["do"] == "affine":
-                solver.affine(step)
-            elif step["do"] == "multiply":
-                solver.multiply(step)
+            elif step["do"] in STEPS:
+                getattr(solver, step["do"])(step)
             else:
-                solver.give(step)
+                raise ChunkingError(f"{chunk_id}: a step {step['do']} of its recipe is not known")
         hints = np.concatenate(solver.hints) if solver.hints else np.zeros(0, dtype=np.int64)
         return Solved(hints=hints, outgoing=solver.outgoing)
 
@@ -348,6 +337,39 @@ class _Solver:
         """Wires added up, times 1 or -1, and a number."""
         total = sum(self._wires[wire] for wire in step["parts"])
         self._wires[step["wire"]] = np.asarray(total * step["factor"] + step["offset"])
+
+    def total(self, step: Mapping[str, Any]) -> None:
+        """Sums of whole numbers: see `exact.exact_sum`."""
+        found = self._array(step["constant"])
+        for wire, index, factor in step["parts"]:
+            found = found + factor * np.append(self._wires[wire], 0)[self._array(index)]
+        self._wires[step["wire"]] = found
+
+    def scale(self, step: Mapping[str, Any]) -> None:
+        """Whole multiples: see `exact.exact_multiple`."""
+        values = np.append(self._wires[step["values"]], 0)[self._array(step["index"])]
+        self._wires[step["wire"]] = values * self._array(step["factors"])
+
+    def rows(self, step: Mapping[str, Any]) -> None:
+        """Sums of rows: see `exact.exact_rows`."""
+        values = np.append(self._wires[step["values"]], 0)[self._array(step["index"])]
+        self._wires[step["wire"]] = values.sum(axis=1)
+
+    def bit(self, step: Mapping[str, Any]) -> None:
+        """Which numbers are above zero: see `bits.above_zero`."""
+        digits = FineDigits(count=step["fine"][0], step=step["fine"][1])
+        bits, hints = bits_and_digits(self._wires[step["values"]], digits, self._numbers)
+        self.hints += list(hints)
+        self._wires[step["wire"]] = bits
+
+    def floor(self, step: Mapping[str, Any]) -> None:
+        """Whole parts: see `decisions.floor`."""
+        found = self._wires[step["values"]] // step["step"]
+        digits = found - step["least"]
+        if digits.size and (digits.min() < 0 or digits.max() > step["most"]):
+            raise self._beyond(step["name"])
+        self.hints.append(digits)
+        self._wires[step["wire"]] = found
 
     def multiply(self, step: Mapping[str, Any]) -> None:
         """Products of two wires' elements."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zkml_ray.chunking.hinted.forms import Floats, Pending, RowFactor
-from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.grid import Ints, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,23 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """The signs of whole numbers, of which most readers ask one bit.
+
+    Attributes:
+        index: Of the tensor's shape.
+        above: Emits 1 where a number is above zero, else 0.
+        other: Emits 1 where it is not zero, else 0.
+        signs: Emits -1, 0 and 1.
+    """
+
+    index: Ints
+    above: Callable[[], View]
+    other: Callable[[], View]
+    signs: Callable[[], View]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Masked:
     """Scores of which a softmax reads some alone.
 
@@ -67,6 +84,6 @@ class Masked:
     kept: npt.NDArray[np.bool_]
 
 
-Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares | Masked
+Value: TypeAlias = View | Pending | Floats | ErrorFunction | Shares | Masked | Signs
 """Fixed elements; elements still to be rounded; a constant; an error function; a softmax; scores
-of which some are dropped."""
+of which some are dropped; signs."""

@@ -105,6 +105,16 @@ class Declared(FunctionReference):
         """Each part has all digits of a value."""
         return self._parted(self._quotients(self._plain(name), 0.0, 0), self._held)
 
+    def _floor(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
+        """Whole parts outside of the range have no digit."""
+        found = super()._floor(node, given)
+        if (
+            found.size
+            and not -self._numbers.offset <= found.min() <= found.max() < self._numbers.offset
+        ):
+            raise ImpossibleError
+        return found
+
     def _reducemin(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
         """Settled is the largest opposite, which must be a value too."""
         found = super()._reducemin(node, given)
@@ -135,7 +145,8 @@ class Declared(FunctionReference):
         whole = np.asarray(total).astype(object) + held
         found = np.array(whole // q).astype(np.int64)
         for place in np.ndindex(*found.shape):
-            if int(whole[place] % q) + q <= self._reach[q]:
+            # What no circuit divides is never rounded: whole numbers, and products with 0 or 1.
+            if int(whole[place] % q) + q <= self._reach.get(q, 0):
                 found[place] -= self._choices.among(2)
         return found
 

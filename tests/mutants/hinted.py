@@ -326,6 +326,29 @@ _UNIQUE: Final = (
     "test_hints_allow_what_the_operator_is_declared_to_give[Tanh-0-one digit]"
 )
 
+_UNIT_DECISIONS: Final = f"{_UNIT}/test_hinted_decisions.py"
+_SIGN: Final = _UNIQUE.replace("Tanh-0", "Sign-1")
+_FLOOR: Final = _UNIQUE.replace("Tanh-0", "Floor-0")
+
+DECISIONS: Final = (
+    _at("bits", "circuit.check_digits(circuit.subtract(one, bits, size), size)", "pass", _SIGN),
+    _at("bits", "    circuit.check_digits(left, size)\n", "", _SIGN),
+    _at("bits", "max(values.high - 1, -values.low, 1)", "1", _UNIT_DECISIONS),
+    _at(
+        "operators/decisions",
+        "    circuit.check_digits(circuit.subtract(circuit.whole([most]), digits, size), size)\n",
+        "",
+        _WIRES,
+    ),
+    _at("operators/decisions", "    circuit.check_digits(rest, size)\n", "", _FLOOR),
+    _at(
+        "operators/decisions",
+        "    circuit.check_digits(circuit.subtract(circuit.whole([step - 1]), rest, size), size)\n",
+        "",
+        _FLOOR,
+    ),
+)
+
 TABLES: Final = (
     _at(
         "clamp",
@@ -369,4 +392,4 @@ BLINDING: Final = (
     _at("blinding", "secrets.randbelow(digits)", "0", f"{_BLINDING}::test_blinders_are_fresh"),
 )
 
-MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *TABLES, *BLINDING)
+MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *TABLES, *DECISIONS, *BLINDING)

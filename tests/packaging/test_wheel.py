@@ -247,10 +247,15 @@ def test_wheel_requires_ray_onnxruntime_and_boto3_by_extras_alone(wheel: Path) -
     base = {re.split(r"[\[<>=; ]", line)[0] for line in required if "extra ==" not in line}
     by_extra = {
         extra: {re.split(r"[\[<>=; ]", line)[0] for line in required if f"'{extra}'" in line}
-        for extra in ("verify", "prove", "s3")
+        for extra in ("verify", "prove", "s3", "report")
     }
     assert base >= {"ezkl", "onnx", "pydantic", "rfc8785"}
-    assert by_extra == {"verify": set(), "prove": {"ray", "onnxruntime"}, "s3": {"boto3"}}
+    assert by_extra == {
+        "verify": set(),
+        "prove": {"ray", "onnxruntime"},
+        "s3": {"boto3"},
+        "report": {"jinja2", "vl-convert-python"},
+    }
     assert not base & {"ray", "onnxruntime", "boto3"}
     assert {"Provides-Extra: verify", "Provides-Extra: prove", "Provides-Extra: s3"} <= {*lines}
 

@@ -11,6 +11,7 @@ from zkml_ray.cluster.worker import ChunkWorker
 from zkml_ray.events import ignore
 from zkml_ray.run.coordinator import RunOutcome
 from zkml_ray.run.execution import begin, coordinating
+from zkml_ray.run.recording import recorded
 from zkml_ray.stages.prove import ProveJob
 from zkml_ray.stages.setup import SetupJob, StoreKeys
 
@@ -59,4 +60,5 @@ def prove_here(model: Path, *, store: Path, run_id: str, **arguments: Any) -> Ru
     }
     begun = begin(model, store=store, run_id=run_id, **{**usual, **arguments})
     pool = cast(StartingPool, PoolHere(store))
-    return coordinating(begun, None, pool, 1, 1, StoreKeys.VERIFYING, ignore).run()
+    with recorded(begun.journal, ignore) as told:
+        return coordinating(begun, None, pool, 1, 1, StoreKeys.VERIFYING, told).run()

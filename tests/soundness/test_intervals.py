@@ -24,12 +24,14 @@ from tests.emitted.faults import planted
 from tests.emitted.intervals import NotUnderstoodError
 from tests.unit.chunking.builders import weight
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
+from tests.unit.chunking.test_hinted_decisions import CASES as DECISIONS
 from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, gelu
 from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
 from tests.unit.chunking.test_hinted_operators import CASES as OPERATORS
 from tests.unit.chunking.test_hinted_operators import Case, convolutions, dense, node, number
 from tests.unit.chunking.test_hinted_tables import CASES as TABLES
 from zkml_ray.chunking.hinted import (
+    bits,
     circuit,
     clamp,
     extract,
@@ -45,6 +47,7 @@ from zkml_ray.chunking.hinted import (
     gelu as gated_numbers,
 )
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.operators import decisions
 from zkml_ray.chunking.hinted.operators import products as products_
 from zkml_ray.chunking.load import parse_model
 from zkml_ray.errors import ChunkingError
@@ -68,6 +71,7 @@ CASES: Mapping[str, Case] = {
     **OPERATORS,
     **FUNCTIONS,
     **TABLES,
+    **DECISIONS,
     "gelu and a layer": gelu_and_layer(),
     "wide layer": Case(
         nodes=[node("MatMul", "x", "w")],
@@ -280,6 +284,21 @@ FAULTS = {
         clamp,
         (("numbers.digit_bound + self.beyond.bound(numbers)", "self.top"),),
         "tanh between layers",
+    ),
+    "bits that nothing holds": Fault(
+        bits,
+        (("circuit.check_digits(circuit.subtract(one, bits, size), size)", "pass"),),
+        "signs of a layer",
+    ),
+    "whole parts without a bound": Fault(
+        decisions,
+        (
+            (
+                "circuit.check_digits(circuit.subtract(circuit.whole([most]), digits, size), size)",
+                "pass",
+            ),
+        ),
+        "floor of a layer",
     ),
     "signs that nothing holds": Fault(
         clamp,

@@ -150,6 +150,16 @@ ENTRIES: dict[str, list[Case]] = {
         ),
     ],
     "Expand": [case(node("Expand", "x", "s"), x=[2, 1], y=[2, 2], constants=[integers("s", 2, 2)])],
+    "Floor": [
+        case(node("Floor", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Floor", "m"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[0.3], [0.4]])],
+        ),
+    ],
     "Flatten": [case(node("Flatten", "x"), x=[1, 1, 3], y=[1, 3])],
     "Gather": [
         case(
@@ -267,6 +277,34 @@ ENTRIES: dict[str, list[Case]] = {
     ],
     "Reshape": [
         case(node("Reshape", "x", "s"), x=[1, 3], y=[3, 1], constants=[integers("s", 3, 1)])
+    ],
+    "Sign": [
+        case(node("Sign", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("Sub", "x", "k", to="d"),
+            node("Sign", "d", to="s"),
+            node("Relu", "s"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[array("k", [0.3, -1])],
+        ),
+        case(
+            node("Sub", "x", "k", to="d"),
+            node("Sign", "d", to="s"),
+            node("Abs", "s", to="a"),
+            node("Sub", "one", "a", to="c"),
+            node("Mul", "c", "x"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[number("k", 1 / 16), number("one", 1)],
+        ),
+        case(
+            node("MatMul", "x", "w", to="m"),
+            node("Sign", "m"),
+            x=[1, 2],
+            y=[1, 1],
+            constants=[array("w", [[0.3], [0.4]])],
+        ),
     ],
     "Sigmoid": [
         case(node("Sigmoid", "x"), x=[1, 2], y=[1, 2]),

@@ -1,10 +1,10 @@
 """The command line of zkml-ray.
 
-Its commands: demo, plan, prove, calibrate, operators, resume, verify, bundle, export, open,
-verify-opening, runs, fetch, gc, rm, doctor.
+Its commands: demo, plan, prove, calibrate, operators, resume, report, show, compare, verify,
+bundle, export, open, verify-opening, runs, fetch, gc, rm, doctor.
 
-The commands lie in `plan`, `prove`, `verify` and `store` beside this module, their options in
-`options`; how they tell results and failures, exit codes among it, in `terminal`.
+The commands lie in `plan`, `prove`, `report`, `verify` and `store` beside this module, their
+options in `options`; how they tell results and failures, exit codes among it, in `terminal`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from zkml_ray import __version__
-from zkml_ray.command_line import plan, prove, store, verify
+from zkml_ray.command_line import plan, prove, report, store, verify
 from zkml_ray.command_line.groups import add_commands
 from zkml_ray.command_line.terminal import run_app, stdout
 
@@ -39,6 +39,9 @@ add_commands(
     plan.calibrate,
     plan.operators,
     prove.resume,
+    report.report,
+    report.show,
+    report.compare,
     verify.verify,
     verify.bundle,
     verify.export,

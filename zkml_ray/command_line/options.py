@@ -5,6 +5,7 @@ A default stands where an option is taken, since commands differ in it; a group 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,14 @@ Memory = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--memory", help="Most memory of a worker, such as 2GiB or 900MiB [any]."),
 ]
+TrustedModel = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--model", help="Trust root: your copy of the ONNX file."),
+]
+TrustedDigest = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--plan-digest", help="Trust root: digest of a plan someone re-built."),
+]
 Workers = Annotated[int, typer.Option("--workers", "-w", help="Ray workers that prove.")]
 Threads = Annotated[
     Optional[int],  # noqa: UP045
@@ -109,6 +118,12 @@ class Place:
     def open(self) -> ArtifactStore:
         """Open the store."""
         return open_store(self.store or default_store_url())
+
+    def as_options(self) -> str:
+        """The same as options to paste, where they are not the default ones."""
+        store = [] if self.store is None else ["--store", self.store]
+        project = [] if self.project == "default" else ["--project", self.project]
+        return shlex.join([*store, *project])
 
     def layout(self, run: str) -> RunLayout:
         """Keys of a run."""
@@ -174,14 +189,8 @@ class Proving:
 class Trust:
     """What a verifier trusts."""
 
-    model: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--model", help="Trust root: your copy of the ONNX file."),
-    ] = None
-    plan_digest: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--plan-digest", help="Trust root: digest of a plan someone re-built."),
-    ] = None
+    model: TrustedModel = None
+    plan_digest: TrustedDigest = None
     allow_insecure_srs: Annotated[
         bool,
         typer.Option("--allow-insecure-srs", help="Accept a generated SRS (its maker can forge)."),

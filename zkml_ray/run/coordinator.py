@@ -43,7 +43,7 @@ from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import ProofRejectedError, StageError, ZkmlRayError
-from zkml_ray.events import ChunkMoved, Listener, PlanReady, StageStarted, Warned
+from zkml_ray.events import AttemptFailed, ChunkMoved, Listener, PlanReady, StageStarted, Warned
 from zkml_ray.run.activations import Activations
 from zkml_ray.run.assemble import assemble, check_leaks
 from zkml_ray.run.journal import Journal
@@ -409,7 +409,12 @@ class Coordinator:
             if isinstance(event, Assigned):
                 state = "proving" if event.chunk_id in self._expected else "setting up"
                 self._listener(
-                    ChunkMoved(chunk_id=event.chunk_id, state=state, worker=event.worker)
+                    ChunkMoved(
+                        chunk_id=event.chunk_id,
+                        state=state,
+                        worker=event.worker,
+                        attempt=event.attempt,
+                    )
                 )
             elif isinstance(event.result, SetupResult):
                 self._moved(event.result.chunk_id, "set up", event.result.setup.seconds)
@@ -429,6 +434,11 @@ class Coordinator:
         if problem:
             message = f"{event.worker} returned a bad proof of {chunk.id}: {problem}"
             self._warn(message)
+            self._listener(
+                AttemptFailed(
+                    chunk_id=chunk.id, worker=event.worker, attempt=event.attempt, cause=problem
+                )
+            )
             self._workers_pool().reject(event, message)
             return
         record = ChunkRecord(

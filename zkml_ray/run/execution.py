@@ -13,15 +13,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from zkml_ray import names
+from zkml_ray.chunking.given import ModelLike, take_model
 from zkml_ray.chunking.graph import ModelGraph
-from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
+from zkml_ray.chunking.load import LoadedModel, parse_model
 from zkml_ray.circuits.derive import normalised_graph
 from zkml_ray.cluster.pool import WorkerPool, worker_environment
 from zkml_ray.cluster.session import is_private, ray_session
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
 from zkml_ray.errors import InputError
-from zkml_ray.events import Listener, Warned
+from zkml_ray.events import Listener, Warned, WorkersReady
 from zkml_ray.run.coordinator import Coordinator
 from zkml_ray.run.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
@@ -52,7 +53,7 @@ class Begun:
 
 
 def begin(
-    model: str | Path,
+    model: ModelLike,
     inputs: Inputs,
     *,
     store: str | Path | ArtifactStore | None,
@@ -78,7 +79,7 @@ def begin(
     options = options or PlanOptions()
     layout = RunLayout(project, new_run_id() if run_id is None else run_id)
     journal = Journal(opened_store(store), layout)
-    loaded = load_model(Path(model))
+    loaded = take_model(model, inputs)
     taken = options.dimensions_of(loaded)
     graph = normalised_graph(loaded, taken.values)
     try:
@@ -217,6 +218,7 @@ def worker_pool(
         )
 
     def started(pool: WorkerPool) -> None:
+        listener(WorkersReady(workers=workers, threads=cpus))
         if not pool.reserves_memory:
             listener(Warned(message=f"Ray has less memory than {workers} workers of --memory need"))
 

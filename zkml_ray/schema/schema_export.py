@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from zkml_ray.commitments.opening import Opening
+from zkml_ray.schema.eventlog import EventLog
 from zkml_ray.schema.forecast import Forecast
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import Plan, SealedPlan
@@ -25,6 +26,7 @@ from zkml_ray.schema.request import RunRequest
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: Final[dict[str, type[BaseModel]]] = {
+    "events": EventLog,
     "forecast": Forecast,
     "manifest": Manifest,
     "opening": Opening,

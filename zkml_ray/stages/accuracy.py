@@ -32,7 +32,7 @@ from zkml_ray.errors import (
 from zkml_ray.schema.plan import BoundaryPlan, Plan
 from zkml_ray.scratch import scratch_folder
 from zkml_ray.stages.accuracy_report import AccuracyReport, Measured, finite
-from zkml_ray.stages.comparison import advice, difference
+from zkml_ray.stages.comparison import OutputDifference, advice, difference
 from zkml_ray.stages.inputs import Arrays, quantise, read_inputs
 from zkml_ray.stages.reference import Reference, float_tensors, reference_outputs
 from zkml_ray.stages.witness import BoundaryValues, forward
@@ -134,6 +134,35 @@ def measure_accuracy(
         top1_agreement=None if vector is None else agreed / len(samples),
         note=note,
         advice=advice(plan),
+    )
+
+
+def boundary_differences(
+    model: LoadedModel,
+    plan: Plan,
+    cut: ModelGraph,
+    graph: ModelGraph,
+    arrays: Arrays,
+    quantised: Mapping[str, Sequence[int]],
+) -> tuple[OutputDifference, ...]:
+    """Compare boundary values that are at hand with the float model's.
+
+    Args:
+        model: The user's model.
+        plan: Its plan.
+        cut: What its chunks were cut from.
+        graph: The user's model, normalised.
+        arrays: The input.
+        quantised: Per boundary, its quantised elements, flat and row-major.
+
+    Raises:
+        StageError: onnxruntime does not run the model.
+    """
+    inner = [b.name for b in plan.boundaries if b.name not in plan.model_outputs]
+    exact = _inner_tensors(cut, arrays, inner, reference_outputs(model, graph, arrays))
+    return tuple(
+        difference(b.name, real_values(b, quantised[b.name]), exact.get(b.name), plan.input_scale)
+        for b in plan.boundaries
     )
 
 

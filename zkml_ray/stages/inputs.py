@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from zkml_ray.chunking.given import as_numpy
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import InputError, ManifestError
@@ -129,10 +130,16 @@ def _read_path(path: Path) -> Any:
             return _read_json(path)
         if suffix in (".npy", ".npz"):
             loaded = np.load(path, allow_pickle=False)
-            return loaded if suffix == ".npy" else dict(loaded)
+            return loaded if suffix == ".npy" else _named_or_in_order(dict(loaded))
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from None
     raise InputError(f"{path.name}: inputs are read from .json, .npy or .npz, not {suffix or '?'}")
+
+
+def _named_or_in_order(arrays: dict[str, Any]) -> Any:
+    """The arrays of an .npz file; those that numpy named arr_0, arr_1 ... are in input order."""
+    usual = [f"arr_{index}" for index in range(len(arrays))]
+    return [arrays[name] for name in usual] if set(arrays) == set(usual) else arrays
 
 
 def _read_json(path: Path) -> list[Any] | dict[str, Any]:
@@ -187,7 +194,7 @@ def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
 
 def _shape_of(value: Any) -> tuple[int, ...] | None:
     try:
-        return tuple(np.shape(value))
+        return tuple(np.shape(as_numpy(value)))
     except ValueError:
         return None
 
@@ -200,7 +207,7 @@ def _size(value: Any) -> int | None:
 def _checked(graph: ModelGraph, name: str, value: Any) -> npt.NDArray[np.float32]:
     shape = graph.tensor(name).shape
     try:
-        array = np.asarray(value)
+        array = np.asarray(as_numpy(value))
     except ValueError as error:
         raise InputError(f"input {name} is not one array of numbers: {error}") from None
     if array.dtype.kind not in "fiu":

@@ -7,6 +7,7 @@
     reductions sums, means and maxima over some elements
     windows    convolutions and pooling
     pointwise  what a split at zero gives
+    decisions  signs, comparisons, whole parts
     saturating functions by table that have a limit
 
 An operator's function raises `NotHintedError` for every node that it has no exact form for; that
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from zkml_ray.chunking.hinted.gelu import error_function
 from zkml_ray.chunking.hinted.layer_norm import layer_norm
 from zkml_ray.chunking.hinted.operators import (
+    decisions,
     linear,
     moves,
     pointwise,
@@ -45,6 +47,7 @@ OPERATORS: Operators = {
     "Erf": error_function,
     "Expand": moves.expanded,
     "Flatten": moves.reshaped,
+    "Floor": decisions.floor,
     "Gather": moves.gathered,
     "Gemm": products.gemm,
     "GlobalAveragePool": windows.global_average,
@@ -66,6 +69,7 @@ OPERATORS: Operators = {
     "Relu": pointwise.relu,
     "Reshape": moves.reshaped,
     "Sigmoid": saturating.sigmoid,
+    "Sign": decisions.sign,
     "Slice": moves.sliced,
     "Softmax": softmax,
     "Split": moves.split,

@@ -13,8 +13,10 @@ import onnx
 from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.gelu import gated
 from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.operators.exact import exact_multiple, exact_sum
 from zkml_ray.chunking.hinted.operators.reading import broadcast
-from zkml_ray.chunking.hinted.values import ErrorFunction, Value
+from zkml_ray.chunking.hinted.values import ErrorFunction, Signs, Value
+from zkml_ray.chunking.hinted.whole import are_whole, is_whole
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
@@ -111,11 +113,14 @@ def rescaled(pending: Pending, factor: float) -> Pending:
     return replace(pending, form=form, multiple=multiple)
 
 
-def _total(lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, ...]) -> Pending:
+def _total(lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, ...]) -> Value:
     """The sum of tensors times factors, with broadcasting."""
     tensors = [n for n in factors if not isinstance(lowering.value(n), np.ndarray)]
     if not tensors:
         raise NotHintedError("it adds constants alone")
+    whole = _whole_total(lowering, factors, shape)
+    if whole is not None:
+        return whole
 
     def preference(name: str) -> tuple[bool, bool]:
         # What waits to be rounded takes the rest up, in its own grid.
@@ -137,6 +142,28 @@ def _total(lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, .
     return total
 
 
+def _whole_total(
+    lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, ...]
+) -> View | None:
+    """The sum where all of it is whole numbers, each once."""
+    parts, constant = [], np.zeros((), dtype=np.int64)
+    for name, factor in factors.items():
+        value = lowering.value(name)
+        if isinstance(value, Signs):
+            value = lowering.fixed(name)
+        if isinstance(value, np.ndarray) and are_whole(value * factor):
+            constant = constant + np.rint(value * factor).astype(np.int64)
+        elif isinstance(value, View) and is_whole(value) and abs(factor) == 1.0:
+            parts.append((value, int(factor)))
+        else:
+            return None
+    return exact_sum(lowering, parts, constant, shape, 1.0)
+
+
+def _ends(view: View) -> tuple[int, int]:
+    return min(view.wire.low, 0), max(view.wire.high, 0)
+
+
 def _summand(
     lowering: Lowering, total: Pending, name: str, factor: float, shape: tuple[int, ...]
 ) -> Form:
@@ -156,8 +183,13 @@ def _summand(
     return total.read(replace(view, index=broadcast(view.index, shape)), factor)
 
 
-def _times(lowering: Lowering, name: str, factor: Floats, shape: tuple[int, ...]) -> Pending:
+def _times(lowering: Lowering, name: str, factor: Floats, shape: tuple[int, ...]) -> Value:
     """A tensor times constants, with broadcasting."""
+    whole = lowering.value(name)
+    if isinstance(whole, Signs):
+        whole = lowering.fixed(name)
+    if isinstance(whole, View) and is_whole(whole) and are_whole(factor):
+        return exact_multiple(lowering, whole, np.rint(factor).astype(np.int64), shape)
     if factor.size == 1 and lowering.shape(name) == shape:
         return rescaled(lowering.linear(name), float(factor.ravel()[0]))
     spread = np.broadcast_to(factor, shape)
@@ -181,11 +213,11 @@ def _times(lowering: Lowering, name: str, factor: Floats, shape: tuple[int, ...]
 
 
 def _product(lowering: Lowering, first: str, second: str, shape: tuple[int, ...]) -> View:
-    left = lowering.view(first)
-    if not _is_function(lowering, left):
+    left = lowering.fixed(first)
+    if not (is_whole(left) or _is_function(lowering, left)):
         left = as_factor(lowering, first)
-    right = lowering.view(second)
-    if left.wire.nominal or not _is_function(lowering, right):
+    right = lowering.fixed(second)
+    if not is_whole(right) and (left.wire.nominal or not _is_function(lowering, right)):
         right = as_factor(lowering, second)
     sides = [replace(view, index=broadcast(view.index, shape)) for view in (left, right)]
     return _multiplied(lowering, *sides)
@@ -217,11 +249,16 @@ def _multiplied(lowering: Lowering, left: View, right: View) -> View:
     tensor = circuit.multiply(sides[0], sides[1], size)
     reach = left.wire.magnitude * right.wire.magnitude
     square = left.wire == right.wire and np.array_equal(left.index, right.index)
+    low, high = 0 if square else -reach, reach
+    if is_whole(left) or is_whole(right):
+        # Zero among them: padding.
+        ends = [a * b for a in _ends(left) for b in _ends(right)]
+        low, high = min(ends), max(ends)
     wire = lowering.wire(
         tensor,
         size,
-        0 if square else -reach,
-        reach,
+        low,
+        high,
         left.wire.resolution * right.wire.resolution,
         left.wire.nominal + right.wire.nominal,
     )

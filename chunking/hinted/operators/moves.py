@@ -22,6 +22,7 @@ from zkml_ray.chunking.hinted.operators.reading import (
     text,
 )
 from zkml_ray.chunking.hinted.values import Masked, Value
+from zkml_ray.chunking.hinted.whole import is_whole
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
@@ -34,13 +35,13 @@ def reshaped(lowering: Lowering, node: onnx.NodeProto) -> Value:
     value, shape = lowering.value(node.input[0]), lowering.shape(node.output[0])
     if isinstance(value, np.ndarray):
         return value.reshape(shape)
-    view = lowering.view(node.input[0])
+    view = lowering.fixed(node.input[0])
     return replace(view, index=view.index.reshape(shape))
 
 
 def handed_on(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Identity."""
-    return lowering.view(node.input[0])
+    return lowering.fixed(node.input[0])
 
 
 def transposed(lowering: Lowering, node: onnx.NodeProto) -> Value:
@@ -50,7 +51,7 @@ def transposed(lowering: Lowering, node: onnx.NodeProto) -> Value:
     if isinstance(value, np.ndarray):
         turned: Floats = value.transpose(order)
         return turned
-    view = lowering.view(node.input[0])
+    view = lowering.fixed(node.input[0])
     return replace(view, index=view.index.transpose(order))
 
 
@@ -59,13 +60,13 @@ def expanded(lowering: Lowering, node: onnx.NodeProto) -> Value:
     value = lowering.value(node.input[0])
     if isinstance(value, np.ndarray):
         return np.array(np.broadcast_to(value, lowering.shape(node.output[0])))
-    view = lowering.view(node.input[0])
+    view = lowering.fixed(node.input[0])
     return replace(view, index=broadcast(view.index, lowering.shape(node.output[0])))
 
 
 def gathered(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Gather by constant indices."""
-    view = lowering.view(node.input[0])
+    view = lowering.fixed(node.input[0])
     axis = axis_of(attribute(node, "axis", 0), len(view.shape))
     index, size = lowering.integers(node.input[1]), view.shape[axis]
     if index.size and (index.min() < -size or index.max() >= size):
@@ -75,7 +76,7 @@ def gathered(lowering: Lowering, node: onnx.NodeProto) -> Value:
 
 def sliced(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Slice by constants."""
-    view = lowering.view(node.input[0])
+    view = lowering.fixed(node.input[0])
     starts, ends = (lowering.integers(name).tolist() for name in node.input[1:3])
     axes, steps = list(range(len(starts))), [1] * len(starts)
     if optional(node, 3):
@@ -93,7 +94,7 @@ def sliced(lowering: Lowering, node: onnx.NodeProto) -> Value:
 
 def split(lowering: Lowering, node: onnx.NodeProto) -> tuple[Value, ...]:
     """Split into parts of the sizes that shape inference gives."""
-    view = lowering.view(node.input[0])
+    view = lowering.fixed(node.input[0])
     axis = axis_of(attribute(node, "axis", 0), len(view.shape))
     sizes = [lowering.shape(name)[axis] for name in node.output]
     if sum(sizes) != view.shape[axis]:
@@ -104,7 +105,7 @@ def split(lowering: Lowering, node: onnx.NodeProto) -> tuple[Value, ...]:
 
 def padded(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Pad by constants; a negative width cuts off."""
-    view = lowering.view(node.input[0])
+    view = lowering.fixed(node.input[0])
     rank = len(view.shape)
     widths = lowering.integers(node.input[1]).tolist()
     axes = list(range(rank))
@@ -131,7 +132,7 @@ def padded(lowering: Lowering, node: onnx.NodeProto) -> Value:
         raise NotHintedError("the padding is no single number")
     inside = np.pad(np.ones(kept.shape, dtype=bool), around)
     padded_view = replace(view, index=np.pad(kept, around, constant_values=-1))
-    return _filled(padded_view, np.where(inside, 0.0, float(filling.ravel()[0])))
+    return _filled(lowering, padded_view, np.where(inside, 0.0, float(filling.ravel()[0])))
 
 
 def concatenated(lowering: Lowering, node: onnx.NodeProto) -> Value:
@@ -140,9 +141,11 @@ def concatenated(lowering: Lowering, node: onnx.NodeProto) -> Value:
     values = [lowering.value(name) for name in node.input]
     constants = [value if isinstance(value, np.ndarray) else None for value in values]
     given = [name for name, c in zip(node.input, constants, strict=True) if c is None]
-    views = [lowering.view(name) for name in given]
+    views = [lowering.fixed(name) for name in given]
     if len({view.wire for view in views}) > 1:
-        views = _joined(lowering, [lowering.rounded(name) for name in given])
+        whole = all(is_whole(view) and (view.index >= 0).all() for view in views)
+        joined = views if whole else [lowering.rounded(name) for name in given]
+        views = _joined(lowering, joined)
     if not views:
         raise NotHintedError("it reads constants alone")
     rest = iter(views)
@@ -152,7 +155,7 @@ def concatenated(lowering: Lowering, node: onnx.NodeProto) -> Value:
         parts.append(part)
         filling.append(np.zeros(part.shape) if constant is None else lowering.finite(constant))
     view = replace(views[0], index=np.concatenate(parts, axis=axis))
-    return _filled(view, np.concatenate(filling, axis=axis))
+    return _filled(lowering, view, np.concatenate(filling, axis=axis))
 
 
 def chosen(lowering: Lowering, node: onnx.NodeProto) -> Value:
@@ -171,7 +174,7 @@ def chosen(lowering: Lowering, node: onnx.NodeProto) -> Value:
             constant = np.where(taken, np.broadcast_to(value, shape), 0.0)
             filling = filling + lowering.finite(constant)
             continue
-        view = lowering.view(name)
+        view = lowering.fixed(name)
         sides.append(replace(view, index=np.where(taken, broadcast(view.index, shape), -1)))
     if not sides:
         raise NotHintedError("it chooses among constants alone")
@@ -179,16 +182,17 @@ def chosen(lowering: Lowering, node: onnx.NodeProto) -> Value:
         index = np.where(where, sides[0].index, sides[1].index)
         return replace(sides[0], index=index)
     if len(sides) == 1:
-        return _filled(sides[0], filling)
-    made = identity(sides[0])
-    return replace(made, form=made.form.plus(made.read(sides[1], 1.0)))
+        return _filled(lowering, sides[0], filling)
+    first, second = (lowering.weighable(side) for side in sides)
+    made = identity(first)
+    return replace(made, form=made.form.plus(made.read(second, 1.0)))
 
 
-def _filled(view: View, constant: Floats) -> Value:
+def _filled(lowering: Lowering, view: View, constant: Floats) -> Value:
     """A view whose padding holds constants."""
     if not constant.any():
         return view
-    made = identity(view)
+    made = identity(lowering.weighable(view))
     return replace(made, form=made.form.plus(made.constant(constant)))
 
 
@@ -198,7 +202,11 @@ def _joined(lowering: Lowering, views: Sequence[View]) -> list[View]:
     tensor = lowering.circuit.concat(flat)
     sizes = [view.index.size for view in views]
     wire = lowering.wire(
-        tensor, sum(sizes), min(v.wire.low for v in views), max(v.wire.high for v in views)
+        tensor,
+        sum(sizes),
+        min(v.wire.low for v in views),
+        max(v.wire.high for v in views),
+        views[0].wire.resolution,
     )
     lowering.step(
         do="join",

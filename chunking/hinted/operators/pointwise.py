@@ -19,19 +19,25 @@ from zkml_ray.chunking.hinted.grid import View
 from zkml_ray.chunking.hinted.operators.linear import rescaled
 from zkml_ray.chunking.hinted.operators.reading import broadcast, number, optional
 from zkml_ray.chunking.hinted.settle import Rounding
-from zkml_ray.chunking.hinted.values import Value
+from zkml_ray.chunking.hinted.values import Signs, Value
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
 
 
 def relu(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    """Relu."""
+    """Relu; of signs the bit that a comparison asks for."""
+    value = lowering.value(node.input[0])
+    if isinstance(value, Signs):
+        return value.above()
     return replace(lowering.pending(node.input[0]), relu=True)
 
 
 def absolute(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    """Abs: p + n."""
+    """Abs: p + n; of signs whether they are none of zero."""
+    value = lowering.value(node.input[0])
+    if isinstance(value, Signs):
+        return value.other()
     positive, negative = _parts(lowering, node.input[0])
     # One of them is zero: no sum is larger than either can be.
     return _affine(lowering, positive, 1, plus=negative)

@@ -12,8 +12,10 @@ import onnx
 
 from zkml_ray.chunking.hinted.forms import Form, Local, NotHintedError, Pending
 from zkml_ray.chunking.hinted.grid import Ints, View
+from zkml_ray.chunking.hinted.operators.exact import exact_rows
 from zkml_ray.chunking.hinted.operators.reading import attribute, axis_of, optional
 from zkml_ray.chunking.hinted.values import Value
+from zkml_ray.chunking.hinted.whole import is_whole
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
@@ -33,8 +35,11 @@ def averaged(lowering: Lowering, node: onnx.NodeProto) -> Value:
 def totalled(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """ReduceSum over any axes."""
     taps = _reduced(lowering, node)
+    view = lowering.fixed(node.input[0])
     if taps is None:
-        return lowering.view(node.input[0])
+        return view
+    if is_whole(view):
+        return exact_rows(lowering, view, taps, lowering.shape(node.output[0]))
     return _summed(lowering, node, taps, 1.0)
 
 

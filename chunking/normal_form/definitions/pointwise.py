@@ -135,7 +135,9 @@ def round_to_even(write: Writer) -> ir.Value:
     """Floor(x + 1/2), less 1 where x + 1/2 is whole and odd."""
     raised = write.op("Add", write.input(0), write.floats(0.5))
     whole = write.op("Floor", raised)
-    tied = write.op("Sub", write.floats(1.0), write.op("Sign", write.op("Sub", raised, whole)))
+    above = write.op("Relu", write.op("Sign", write.op("Sub", raised, whole)))
+    tied = write.op("Sub", write.floats(1.0), above)
     half = write.op("Floor", write.op("Mul", whole, write.floats(0.5)))
-    odd = write.op("Sub", whole, write.op("Mul", half, write.floats(2.0)))
+    rest = write.op("Sub", whole, write.op("Mul", half, write.floats(2.0)))
+    odd = write.op("Relu", write.op("Sign", rest))
     return write.op("Sub", whole, write.op("Mul", tied, odd))

@@ -82,6 +82,7 @@ class Reference:
     def __init__(self, graph: ModelGraph, numbers: Arithmetic) -> None:
         self._graph = graph
         self._numbers = numbers
+        self._signs: set[str] = set()
         self._values: dict[str, Value] = {
             name: numpy_helper.to_array(t).astype(np.float64)
             for name, t in graph.initializers.items()
@@ -382,6 +383,29 @@ class Reference:
     def _div(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
         return self._times(node.input[0], 1 / self._constant(node.input[1]), node)
 
+    def _sign(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        self._signs.add(node.output[0])
+        return np.sign(self._decided(node.input[0])).astype(np.int64) * self._unit
+
+    def _floor(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        return self._whole(node.input[0]) // self._unit * self._unit
+
+    @property
+    def _unit(self) -> int:
+        return 1 << self._numbers.scale
+
+    def _decided(self, name: str) -> Whole:
+        """Whole numbers; what nothing asks to be rounded is not, but for constants."""
+        value = self._values[name]
+        if not isinstance(value, Sum) or not value.plain:
+            return self._whole(name)
+        exact = all((np.abs(t.weights) == 1).all() and t.fineness == 1 for t in value.terms)
+        if not exact:
+            return self._whole(name)
+        found: Any = sum(t.sums(t.weights.astype(np.int64)) for t in value.terms)
+        bias = value.bias * float(self._unit)
+        return np.asarray(found + np.trunc(bias + np.copysign(0.5, bias)).astype(np.int64))
+
     def _neg(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
         return self._plain(node.input[0]).times(-1.0)
 
@@ -408,6 +432,8 @@ class Reference:
         return _exact(found, one) if self._constant(node.input[1]) > 1 else self._sum(node.input[0])
 
     def _abs(self, node: onnx.NodeProto, _: dict[str, Any]) -> Whole:
+        if node.input[0] in self._signs:
+            return np.abs(self._whole(node.input[0]))
         return np.abs(self._split(node.input[0]))
 
     def _leakyrelu(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
@@ -452,7 +478,9 @@ class Reference:
     def _min(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:
         return self._max(node, given, -1)
 
-    def _relu(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum:
+    def _relu(self, node: onnx.NodeProto, _: dict[str, Any]) -> Sum | Whole:
+        if node.input[0] in self._signs:
+            return np.maximum(self._whole(node.input[0]), 0)
         return replace(self._sum(node.input[0]), relu=True)
 
     def _maxpool(self, node: onnx.NodeProto, given: dict[str, Any]) -> Sum:

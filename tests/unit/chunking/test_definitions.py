@@ -315,11 +315,21 @@ def test_an_early_resize_to_fewer_elements_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("op_type", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
-def test_last_states_of_a_recurrent_operator_are_outputs_too(op_type: str, gates: int) -> None:
-    names = ["steps", "last", "cell"][: 3 if op_type == "LSTM" else 2]
+@pytest.mark.parametrize("read", ["steps last cell", "last", "cell", "steps"])
+@pytest.mark.parametrize("left_out", ["named", "unnamed"])
+def test_last_states_of_a_recurrent_operator_are_outputs_too(
+    op_type: str, gates: int, read: str, left_out: str
+) -> None:
+    """Whichever of them are read; the others are named, as exporters do, or left out."""
+    outputs = ["steps", "last", "cell"][: 3 if op_type == "LSTM" else 2]
+    names = [name for name in outputs if name in read.split()]
+    if not names:
+        return
+    if left_out == "unnamed":
+        outputs = [name if name in names else "" for name in outputs]
     constants = [weight("w", 2, gates * 5, 3), weight("r", 2, gates * 5, 5)]
     node = helper.make_node(
-        op_type, ["x", "w", "r"], names, "node", hidden_size=5, direction="bidirectional"
+        op_type, ["x", "w", "r"], outputs, "node", hidden_size=5, direction="bidirectional"
     )
     shape = (4, 2, 3)
     graph = helper.make_graph(

@@ -18,6 +18,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.unit.chunking import hinted_circuit as circuits
+from tests.unit.chunking import test_hinted_decisions as decisions
 from tests.unit.chunking import test_hinted_functions as functions
 from tests.unit.chunking import test_hinted_operators as operators
 from tests.unit.chunking import test_hinted_tables as tables
@@ -48,7 +49,7 @@ CASES = {
        for name, case in functions.CASES.items()
        for kind, numbers in functions.ALL_NUMBERS.items()},
     **{f"{name}, {kind}": (case.proto(), numbers)
-       for name, case in tables.CASES.items()
+       for name, case in {**tables.CASES, **decisions.CASES}.items()
        for kind, numbers in functions.ALL_NUMBERS.items()},
 }  # fmt: skip
 
