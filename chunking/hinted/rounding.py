@@ -18,6 +18,10 @@ EXACT: Final = 1e-9
 CONSTANT_BITS: Final = 100
 """Of a constant that is added to sums."""
 
+CONSTANT_SHARE: Final = 128
+"""Of it at most this part of a divisor is left out, and so of a quantum. One float32 holds so much
+for values up to 2^17."""
+
 INT64_BITS: Final = 62
 """Larger ones are Python's integers."""
 
@@ -95,6 +99,7 @@ class Quantised:
         local: Terms with whole weights.
         pairs: Terms with their whole factor.
         constant: What is added to sums: bias, half a divisor, divisor times offset.
+        constants: What float32 holds of it, one after the other; they add up to it.
         magnitude: Largest absolute value of a sum, constant included, in any proof.
         nominal: Largest nominal scale among the terms.
     """
@@ -131,10 +136,8 @@ class Quantised:
             added = np.where(moved_down, added - 2.0 * self.divisor.value * offset, added)
         if np.abs(added).max(initial=0) >= 2.0**CONSTANT_BITS:
             raise NotHintedError("a bias is too large for its scale")
-        # As float32 holds them: less than 2^-24 of the constant, far below a rounding.
-        held = np.rint(added).astype(np.float32).astype(np.float64)
-        small = np.abs(held).max(initial=0) < 2.0**INT64_BITS
-        self.constant: Ints = held.astype(np.int64) if small else unbounded(held)
+        self.constants = _in_float32(np.rint(added), self.divisor.value / CONSTANT_SHARE)
+        self.constant: Ints = sum(self.constants[1:], start=self.constants[0])
         sums = np.zeros(form.channels, dtype=object)
         for dense, weights in self.dense:
             sums += np.abs(weights).sum(axis=0).astype(object) * dense.wire.magnitude
@@ -148,6 +151,18 @@ class Quantised:
         nominals = [t.wire.nominal for t in form.dense] + [t.wire.nominal for t in form.local]
         nominals += [t.left.nominal + t.right.nominal for t in form.pairs]
         self.nominal = max(nominals, default=0)
+
+
+def _in_float32(values: Floats, most: float) -> list[Ints]:
+    """Whole numbers in parts that float32 holds, as many as leave no more than `most` out."""
+    small = np.abs(values).max(initial=0) < 2.0**INT64_BITS
+    parts: list[Ints] = []
+    while not parts or np.abs(values).max(initial=0) > most:
+        held = values.astype(np.float32).astype(np.float64)
+        parts.append(held.astype(np.int64) if small else unbounded(held))
+        # Exact: both have the digits of one float64.
+        values = values - held
+    return parts
 
 
 def unbounded(values: Floats) -> Ints:

@@ -69,6 +69,8 @@ class Rounding:
             distances below it, of one digit, are kept in `Settled.below`.
         kept: Of moved rows, shape [groups, channels]: the elements that have a result; None: all.
         clamp_top: Results are magnitudes that end here, with signs apart (`clamp`); None: not so.
+        clamp_signed: Whether there are signs. If not, results are what they leave of `clamp_top`,
+            and whoever settles looks them up.
     """
 
     resolution: float
@@ -79,6 +81,7 @@ class Rounding:
     row_top: int | None = None
     kept: npt.NDArray[np.bool_] | None = None
     clamp_top: int | None = None
+    clamp_signed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +147,8 @@ def settle(
     reach += divisor.value * (numbers.value_bound if moved else 0)
     clamp = None
     if rounding.clamp_top is not None:
-        clamp = Clamp.of(numbers, rounding.clamp_top, quantised.magnitude // divisor.value + 1)
+        most, signed = quantised.magnitude // divisor.value + 1, rounding.clamp_signed
+        clamp = Clamp.of(numbers, rounding.clamp_top, most, signed=signed)
         reach += divisor.value * clamp.bound(numbers)
     layout = Layout.choose(
         quantised, groups, packable(reach), stride_bits(reach), only_channels=moved
@@ -171,7 +175,7 @@ def settle(
         "name": name,
         "wire": wire.name,
         "layout": list(layout.shape),
-        "constant": circuit.whole(layout.arranged_constant(quantised.constant)),
+        "constants": [circuit.whole(layout.arranged_constant(c)) for c in quantised.constants],
         "valid": circuit.whole(layout.valid.astype(np.int64)),
         "divisor": [divisor.value, divisor.digits, divisor.step],
         "challenged": challenged,
@@ -181,7 +185,9 @@ def settle(
         "below_digits": rounding.below_digits,
         "row_top": rounding.row_top,
         "offset": rounding.offset,
-        "clamp": None if clamp is None else [clamp.top, clamp.beyond.count, clamp.beyond.step],
+        "clamp": None
+        if clamp is None
+        else [clamp.top, clamp.beyond.count, clamp.beyond.step, clamp.signed],
         "sign": checks.sign,
         "terms": terms,
     }
@@ -348,6 +354,15 @@ class _Checks:
                 high=rounding.row_top,
                 resolution=rounding.resolution,
             )
+        if self._clamped is not None and not self._rounding.clamp_signed:
+            top = self._rounding.clamp_top or 0
+            return Wire(
+                name=self._clamped.left,
+                size=size,
+                low=0,
+                high=top,
+                resolution=rounding.resolution,
+            )
         if self._clamped is not None:
             return Wire(
                 name=self._clamped.within,
@@ -448,9 +463,16 @@ class _Checks:
 
     def _packed_constant(self) -> str:
         """[A B]: what is added to every sum, packed."""
+        parts = [self._packed_part(part) for part in self._form.constants]
+        total = parts[0]
+        for part in parts[1:]:
+            total = self._circuit.add(total, part, self._layout.shape[1] * self._layout.shape[2])
+        return total
+
+    def _packed_part(self, constant: Ints) -> str:
         circuit = self._circuit
         _, a, b, p = self._layout.shape
-        arranged = self._layout.arranged_constant(self._form.constant)
+        arranged = self._layout.arranged_constant(constant)
         if arranged.shape[0] != 1:
             raise NotHintedError("constants that differ inside a pooling window")
         kind: Ints | None = None

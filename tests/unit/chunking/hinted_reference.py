@@ -132,9 +132,9 @@ class Reference:
         q = self._divisor(value)
         total = sum(term.sums(np.rint(term.weights * q).astype(np.int64)) for term in value.terms)
         offset = 0 if value.relu or not signed else numbers.offset
-        # The circuit holds one constant an element, as float32.
+        # The circuit holds one constant an element.
         constant = np.rint(value.bias * (q * resolution) + (q // 2 + q * offset))
-        held = np.frompyfunc(int, 1, 1)(constant.astype(np.float32).astype(np.float64))
+        held = held_by_float32(constant, q)
         found = (total + held) // q
         found = found.astype(np.int64)
         if value.window is not None:
@@ -616,6 +616,16 @@ class Reference:
 
     def _transpose(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
         return self._whole(node.input[0]).transpose(given.get("perm"))
+
+
+def held_by_float32(constant: Real, divisor: int) -> Any:
+    """A constant as the sum of as many float32 numbers as leave out a 128th of the divisor."""
+    found, rest = np.zeros(constant.shape, dtype=object), constant
+    for part in range(5):
+        if part == 0 or np.abs(rest).max(initial=0) > divisor / 128:
+            near = rest.astype(np.float32).astype(np.float64)
+            found, rest = found + np.frompyfunc(int, 1, 1)(near), rest - near
+    return found
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
