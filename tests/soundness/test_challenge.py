@@ -187,7 +187,7 @@ class Prover:
         try:
             challenge.check(chunk, proof, **fields)  # type: ignore[arg-type]
         except ProofRejectedError as error:
-            assert error.code == challenge.CODE
+            assert error.code == "challenge"
             return accepted, False
         return accepted, True
 

@@ -29,8 +29,6 @@ from zkml_ray.errors import ProofRejectedError
 from zkml_ray.schema.plan import ChunkPlan
 from zkml_ray.schema.proof import ChunkProof
 
-CODE: Final = "challenge"
-
 UNUSABLE_ROWS: Final = 6
 """Rows at the end of an input's column: what ezkl 23.0.5 takes to be the blinding factors before
 any gate exists, and one."""
@@ -146,7 +144,9 @@ def input_lengths(settings: bytes) -> tuple[int, ...]:
 
 def _rejected(chunk: ChunkPlan, why: str) -> ProofRejectedError:
     return ProofRejectedError(
-        f"{chunk.id}: its products are not shown to be right: {why}", subject=chunk.id, code=CODE
+        f"{chunk.id}: its products are not shown to be right: {why}",
+        subject=chunk.id,
+        code="challenge",
     )
 
 
