@@ -30,6 +30,16 @@ MAX_ELEMENTS: Final = 1 << 24
 MAX_TENSOR_ELEMENTS: Final = 1 << 26
 """Elements of all tensors of a model under a plan's dimensions together."""
 
+MAX_REWRITTEN_ELEMENTS: Final = 1 << 28
+"""The same once a plan's rewrites were made: a convolution's columns repeat what it reads."""
+
+MAX_COLUMNS: Final = 1 << 25
+"""Elements of a convolution's columns where a rewrite gathers them, by positions written out."""
+
+MAX_READS: Final = 1 << 27
+"""What the windows of one convolution or pooling read in all, each element as often as it is read:
+a hinted circuit's positions are written out."""
+
 MAX_REWRITES_PER_NODE: Final = 4
 """Rewrites of a plan for every node of the normalised model. A planner makes two at most."""
 
