@@ -140,7 +140,7 @@ class HostilePlanner:
         )
 
     def _digits_for(self, scale: int, range_bits: int) -> tuple[int, int]:
-        return 1 << -(-max(scale + 8, scale + range_bits + 2) // 2), 2
+        return min(1 << -(-max(scale + 8, scale + range_bits + 2) // 2), 1 << 20), 2
 
     def _commitment(self, hinted: bool, scale: int, range_bits: int) -> CommitmentArguments:
         base, legs = self._digits_for(scale, range_bits) if hinted else (128, 4)

@@ -206,5 +206,5 @@ def test_no_accepted_plan_gives_another_answer(name: str, plans: int, tmp_path: 
 
 def test_planner_finds_another_answer_where_there_are_no_floors(tmp_path: Path) -> None:
     """The search is able to: without floors it takes him a few plans."""
-    found = searched("digits", 12, tmp_path, seed=1, policy=NO_FLOORS)
+    found = searched("digits", 12, tmp_path, seed=3, policy=NO_FLOORS)
     assert found.wrong
