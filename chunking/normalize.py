@@ -4,7 +4,8 @@ Postconditions of `normalise`, each made by a named step:
 
 - every input is read, and every output depends on one (`normal_form.interface`);
 - every input has a numeric shape, every tensor an inferred one (`fix_dimensions`, shape inference);
-- all operators are those of one version, `OPSET` (`normal_form.opset`);
+- all operators are those of one version, `OPSET` (`normal_form.opset`), none of them one that ONNX
+  defines by others (`normal_form.expanded`);
 - constants are initializers, and initializers are no graph inputs; what follows from constants
   alone is one (`normal_form.constants`); large equal ones are one;
 - no truth values and no integers but constants: they are floats (`normal_form.logic`);
@@ -40,9 +41,11 @@ from zkml_ray.chunking.normal_form.clip import DropInfiniteBounds
 from zkml_ray.chunking.normal_form.constants import FoldConstants
 from zkml_ray.chunking.normal_form.definitions.table import CHANGED, WRITTEN, WriteDefinitions
 from zkml_ray.chunking.normal_form.einsum import PairwiseEinsum
+from zkml_ray.chunking.normal_form.expanded import expand_defined
 from zkml_ray.chunking.normal_form.floats import as_float32
 from zkml_ray.chunking.normal_form.interface import record_inputs, without_idle_outputs
 from zkml_ray.chunking.normal_form.logic import LOGIC, AsFloats
+from zkml_ray.chunking.normal_form.logistic import LogisticFunction
 from zkml_ray.chunking.normal_form.masks import (
     GUARDS,
     AnswerGuards,
@@ -74,6 +77,9 @@ _MASKED = GUARDS | {"Softmax"}
 _SHOWN = 10
 """Obstacles that a message names; the rest are counted."""
 
+IR_VERSION = 10
+"""Of the normalised model, at most: onnxruntime runs no file that is newer than itself."""
+
 _FOLDING_ROUNDS = 16
 """A chain of shape arithmetic is folded as far as shapes are known; each round knows more."""
 
@@ -93,7 +99,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     """
     fixed = with_opset(as_float32(fix_dimensions(proto, dimensions)))
     fixed = pruned(without_tails(without_idle_outputs(fixed)))
-    fixed = _expanded(fixed)
+    fixed = _expanded(expand_defined(fixed))
     refuse_ours(fixed.graph)
     _refuse_unknown(fixed)
     model = ir.from_proto(_common(_inferred(fixed)))
@@ -114,6 +120,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         RegularPooling(),
         ZeroPadding(),
         OneForm(),
+        LogisticFunction(),
         PairwiseEinsum(),
         CountFromTheStart(),
         DropDefaults(OPSET),
@@ -127,6 +134,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     _refuse_unsupported(model)
     model.producer_name = None
     model.producer_version = None
+    model.ir_version = min(model.ir_version, IR_VERSION)
     result = _inferred(ir.to_proto(model))
     if [v.name for v in result.graph.input] != [v.name for v in fixed.graph.input]:
         raise ChunkingError(
@@ -174,7 +182,8 @@ def _common(proto: onnx.ModelProto) -> onnx.ModelProto:
     Those that came later are written while the model still has its own version.
     """
     if opset_of(proto) > OPSET:
-        return _inferred(convert_opset(_written(_without_logic(_masked(proto)), WRITTEN)))
+        own = _masked(_written(proto, CHANGED))
+        return _inferred(convert_opset(_written(_without_logic(own), WRITTEN)))
     common = _inferred(convert_opset(_written(proto, CHANGED)))
     return _written(_without_logic(_masked(common)), WRITTEN)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy.typing as npt
 
 from zkml_ray.chunking.given import ModelLike
 from zkml_ray.config import checked_threads
-from zkml_ray.events import FloatOutputs, Listener, ignore
+from zkml_ray.errors import InsecureSrsWarning
+from zkml_ray.events import INSECURE_SRS_WARNING, FloatOutputs, Listener, ignore
+from zkml_ray.report.progress import Shown, showing
 from zkml_ray.report.snippet import as_html, one_line
 from zkml_ray.run.coordinator import RunOutcome, Until
 from zkml_ray.run.execution import (
@@ -101,6 +104,7 @@ def prove_distributed(
     address: str | None = None,
     command: Sequence[str] = (),
     listener: Listener = ignore,
+    progress: Shown = "auto",
 ) -> Run:
     """Prove an inference of an ONNX model on Ray workers.
 
@@ -131,9 +135,11 @@ def prove_distributed(
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         command: Recorded in the manifest.
         listener: Called with every event of the run.
+        progress: "auto": shown on a terminal and in a notebook; None: not at all.
 
     Returns:
-        The run; it is stored and verified.
+        The run; it is stored and verified. One that rests on a generated SRS is warned of
+        (`zkml_ray.errors.InsecureSrsWarning`).
 
     Raises:
         ConfigError: An argument or the input is wrong, or the run id is taken.
@@ -160,7 +166,7 @@ def prove_distributed(
         max_error=max_error,
         command=command,
     )
-    return _execute(begun, salt_seed, workers, threads, store_keys, address, listener)
+    return _execute(begun, salt_seed, workers, threads, store_keys, address, listener, progress)
 
 
 def prepare(
@@ -281,6 +287,7 @@ def resume(
     max_error: MaxError | None = None,
     address: str | None = None,
     listener: Listener = ignore,
+    progress: Shown = "auto",
 ) -> Run:
     """Continue a run that was begun, on any machine that reaches its store.
 
@@ -297,6 +304,7 @@ def resume(
         max_error: Another tolerance than the run was begun with; it holds from now on.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
+        progress: "auto": shown on a terminal and in a notebook; None: not at all.
 
     Raises:
         RunExistsError: The run is complete.
@@ -306,7 +314,14 @@ def resume(
     checked_threads(workers, threads)
     journal = Journal(opened_store(store), RunLayout(project, run_id))
     return _execute(
-        take_up(journal, max_error), None, workers, threads, store_keys, address, listener
+        take_up(journal, max_error),
+        None,
+        workers,
+        threads,
+        store_keys,
+        address,
+        listener,
+        progress,
     )
 
 
@@ -318,16 +333,20 @@ def _execute(
     store_keys: StoreKeys,
     address: str | None,
     listener: Listener,
+    progress: Shown,
 ) -> Run:
     share = checked_threads(workers, threads)
     with (
-        recorded(begun.journal, listener) as told,
+        showing(progress, listener) as shown,
+        recorded(begun.journal, shown) as told,
         worker_pool(
             begun.journal, workers, threads, address, told, begun.request.choices.memory_bytes
         ) as pool,
     ):
         outcome = coordinating(begun, salt_seed, pool, workers, share, store_keys, told).run()
         told(_revealed_floats(outcome))
+    if outcome.manifest.srs_trust == "insecure":
+        warnings.warn(INSECURE_SRS_WARNING, InsecureSrsWarning, stacklevel=3)
     return Run(
         run_id=begun.request.run_id,
         project=begun.request.project,

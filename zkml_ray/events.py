@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+INSECURE_SRS_WARNING: Final = (
+    "the SRS was generated on a single machine: whoever kept its secret can forge proofs"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +31,12 @@ class PlanReady:
     Attributes:
         chunks: Per chunk, its id and its operators.
         predicted_s: Predicted seconds of proving (one worker, keys cached), from the cost model.
+        prices_s: Per chunk, predicted seconds of a worker, with making its keys; empty: not known.
     """
 
     chunks: tuple[tuple[str, str], ...]
     predicted_s: float
+    prices_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +112,24 @@ class Warned:
     severe: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Working:
+    """What a stage is about, where that may take long.
+
+    Attributes:
+        what: For people.
+        done: How many of its pieces are done.
+        total: How many there are; 0 where nobody counts.
+    """
+
+    what: str
+    done: int = 0
+    total: int = 0
+
+
 Event: TypeAlias = (
     "StageStarted | PlanReady | ChunkMoved | AttemptFailed | WorkersReady | FloatOutputs | Warned"
+    " | Working"
 )
 Listener: TypeAlias = "Callable[[Event], None]"
 

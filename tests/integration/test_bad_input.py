@@ -38,7 +38,7 @@ def bad_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nodes = {
         "unsupported": [
             helper.make_node("Relu", ["x"], ["a"], "first"),
-            helper.make_node("Tan", ["a"], ["y"], "the_tangent"),
+            helper.make_node("Bernoulli", ["a"], ["y"], "the_draw"),
         ],
         "custom": [helper.make_node("Own", ["x"], ["y"], "mine", domain="com.example")],
         "training": [helper.make_node("Dropout", ["x", "", "on"], ["y"], "the_dropout")],
@@ -104,7 +104,7 @@ MODEL_CASES = {
     "empty": (2, ["empty.onnx", "not a"]),
     "text": (2, ["text.onnx", "not a valid ONNX"]),
     "truncated": (2, ["truncated.onnx", "not a valid ONNX"]),
-    "unsupported": (4, ["Tan", "the_tangent", "Conv, ", "Gemm, ", "Relu, "]),
+    "unsupported": (4, ["Bernoulli", "the_draw", "Conv, ", "Gemm, ", "Relu, "]),
     "custom": (4, ["com.example.Own", "mine", "supported operators"]),
     "training": (4, ["the_dropout", "training mode"]),
     "unread": (4, ["unread"]),

@@ -24,6 +24,7 @@ from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
 from zkml_ray.circuits import backend
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError, StageError, UnsupportedOperatorError
+from zkml_ray.events import Listener, Working, ignore
 from zkml_ray.schema.plan import (
     BoundaryPlan,
     ChunkPlan,
@@ -94,6 +95,7 @@ def derive_circuits(
     arguments: ArgumentRule,
     hinted: HintedRule | None = None,
     made_chunk: Callable[[ChunkPlan], None] | None = None,
+    listener: Listener = ignore,
 ) -> DerivedCircuits:
     """Derive every chunk's circuit.
 
@@ -108,6 +110,7 @@ def derive_circuits(
         arguments: Gives each native circuit's arguments.
         hinted: Says which circuits are hinted, and gives their arguments; None: none is.
         made_chunk: Told of each chunk as soon as it is made; may refuse to go on.
+        listener: Told how far it is.
 
     Raises:
         ChunkingError: The partition is not one, or scales do not fit.
@@ -119,6 +122,7 @@ def derive_circuits(
     chunks: list[ChunkPlan] = []
     files: dict[str, CircuitFiles] = {}
     for index, nodes in enumerate(parts):
+        listener(Working(what="making the chunks' circuits", done=index, total=len(parts)))
         incoming = [c.tensor.name for c in crossings if index in c.consumers]
         outgoing = [c.tensor.name for c in crossings if c.producer == index]
         chunk_id = f"chunk-{index:03d}"

@@ -91,6 +91,8 @@ def plan(
     from zkml_ray.config import checked_threads
     from zkml_ray.cost.model import CostModel
     from zkml_ray.cost.profiles import load_profile
+    from zkml_ray.events import StageStarted, Working
+    from zkml_ray.report.progress import Progress
     from zkml_ray.stages.plan import plan as make_plan
 
     loaded = load_model(model)
@@ -105,18 +107,21 @@ def plan(
     )
     prices = CostModel(profile=load_profile(profile), threads=checked_threads(workers, threads))
 
-    def planned(at: int) -> DerivedCircuits:
-        return make_plan(loaded, replace(options, scale=at), prices.profile)
-
     accuracy, unmeasured = None, ""
     checked = max_error_option(max_error) or "default"
     aim = checked if isinstance(checked, float) else None
-    if calibrate or aim is not None or len(scales) > 1:
-        derived, accuracy = _calibrated(loaded, options, planned, scales, calibrate, aim)
-    else:
-        derived = planned(scales[0])
-        if not no_measure:
-            accuracy, unmeasured = _measured(loaded, derived)
+    with Progress(stderr, StageStarted(stage="plan", detail="reading the model")) as progress:
+
+        def planned(at: int) -> DerivedCircuits:
+            return make_plan(loaded, replace(options, scale=at), prices.profile, progress)
+
+        if calibrate or aim is not None or len(scales) > 1:
+            derived, accuracy = _calibrated(loaded, options, planned, scales, calibrate, aim)
+        else:
+            derived = planned(scales[0])
+            if not no_measure:
+                progress(Working(what="running the circuits on a random input"))
+                accuracy, unmeasured = _measured(loaded, derived)
     alarm = accuracy.warning if accuracy is not None and checked == "default" else None
     made, forecast = derived.plan, prices.forecast(derived)
     sealed = seal(derived) if verify_keys else None

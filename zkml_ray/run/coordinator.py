@@ -43,7 +43,15 @@ from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import StageError, ZkmlRayError
-from zkml_ray.events import AttemptFailed, ChunkMoved, Listener, PlanReady, StageStarted, Warned
+from zkml_ray.events import (
+    INSECURE_SRS_WARNING,
+    AttemptFailed,
+    ChunkMoved,
+    Listener,
+    PlanReady,
+    StageStarted,
+    Warned,
+)
 from zkml_ray.run.activations import Activations
 from zkml_ray.run.assemble import assemble, check_leaks
 from zkml_ray.run.journal import Journal
@@ -80,9 +88,6 @@ MIN_ATTEMPT_S: Final = 900.0
 
 UNSALTED_WARNING = (
     "boundaries carry no salts: hidden activations can be found by trial from their commitments"
-)
-INSECURE_SRS_WARNING = (
-    "the SRS was generated on a single machine: whoever kept its secret can forge proofs"
 )
 SEEDED_SALT_WARNING = (
     "salts come from a given seed: whoever knows it can test guesses of hidden activations"
@@ -329,7 +334,7 @@ class Coordinator:
         with self._stage("plan", "cutting the model and sizing its circuits"):
             circuits = self._journal.circuits()
             if circuits is None or circuits.plan.model_sha256 != sha256_hex(self._model.data):
-                circuits = plan(self._model, self._options)
+                circuits = plan(self._model, self._options, listener=self._listener)
                 for notice in circuits.notices:
                     self._warn(notice)
                 self._journal.keep_circuits(circuits)
@@ -348,7 +353,8 @@ class Coordinator:
         self._forecast = forecast
         predicted_s = forecast.makespan_s(self._workers)
         chunks = tuple((chunk.id, " ".join(chunk.operators)) for chunk in circuits.plan.chunks)
-        self._listener(PlanReady(chunks=chunks, predicted_s=predicted_s))
+        prices_s = tuple(c.prove_s + c.setup_s + forecast.chunk_s for c in forecast.chunks)
+        self._listener(PlanReady(chunks=chunks, predicted_s=predicted_s, prices_s=prices_s))
         return circuits
 
     def _with_srs(self, plan_: Plan) -> dict[int, SrsFile]:

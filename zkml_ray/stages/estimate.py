@@ -37,7 +37,9 @@ from zkml_ray.cost.load import MAX_LOGROWS, Load
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.sizing import best_size, better_size
 from zkml_ray.errors import ChunkingError, UnsupportedOperatorError
+from zkml_ray.events import Listener, ignore
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.stages.pieces import likeness
 from zkml_ray.stages.probe import each, lookup_range, probe, probed_or_reason
 
 PROBE_COLUMNS: Final = 5
@@ -71,6 +73,23 @@ class Unit:
     bounded: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """A unit cut out of the model.
+
+    Attributes:
+        nodes: Their names, in the model's order.
+        incoming: Tensors they read that are made elsewhere.
+        outgoing: Tensors they make that are read elsewhere, or leave the model.
+        kind: What pieces that are counted alike have in common.
+    """
+
+    nodes: tuple[str, ...]
+    incoming: tuple[CommittedTensor, ...]
+    outgoing: tuple[CommittedTensor, ...]
+    kind: str = ""
+
+
 class Estimator:
     """Costs of the segments of one model."""
 
@@ -81,6 +100,7 @@ class Estimator:
         input_scale: int,
         commitment: CommitmentArguments,
         whole_forms: bool = False,
+        listener: Listener = ignore,
     ) -> None:
         """Probe a model.
 
@@ -91,11 +111,13 @@ class Estimator:
             whole_forms: Never cut between the operators of a rewritten ReLU or pooling. Such cuts
                 are worth little time, and their boundaries are tensors that the user's model does
                 not have; a tight memory budget may need them.
+            listener: Told how far it is.
 
         Raises:
             UnsupportedOperatorError: ezkl cannot express a part of it.
         """
         self._graph = graph
+        self._listener = listener
         self._scale = input_scale
         self._commitment = commitment
         self._packing = PackingSpec.for_decomposition(
@@ -109,6 +131,8 @@ class Estimator:
             if any(form in v for form in forms) or is_lowered(graph, v) or is_fused(graph, v)
         }
         self._boundaries: dict[int, Load] = {}
+        self._pieces: dict[tuple[str, ...], _Piece | str] = {}
+        self._counted: dict[str, backend.Settings | str] = {}
         self._check_cells, self._guard_cells = self._element_cells()
         self.units = self._settled_units()
 
@@ -190,7 +214,8 @@ class Estimator:
         joined: set[int] = set()
         while True:
             groups = units_of(order, forbidden_positions(self._graph, order, fixed) | joined)
-            probed = each(self._probed, groups)
+            self._count(groups)
+            probed = [self._probed(nodes) for nodes in groups]
             starts = [sum(map(len, groups[:index])) for index in range(len(groups) + 1)]
             found_fixed = {
                 name
@@ -208,8 +233,33 @@ class Estimator:
                 joined.add(starts[index + 1] if index + 1 < len(groups) else starts[index])
             fixed = fixed | found_fixed
 
-    def _probed(self, nodes: tuple[str, ...]) -> tuple[Unit, dict[str, int]] | str:
-        """A unit and the scales of what it makes, or why it is no circuit alone."""
+    def _count(self, groups: Sequence[tuple[str, ...]]) -> None:
+        """Have ezkl count the groups, one of those that are alike."""
+        waiting: dict[str, bytes] = {}
+        for nodes in groups:
+            if nodes in self._pieces:
+                continue
+            piece = self._cut_out(nodes)
+            if isinstance(piece, str):
+                self._pieces[nodes] = piece
+                continue
+            data = extract_chunk(
+                self._graph, piece.nodes, piece.incoming, piece.outgoing, self._scale
+            )
+            kind = likeness(data)
+            self._pieces[nodes] = replace(piece, kind=kind)
+            if kind not in self._counted:
+                waiting.setdefault(kind, data)
+        found = each(
+            lambda data: probed_or_reason(data, self._arguments()),
+            list(waiting.values()),
+            listener=self._listener,
+            what=f"counting native circuits of {len(groups)} pieces, different ones",
+        )
+        self._counted.update(zip(waiting, found, strict=True))
+
+    def _cut_out(self, nodes: tuple[str, ...]) -> _Piece | str:
+        """A unit as a piece of the model, or why it is none."""
         graph = self._graph
         inside = set(nodes)
         made = {value for name in nodes for value in graph.nodes[name].output if value}
@@ -227,25 +277,32 @@ class Estimator:
         )
         if not reads:
             return "it reads no tensor: fold it away"
-        ordered = [name for name in graph.nodes if name in inside]
         try:
-            incoming = [self._tensor(value) for value in reads]
-            outgoing = [self._tensor(value) for value in makes]
+            return _Piece(
+                nodes=tuple(name for name in graph.nodes if name in inside),
+                incoming=tuple(self._tensor(value) for value in reads),
+                outgoing=tuple(self._tensor(value) for value in makes),
+            )
         except ChunkingError as error:
             return error.message
-        data = extract_chunk(graph, ordered, incoming, outgoing, self._scale)
-        settings = probed_or_reason(data, self._arguments())
-        if isinstance(settings, str):
-            return settings
+
+    def _probed(self, nodes: tuple[str, ...]) -> tuple[Unit, dict[str, int]] | str:
+        """A unit and the scales of what it makes, or why it is no circuit alone."""
+        piece = self._pieces[nodes]
+        settings = piece if isinstance(piece, str) else self._counted[piece.kind]
+        if isinstance(piece, str) or isinstance(settings, str):
+            return str(settings)
+        reads = [tensor.info.name for tensor in piece.incoming]
+        makes = [tensor.info.name for tensor in piece.outgoing]
         load = Load.of(settings.data)
-        bounded = self._bounded_tensors(ordered, reads)
+        bounded = self._bounded_tensors(piece.nodes, reads)
         for value in reads:
             load = _plus(load, self._incoming(value), sign=-1)
         for value in makes:
             load = _plus(load, self._outgoing(value, bounded=value in bounded), sign=-1)
-        leaves = [t.layout.leaf_count for t in (*incoming, *outgoing)]
-        scales, position = {}, sum(leaves[: len(incoming)])
-        for tensor in outgoing:
+        position = sum(tensor.layout.leaf_count for tensor in piece.incoming)
+        scales = {}
+        for tensor in piece.outgoing:
             scales[tensor.info.name] = settings.output_scales[position]
             position += tensor.layout.leaf_count
         raw = json.loads(settings.data)

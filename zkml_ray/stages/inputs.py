@@ -164,8 +164,6 @@ def _read_json(path: Path) -> list[Any] | dict[str, Any]:
 
 def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
     if isinstance(found, Mapping):
-        if len(graph.inputs) == 1 and len(found) == 1 and not set(found) & set(graph.unread):
-            return {graph.inputs[0]: next(iter(found.values()))}
         missing = [name for name in graph.inputs if name not in found]
         extra = [str(name) for name in found if name not in graph.given]
         if missing or extra:
@@ -210,7 +208,7 @@ def _checked(graph: ModelGraph, name: str, value: Any) -> npt.NDArray[np.float32
         array = np.asarray(as_numpy(value))
     except ValueError as error:
         raise InputError(f"input {name} is not one array of numbers: {error}") from None
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiub":  # truth values are what some models read: 0 or 1
         raise InputError(f"input {name} has dtype {array.dtype}; numbers (float32) are expected")
     count = int(np.prod(shape))
     flat_form = array.ndim == 1 or array.shape == (1, count)

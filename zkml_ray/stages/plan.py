@@ -20,6 +20,7 @@ from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.dimensions import Completed, complete_dimensions
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
+from zkml_ray.chunking.hinted.refusal import NotHintedError
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normal_form.floats import other_floats
 from zkml_ray.chunking.normal_form.interface import input_notices, output_notices
@@ -32,6 +33,7 @@ from zkml_ray.cost.load import geometry_of
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import ChunkingError, ConfigError, TrustRootError
+from zkml_ray.events import Listener, Working, ignore
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.request import PlanChoices
@@ -52,6 +54,10 @@ percent off, and a worker that has proved other chunks keeps some of what they t
 
 MAX_AUTO_SCALE: Final = 15
 """Above it "auto" does not choose hinted circuits: their table takes 2^(scale + 2) rows or more."""
+
+MAX_AUTO_RANGE_BITS: Final = 10
+"""As far as "auto" widens the range of hinted circuits where a constant that is compared lies
+outside of it."""
 
 MIN_MEMORY_BYTES: Final = 64 << 20
 """Below this not even Python fits."""
@@ -172,7 +178,10 @@ def circuit_kind(name: str) -> CircuitKind:
 
 
 def plan(
-    model: LoadedModel, options: PlanOptions, profile: Profile | None = None
+    model: LoadedModel,
+    options: PlanOptions,
+    profile: Profile | None = None,
+    listener: Listener = ignore,
 ) -> DerivedCircuits:
     """Plan a model.
 
@@ -180,16 +189,21 @@ def plan(
         model: The user's model.
         options: The user's choices.
         profile: Prices of seconds and memory; default: `load_profile`'s.
+        listener: Told what is being done.
 
     Raises:
         ZkmlRayError: The model cannot be planned; the message says why.
     """
     backend.check_version()
     chosen = profile or load_profile()
-    return kept_plan(model.data, options.choices(), chosen, lambda: _made(model, options, chosen))
+    return kept_plan(
+        model.data, options.choices(), chosen, lambda: _made(model, options, chosen, listener)
+    )
 
 
-def _made(model: LoadedModel, options: PlanOptions, profile: Profile) -> DerivedCircuits:
+def _made(
+    model: LoadedModel, options: PlanOptions, profile: Profile, listener: Listener
+) -> DerivedCircuits:
     # One thread: more of them change every chunk's time by one factor, so no choice.
     prices = CostModel(profile=profile, threads=1)
     limit_bytes = (
@@ -197,7 +211,7 @@ def _made(model: LoadedModel, options: PlanOptions, profile: Profile) -> Derived
     )
     taken = options.dimensions_of(model)
     options = replace(options, dimensions=taken.values)
-    made = _of_kind(model, options, prices, limit_bytes)
+    made = _of_kind(model, options, prices, limit_bytes, listener)
     notices = (
         *taken.notices,
         *output_notices(model.proto),
@@ -213,9 +227,14 @@ def _float_notices(model: LoadedModel) -> tuple[str, ...]:
 
 
 def _of_kind(
-    model: LoadedModel, options: PlanOptions, prices: CostModel, limit_bytes: int | None
+    model: LoadedModel,
+    options: PlanOptions,
+    prices: CostModel,
+    limit_bytes: int | None,
+    listener: Listener,
 ) -> DerivedCircuits:
     """The plan with the kind of circuits that the options ask for."""
+    listener(Working(what="bringing the model into one form"))
     graph = normalised_graph(model, options.dimensions)
     try:
         check_sizes(graph, limits.MAX_TENSOR_ELEMENTS)
@@ -224,7 +243,7 @@ def _of_kind(
             f"the model is larger than what can be proved: {error.subject} is {error.got}, "
             f"{error.expected} is expected; choose smaller dimensions (--dim), or prove parts of it"
         ) from None
-    circuits = _of_its_kind(model, graph, options, prices, limit_bytes)
+    circuits = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
     circuits = replace(circuits, notices=(*input_notices(graph.unread), *circuits.notices))
     refusal = shortfalls(circuits.plan, VerifierPolicy(), graph)
     if refusal is None:
@@ -239,19 +258,27 @@ def _of_its_kind(
     options: PlanOptions,
     prices: CostModel,
     limit_bytes: int | None,
+    listener: Listener,
 ) -> DerivedCircuits:
     if options.circuits == "native":
-        return _native(model, graph, options, prices, limit_bytes)
+        return _native(model, graph, options, prices, limit_bytes, listener)
     try:
-        return _hinted(model, graph, options, prices, limit_bytes)
+        return _hinted(model, graph, options, prices, limit_bytes, listener)
     except ChunkingError as error:
         if options.circuits == "hinted":
             raise
+        wider = error.range_bits if isinstance(error, NotHintedError) else 0
+        if options.range_bits < wider <= MAX_AUTO_RANGE_BITS:
+            # The model's own constants say that values are larger than was supposed.
+            notice = f"values may reach +-{1 << wider}: {error.message}"
+            options = replace(options, range_bits=wider)
+            made = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
+            return replace(made, notices=(notice, *made.notices))
         refusal = error.message
     notice = f"native circuits, because hinted ones do not do: {refusal}"
     _log.info(notice)
     try:
-        native = _native(model, graph, options, prices, limit_bytes)
+        native = _native(model, graph, options, prices, limit_bytes, listener)
     except ChunkingError as error:
         raise type(error)(f"{error.message}; hinted circuits do not do either: {refusal}") from None
     return replace(native, notices=(notice,))
@@ -263,6 +290,7 @@ def _native(
     options: PlanOptions,
     prices: CostModel,
     limit_bytes: int | None,
+    listener: Listener,
 ) -> DerivedCircuits:
     """The plan with native circuits."""
     commitment = CommitmentArguments(salted=options.salted, max_slots=options.max_leaf_slots)
@@ -270,7 +298,7 @@ def _native(
 
     def choose(chunk_id: str, path: Path, input_scale: int) -> CircuitArguments:
         return choose_arguments(
-            chunk_id, path, input_scale, options.scale, commitment, prices, limit_bytes
+            chunk_id, path, input_scale, options.scale, commitment, prices, limit_bytes, listener
         )
 
     if options.layers_per_chunk is None:
@@ -283,6 +311,7 @@ def _native(
             prices=prices,
             budget=Budget(workers=options.workers, memory_bytes=limit_bytes),
             arguments=choose,
+            listener=listener,
         )
     graph = ModelGraph(apply_rewrites(graph.proto, rewrites))
     circuits = derive_circuits(
@@ -294,6 +323,7 @@ def _native(
         input_scale=options.scale,
         commitment=commitment,
         arguments=choose,
+        listener=listener,
     )
     _check_memory(circuits, prices, limit_bytes)
     return circuits
@@ -305,6 +335,7 @@ def _hinted(
     options: PlanOptions,
     prices: CostModel,
     limit_bytes: int | None,
+    listener: Listener,
 ) -> DerivedCircuits:
     """The plan with hinted circuits."""
     if options.circuits == "auto" and options.scale > MAX_AUTO_SCALE:
@@ -318,6 +349,7 @@ def _hinted(
         commitment=hinted_commitment(options),
         prices=prices,
         memory_bytes=limit_bytes,
+        listener=listener,
     )
     circuits = planner.circuits(
         model,

@@ -17,6 +17,7 @@ from zkml_ray.canonical import document_digest, sha256_hex
 from zkml_ray.circuits import backend
 from zkml_ray.config import cache_dir
 from zkml_ray.errors import StageError
+from zkml_ray.events import Listener, Working, ignore
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.scratch import scratch_folder
 
@@ -69,15 +70,29 @@ def lookup_range(input_scale: int) -> tuple[int, int]:
     return -bound, bound
 
 
-def each(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+def each(
+    work: Callable[[ItemT], ResultT],
+    items: Sequence[ItemT],
+    *,
+    listener: Listener = ignore,
+    what: str = "",
+) -> list[ResultT]:
     """Results of independent probes, in order, several at a time.
 
     Every probe waits for a process of its own, so threads are enough.
+
+    Args:
+        work: Makes one.
+        items: What of.
+        listener: Told how far it is.
+        what: What is done, for people.
     """
-    if len(items) < 2:
-        return [work(item) for item in items]
+    found: list[ResultT] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as threads:
-        return list(threads.map(work, items))
+        for result in threads.map(work, items):
+            found.append(result)
+            listener(Working(what=what, done=len(found), total=len(items)))
+    return found
 
 
 def probed_or_reason(onnx: bytes, arguments: CircuitArguments) -> backend.Settings | str:

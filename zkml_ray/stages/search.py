@@ -29,6 +29,7 @@ from zkml_ray.cost.geometry import Geometry
 from zkml_ray.cost.load import MIN_LOGROWS, geometry_of
 from zkml_ray.cost.model import CostModel
 from zkml_ray.errors import ChunkingError
+from zkml_ray.events import Listener, Working, ignore
 from zkml_ray.schema.plan import CommitmentArguments
 from zkml_ray.stages.estimate import Estimator
 
@@ -63,6 +64,7 @@ def search_circuits(
     prices: CostModel,
     budget: Budget,
     arguments: ArgumentRule,
+    listener: Listener = ignore,
 ) -> DerivedCircuits:
     """Find the cuts, splitting operators where that is needed, and derive the circuits.
 
@@ -75,6 +77,7 @@ def search_circuits(
         prices: Predicts seconds and memory.
         budget: What to cut for.
         arguments: Chooses each circuit's arguments.
+        listener: Told what is being done.
 
     Raises:
         ChunkingError: An operator needs more memory than there is and cannot be split.
@@ -94,6 +97,7 @@ def search_circuits(
             input_scale=input_scale,
             commitment=commitment,
             whole_forms=budget.memory_bytes is None,
+            listener=listener,
         )
         found = _cut(
             model,
@@ -106,6 +110,7 @@ def search_circuits(
             prices,
             budget,
             arguments,
+            listener,
         )
         if isinstance(found, DerivedCircuits):
             return found
@@ -131,7 +136,9 @@ def _cut(
     prices: CostModel,
     budget: Budget,
     arguments: ArgumentRule,
+    listener: Listener,
 ) -> DerivedCircuits | TooLarge:
+    listener(Working(what="searching the cuts"))
     count = len(estimator.units)
     costs = {
         segment: replace(cost, peak_bytes=int(cost.peak_bytes / OPTIMISM))
@@ -162,6 +169,7 @@ def _cut(
             input_scale=input_scale,
             commitment=commitment,
             arguments=arguments,
+            listener=listener,
         )
         exact = dict(zip(segments, _peaks(circuits, prices), strict=True))
         if budget.memory_bytes is None or max(exact.values()) <= budget.memory_bytes:

@@ -65,6 +65,7 @@ from zkml_ray.verifying.trust import (
     check_topology,
 )
 from zkml_ray.verifying.verdict import Clock, Measured, Step, Verdict, describe
+from zkml_ray.words import counted
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.load import LoadedModel
@@ -194,13 +195,16 @@ def verify_manifest(
         proofs = {chunk.id: _read_proof(chunk.id, reader) for chunk in plan.chunks}
         instances = {chunk_id: _instances(chunk_id, proof) for chunk_id, proof in proofs.items()}
         check_instance_layout(plan, instances)
-        clock.step(f"{len(proofs)} proofs are in canonical form and complete")
+        clock.step(f"{counted(len(proofs), 'proof')} in canonical form and complete")
         # 6. Every proof verifies under its pinned key, settings and SRS, and ends where it should.
         _verify_proofs(sealed, proofs, reader, srs_paths, made_keys)
-        clock.step(f"{len(proofs)} proofs verify under their pinned keys")
+        clock.step(f"{counted(len(proofs), 'proof')} verified under pinned keys")
         # 7. Producer and consumers of every boundary show the same leaves.
         leaves = boundary_leaves(plan, instances)
-        clock.step(f"{len(leaves)} boundaries: producer and consumers agree leaf by leaf")
+        clock.step(
+            f"{counted(len(leaves), 'boundary', 'boundaries')}: producer and consumers agree leaf "
+            "by leaf"
+        )
         # 8. The commitments recomputed from those leaves are those that are stated.
         computed = commitments(plan, leaves)
         _check_commitments(manifest, plan, computed)
