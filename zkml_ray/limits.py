@@ -17,6 +17,10 @@ MAX_SCALE_BITS: Final = 20
 MAX_RANGE_BITS: Final = 20
 """log2 of the largest value of a hinted circuit, as a real number."""
 
+MIN_NATIVE_BITS: Final = 28
+"""Width of what a native circuit takes apart, at least: its factors keep two bits fewer. A plan of
+2^14 had factors of 2^-14 rounded to zero, and another class verified."""
+
 MAX_COMMITTED_BITS: Final = 40
 """Width of the values that a circuit may admit and a commitment holds. Soundness needs far less
 than the field's 253."""
@@ -42,6 +46,9 @@ a hinted circuit's positions are written out."""
 
 MAX_REWRITES_PER_NODE: Final = 4
 """Rewrites of a plan for every node of the normalised model. A planner makes two at most."""
+
+MAX_INLINED_NODES: Final = 1 << 17
+"""Nodes of a model once its functions stand in place of their calls."""
 
 MAX_STEPS: Final = 1 << 12
 """Steps of a recurrent operator, which are written out one by one."""
