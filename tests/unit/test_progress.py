@@ -13,10 +13,12 @@ from rich.console import Console
 
 from zkml_ray.errors import ConfigError
 from zkml_ray.events import (
-    AttemptFailed,
     ChunkMoved,
     Event,
+    Faulted,
+    OfRun,
     PlanReady,
+    RunEnded,
     StageStarted,
     Warned,
     WorkersReady,
@@ -150,10 +152,36 @@ def test_failed_attempt_and_warnings_are_said_and_told_later_ones_are_not() -> N
     shown = Progress(Console(file=file, width=80), told_later=("the SRS",))
     shown(Warned(message="the SRS"))
     shown(Warned(message="[bold]other[/bold]", severe=True))
-    shown(AttemptFailed(chunk_id="chunk-001", worker="worker-0", attempt=2, cause="it died"))
+    shown(
+        Faulted(
+            chunk_id="chunk-001",
+            worker="worker-0",
+            attempt=2,
+            cause="worker died",
+            message="worker-0 died while it had chunk-001; chunk-001 is tried again",
+        )
+    )
     said = file.getvalue()
     assert "SRS" not in said and "WARNING: [bold]other[/bold]" in said
-    assert "chunk-001: attempt 2 failed: it died" in said
+    assert "note (worker died): worker-0 died while it had chunk-001; chunk-001 is tried" in said
+
+
+def test_several_runs_are_counted_together_and_what_all_warn_of_is_said_once() -> None:
+    file = io.StringIO()
+    shown = Progress(Console(file=file, width=100))
+    plan = PlanReady(chunks=(("chunk-000", "Gemm"), ("chunk-001", "Relu")), predicted_s=2.0)
+    for run_id in ("day-000", "day-001"):
+        shown(OfRun(run_id=run_id, event=plan))
+        shown(OfRun(run_id=run_id, event=Warned(message="the SRS")))
+        moved = ChunkMoved(chunk_id="chunk-000", state="verified", worker="worker-0")
+        shown(OfRun(run_id=run_id, event=moved))
+    shown(RunEnded(run_id="day-000"))
+    shown(RunEnded(run_id="day-001", error="no room"))
+    said = file.getvalue()
+    assert said.count("the SRS") == 1
+    assert "day-001/chunk-000: verified on worker-0" in said
+    assert "2 of 4 verified" in shown.status()
+    assert "day-000: complete" in said and "day-001: no room" in said
 
 
 def test_pipe_is_never_silent_for_long() -> None:

@@ -9,6 +9,7 @@ import pytest
 from mypy import api as mypy
 
 import zkml_ray
+from zkml_ray.prover import Settings
 
 NAMES = sorted(set(zkml_ray.__all__) - {"__version__"})
 
@@ -26,6 +27,11 @@ reveal_type(zkml_ray.verify("r", model="m.onnx", policy=zkml_ray.VerifierPolicy(
 zkml_ray.prove_distributed(b"bytes", workers="two")
 zkml_ray.verify("r", modle="m.onnx")
 """
+
+
+def test_settings_of_many_inputs_are_the_provers_arguments() -> None:
+    arguments = set(inspect.signature(zkml_ray.Prover.__init__).parameters)
+    assert set(Settings.__annotations__) == arguments - {"self", "model", "workers"}
 
 
 @pytest.mark.parametrize("name", NAMES)

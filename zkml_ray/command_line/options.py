@@ -37,6 +37,15 @@ Input = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--input", "-i", help=".json (ezkl input_data), .npy or .npz [random]."),
 ]
+InputsOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--inputs",
+        help="Prove many inputs, each in a run of its own: a folder of .json, .npy and .npz files, "
+        "or a .npy or .npz file with inputs along an additional first axis. --run is what the "
+        "runs' ids begin with.",
+    ),
+]
 PrivateInput = Annotated[
     bool, typer.Option("--private-input", help="Prove without revealing the input.")
 ]
@@ -271,6 +280,14 @@ class CircuitOptions:
             "or normalise the input.",
         ),
     ] = 5
+    tokens: Annotated[
+        str,
+        typer.Option(
+            "--tokens",
+            help="revealed: rows of an embedding are looked up outside of circuits, and the "
+            "statement shows at which numbers; hidden: in circuits, for small embeddings.",
+        ),
+    ] = "revealed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +323,7 @@ def plan_options(
         ConfigError: One of them has no such value.
     """
     from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions, circuit_kind
+    from zkml_ray.stages.plan import PlanOptions, circuit_kind, token_kind
 
     return PlanOptions(
         scale=scale,
@@ -318,6 +335,7 @@ def plan_options(
         passes=None if passes is None else _passes(passes.passes, passes.no_pass or []),
         circuits=circuit_kind(circuits.circuits),
         range_bits=circuits.range_bits,
+        tokens=token_kind(circuits.tokens),
     )
 
 

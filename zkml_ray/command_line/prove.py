@@ -7,11 +7,11 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -22,6 +22,7 @@ from zkml_ray.command_line.options import (
     Crew,
     Detail,
     Input,
+    InputsOption,
     Json,
     LayersPerChunk,
     MaxErrorOption,
@@ -59,6 +60,7 @@ def prove(
     model: Model,
     *,
     inputs: Input = None,
+    many: InputsOption = None,
     crew: Crew,
     place: Place,
     run: NewRun = None,
@@ -87,8 +89,9 @@ def prove(
     detail: Detail,
     json_: Json = False,
 ) -> None:
-    """Prove an inference, link its chunks, verify it and store it."""
+    """Prove an inference, or many, link its chunks, verify it and store it."""
     from zkml_ray.api import prove_distributed
+    from zkml_ray.prover import prove_many
 
     detail = detail.checked()
     if keep_checkpoints not in ("yes", "no"):
@@ -96,19 +99,42 @@ def prove(
     proving = Proving(
         crew=crew, place=place, store_keys=store_keys, max_error=max_error, address=address
     )
+    options = plan_options(
+        scale,
+        circuits,
+        passes,
+        layers_per_chunk=layers_per_chunk,
+        workers=crew.workers,
+        memory=memory,
+    )
+    if many is not None:
+        if inputs is not None:
+            raise ConfigError("--input is one input, --inputs are many: give one of them")
+        if salt_seed is not None:
+            raise ConfigError("--salt-seed is for one input: with many, leave it out")
+        with following(json_) as progress:
+            results = prove_many(
+                model,
+                many,
+                run_id=run,
+                options=options,
+                reveal=reveal,
+                private_input=private_input,
+                allow_leaky_native=allow_leaky_native,
+                keep_checkpoints=keep_checkpoints == "yes",
+                **proving.arguments(),
+                command=["zkml-ray", *sys.argv[1:]],
+                listener=progress,
+                progress=None,
+            )
+        show_runs(results, json_)
+        return
     with following(json_) as progress:
         result = prove_distributed(
             model,
             inputs=inputs,
             run_id=run,
-            options=plan_options(
-                scale,
-                circuits,
-                passes,
-                layers_per_chunk=layers_per_chunk,
-                workers=crew.workers,
-                memory=memory,
-            ),
+            options=options,
             reveal=reveal,
             private_input=private_input,
             allow_leaky_native=allow_leaky_native,
@@ -232,19 +258,7 @@ def show_run(
     )
 
     if json_:
-        print_json(
-            {
-                "run_id": result.run_id,
-                "project": result.project,
-                "store": result.store,
-                "verified": result.verified,
-                "plan_digest": result.plan_digest,
-                "srs_trust": result.manifest.srs_trust,
-                "resumed": list(result.resumed),
-                "outputs": {name: value.tolist() for name, value in result.outputs.items()},
-                "manifest": result.manifest.model_dump(mode="json"),
-            }
-        )
+        print_json(_run_document(result))
         return
     detail = detail or Detail()
     say_verdict(answer_lines(result))
@@ -255,6 +269,31 @@ def show_run(
     if detail.verbose:
         stdout.print(boundary_table(result.plan))
         say(*verdict_lines(result.verdict, verbose=True)[1:])
+
+
+def show_runs(results: Sequence[Run], json_: bool) -> None:
+    """Print finished runs of many inputs."""
+    from zkml_ray.command_line.tables import runs_table
+
+    if json_:
+        print_json({"runs": [_run_document(result) for result in results]})
+        return
+    stdout.print(runs_table(results))
+    say(f"{len(results)} runs are proved, verified and stored in {results[0].store}")
+
+
+def _run_document(result: Run) -> dict[str, Any]:
+    return {
+        "run_id": result.run_id,
+        "project": result.project,
+        "store": result.store,
+        "verified": result.verified,
+        "plan_digest": result.plan_digest,
+        "srs_trust": result.manifest.srs_trust,
+        "resumed": list(result.resumed),
+        "outputs": {name: value.tolist() for name, value in result.outputs.items()},
+        "manifest": result.manifest.model_dump(mode="json"),
+    }
 
 
 def _draw(image: Path) -> None:

@@ -30,6 +30,17 @@ PLANNED_WORKERS: Final = (1, 2, 4, 8, 16)
 """Numbers of workers that a plan's makespan is shown for."""
 
 
+def runs_table(runs: Sequence[Run]) -> Table:
+    """A line a run of many inputs."""
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("run", "chunks", "proving"):
+        table.add_column(title, justify="left" if title == "run" else "right")
+    for run in runs:
+        seconds = sum(chunk.prove.seconds for chunk in run.manifest.chunks)
+        table.add_row(escape(run.run_id), str(len(run.manifest.chunks)), f"{seconds:.2f} s")
+    return table
+
+
 def run_table(run: Run) -> Table:
     """One row per chunk: what it held and what it cost."""
     table = Table(title="chunks", box=SIMPLE_HEAD, padding=0)

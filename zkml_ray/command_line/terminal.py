@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from rich.text import Text
 from zkml_ray.command_line.bug_report import report_bug, shows_traceback
 from zkml_ray.errors import AccuracyError, ConfigError, ExitCode, VerificationError, ZkmlRayError
 from zkml_ray.extras import named_if_missing
+from zkml_ray.interrupts import as_exceptions
 
 stderr = Console(stderr=True)
 stdout = Console()
@@ -33,7 +35,7 @@ stdout = Console()
 def run_app(app: typer.Typer, name: str) -> None:
     """Run a command line; every failure is one line on stderr and an exit code."""
     try:
-        with named_if_missing():
+        with as_exceptions(), named_if_missing():
             completing = f"_{name.replace('-', '_').upper()}_COMPLETE" in os.environ
             if not sys.argv[1:] and not completing and len(app.registered_commands) > 1:
                 with redirect_stdout(sys.stderr):
@@ -54,7 +56,11 @@ def run_app(app: typer.Typer, name: str) -> None:
     except MemoryError:
         _error("there is not enough memory for this")
         sys.exit(int(ExitCode.INFRASTRUCTURE))
-    except (SystemExit, GeneratorExit):
+    except SystemExit as leave:
+        if leave.code == 128 + signal.SIGTERM:
+            stderr.print("terminated; what is stored stays, the run has no manifest")
+        raise
+    except GeneratorExit:
         raise
     except BaseException as error:  # a panic of ezkl's is no Exception
         usage = getattr(error, "format_message", None)

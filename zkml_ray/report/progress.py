@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
@@ -24,11 +24,13 @@ from rich.text import Text
 from zkml_ray.errors import ConfigError
 from zkml_ray.events import (
     INSECURE_SRS_WARNING,
-    AttemptFailed,
     ChunkMoved,
     Event,
+    Faulted,
     Listener,
+    OfRun,
     PlanReady,
+    RunEnded,
     StageStarted,
     Warned,
     WorkersReady,
@@ -89,6 +91,7 @@ class Progress:
         """
         self._console = console
         self._told_later = told_later
+        self._told: set[str] = set()
         self._clock = clock
         self._started = self._spoke = clock()
         self._silence_s = silence_s
@@ -216,14 +219,35 @@ class Progress:
         elif isinstance(event, WorkersReady):
             self._workers, self._ray_s = event.workers, now - self._started
             self._line(f"Ray is up, {counted(event.workers, 'worker')}")
-        elif isinstance(event, AttemptFailed):
-            self._line(f"{event.chunk_id}: attempt {event.attempt} failed: {event.cause}")
+        elif isinstance(event, Faulted):
+            self._say(f"note ({event.cause}): {event.message}", "yellow")
         elif isinstance(event, Warned) and event.message not in self._told_later:
             word, style = ("WARNING", "bold red") if event.severe else ("warning", "yellow")
-            self._console.print(
-                Text(f"{word}: {event.message}", style=style), soft_wrap=self._live is None
-            )
-            self._spoke = now
+            self._say(f"{word}: {event.message}", style)
+        elif isinstance(event, OfRun):
+            self._of_run(event, now)
+        elif isinstance(event, RunEnded):
+            self._line(f"{event.run_id}: {event.error or 'complete'}")
+
+    def _of_run(self, told: OfRun, now: float) -> None:
+        """Of one of several runs: its chunks beside the others', and what is not said yet."""
+        event = told.event
+        if isinstance(event, PlanReady):
+            prices = event.prices_s or (event.predicted_s,) * len(event.chunks)
+            for (chunk_id, operators), price in zip(event.chunks, prices, strict=True):
+                name = f"{told.run_id}/{chunk_id}"
+                self._chunks[name] = _Chunk(operators=operators, price_s=price)
+        elif isinstance(event, ChunkMoved):
+            self._moved(replace(event, chunk_id=f"{told.run_id}/{event.chunk_id}"), now)
+        elif isinstance(event, Faulted):
+            self._take(event)
+        elif isinstance(event, Warned) and event.message not in self._told:
+            self._told.add(event.message)
+            self._take(event)
+
+    def _say(self, text: str, style: str) -> None:
+        self._console.print(Text(text, style=style), soft_wrap=self._live is None)
+        self._spoke = self._clock()
 
     def _moved(self, event: ChunkMoved, now: float) -> None:
         chunk = self._chunks.setdefault(event.chunk_id, _Chunk(operators="", price_s=1.0))
