@@ -43,8 +43,6 @@ def run_app(app: typer.Typer, name: str) -> None:
                 sys.exit(int(ExitCode.BAD_INPUT))
             code = app(prog_name=name, standalone_mode=False)
     except typer.Exit as leave:
-        if leave.exit_code == 128 + signal.SIGINT:  # what typer makes of a KeyboardInterrupt
-            _interrupted("interrupted")
         sys.exit(leave.exit_code)
     except VerificationError as error:
         _fail(error, ExitCode.VERIFICATION_FAILED)
@@ -72,6 +70,8 @@ def run_app(app: typer.Typer, name: str) -> None:
         command = name if context is None else context.command_path
         _error(f"{' '.join(text.split())} ({command} --help shows the usage)")
         sys.exit(int(ExitCode.BAD_INPUT))
+    if code == 128 + signal.SIGINT:  # what typer makes of a KeyboardInterrupt
+        _interrupted("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 
