@@ -57,6 +57,7 @@ from zkml_ray.chunking.normal_form.opset import OPSET, convert_opset, opset_of, 
 from zkml_ray.chunking.normal_form.padding import ZeroPadding
 from zkml_ray.chunking.normal_form.pooling import RegularPooling
 from zkml_ray.chunking.normal_form.pruned import pruned
+from zkml_ray.chunking.normal_form.quantised import without_quantisation
 from zkml_ray.chunking.normal_form.scans import UnrollScans
 from zkml_ray.chunking.normal_form.structure import DropDropout, DropIdentity, ShareInitializers
 from zkml_ray.chunking.normal_form.tails import without_tails
@@ -98,7 +99,7 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
         ChunkingError: A step found something it cannot bring into this form.
     """
     fixed = with_opset(as_float32(fix_dimensions(proto, dimensions)))
-    fixed = pruned(without_tails(without_idle_outputs(fixed)))
+    fixed = pruned(without_tails(without_idle_outputs(without_quantisation(fixed))))
     fixed = _expanded(expand_defined(fixed))
     refuse_ours(fixed.graph)
     _refuse_unknown(fixed)

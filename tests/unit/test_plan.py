@@ -184,3 +184,35 @@ def test_comparison_with_a_large_constant_widens_the_range(
     if bits != 5:
         with pytest.raises(ChunkingError, match="outside --range-bits 5: --range-bits"):
             plan(load_model(tmp_path / "m.onnx"), PlanOptions(scale=10, circuits="hinted"))
+
+
+@pytest.mark.parametrize(
+    ("factor", "bits"), [(20.0, 5), (100.0, 7), (400.0, 9), (600.0, 10), (5000.0, 0)]
+)
+def test_random_input_that_leaves_the_range_widens_it_or_makes_circuits_native(
+    factor: float, bits: int, tmp_path: Path
+) -> None:
+    """The whole part of what reaches as far as a factor, which is no constant that is compared."""
+    proto = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Mul", ["x", "k"], ["m"], "scale"),
+                helper.make_node("Floor", ["m"], ["f"], "floor"),
+                helper.make_node("Sub", ["m", "f"], ["y"], "rest"),
+            ],
+            "test",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 64])],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 64])],
+            [numpy_helper.from_array(np.float32([factor]), "k")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    onnx.save(proto, tmp_path / "m.onnx")
+    made = plan(load_model(tmp_path / "m.onnx"), PlanOptions(scale=8))
+    (chunk,) = made.plan.chunks
+    assert (chunk.arguments.kind, chunk.arguments.range_bits) == (
+        ("hinted", bits) if bits else ("native", 0)
+    )
+    told = [notice for notice in made.notices if "of a random input" in notice]
+    assert any("values may reach" in notice for notice in told) == (bits > 5)

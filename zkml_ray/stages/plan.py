@@ -24,6 +24,7 @@ from zkml_ray.chunking.hinted.refusal import NotHintedError
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normal_form.floats import other_floats
 from zkml_ray.chunking.normal_form.interface import input_notices, output_notices
+from zkml_ray.chunking.normal_form.quantised import quantisation_notices
 from zkml_ray.chunking.normal_form.tails import tail_notices
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
@@ -41,6 +42,7 @@ from zkml_ray.stages.hinted import MORE_ROWS, HintedPlanner
 from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
+from zkml_ray.stages.trial import TRIED, range_failure
 from zkml_ray.verifying.policy import VerifierPolicy, shortfalls
 
 CircuitKind = Literal["auto", "hinted", "native"]
@@ -57,6 +59,9 @@ MAX_AUTO_SCALE: Final = 15
 MAX_AUTO_RANGE_BITS: Final = 10
 """As far as "auto" widens the range of hinted circuits where a constant that is compared lies
 outside of it."""
+
+WIDER_BITS: Final = 2
+"""By so much it is widened where a random input leaves it."""
 
 MIN_MEMORY_BYTES: Final = 64 << 20
 """Below this not even Python fits."""
@@ -215,6 +220,7 @@ def _made(
         *taken.notices,
         *output_notices(model.proto),
         *tail_notices(model.proto),
+        *quantisation_notices(model.proto),
         *_float_notices(model),
     )
     return replace(made, notices=(*notices, *made.notices))
@@ -255,7 +261,7 @@ def _of_its_kind(
     if options.circuits == "native":
         return _native(model, graph, options, prices, limit_bytes, listener)
     try:
-        return _hinted(model, graph, options, prices, limit_bytes, listener)
+        return _tried(_hinted(model, graph, options, prices, limit_bytes, listener), graph, options)
     except ChunkingError as error:
         if options.circuits == "hinted":
             raise
@@ -265,6 +271,8 @@ def _of_its_kind(
             notice = f"values may reach +-{1 << wider}: {error.message}"
             options = replace(options, range_bits=wider)
             made = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
+            if made.plan.chunks[0].arguments.kind == "native":
+                return made
             return replace(made, notices=(notice, *made.notices))
         refusal = error.message
     notice = f"native circuits, because hinted ones do not do: {refusal}"
@@ -274,6 +282,23 @@ def _of_its_kind(
     except ChunkingError as error:
         raise type(error)(f"{error.message}; hinted circuits do not do either: {refusal}") from None
     return replace(native, notices=(notice,))
+
+
+def _tried(made: DerivedCircuits, graph: ModelGraph, options: PlanOptions) -> DerivedCircuits:
+    """Hinted circuits that "auto" may choose: a random input can be proved.
+
+    Raises:
+        NotHintedError: It leaves their range, or has no result in them.
+    """
+    if options.circuits == "hinted" or not TRIED & {n.op_type for n in graph.nodes.values()}:
+        return made
+    failure = range_failure(graph, made)
+    if failure:
+        bits = max(
+            min(options.range_bits + WIDER_BITS, MAX_AUTO_RANGE_BITS), options.range_bits + 1
+        )
+        raise NotHintedError(f"of a random input, {failure}", range_bits=bits)
+    return made
 
 
 def _native(

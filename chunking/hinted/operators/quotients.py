@@ -19,8 +19,9 @@ import onnx
 
 from zkml_ray.chunking.hinted.digits import FineDigits
 from zkml_ray.chunking.hinted.fine import STEP_BITS, check_not_negative, fine_hints, places
-from zkml_ray.chunking.hinted.forms import Floats, NotHintedError
+from zkml_ray.chunking.hinted.forms import Floats, NotHintedError, Pending
 from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.operators.exact import row_sums
 from zkml_ray.chunking.hinted.operators.reading import broadcast
 from zkml_ray.chunking.hinted.values import Value
 
@@ -85,8 +86,9 @@ def quotient(lowering: Lowering, node: onnx.NodeProto) -> Value:
 def root(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Sqrt: of numbers that are not negative, in quarters of a step."""
     circuit, numbers = lowering.circuit, lowering.numbers
-    view = lowering.rounded(node.input[0])
-    size, factor = view.wire.size, 1 << numbers.scale + 2 * STEP_BITS
+    view = _radicand(lowering, node.input[0])
+    fine = round(lowering.resolution**2 / view.wire.resolution)
+    size, factor = view.wire.size, fine << 2 * STEP_BITS
     largest = math.isqrt(factor * view.wire.high)
     digits = FineDigits.reaching(numbers, largest)
     found = fine_hints(lowering, digits, size)
@@ -112,6 +114,21 @@ def root(lowering: Lowering, node: onnx.NodeProto) -> Value:
     )
     wire = lowering.wire(found, size, 0, bound, float(1 << numbers.scale + STEP_BITS))
     return View(wire=wire, index=view.index)
+
+
+def _radicand(lowering: Lowering, name: str) -> View:
+    """What a root is of: sums of products as they are, for a rounding would count as its root."""
+    value = lowering.value(name)
+    if isinstance(value, Pending) and value.is_linear:
+        form = value.form
+        plain = len(form.local) == 1 and not (form.dense or form.pairs or form.bias.any())
+        if plain and (form.local[0].weights == 1.0).all():
+            (term,) = form.local
+            exact = term.wire.resolution == lowering.resolution**2 and not term.wire.nominal
+            if exact:
+                rows = term.index.reshape(-1, term.index.shape[-1])
+                return View(wire=row_sums(lowering, term.wire, rows), index=value.sites)
+    return lowering.rounded(name)
 
 
 def _held(numbers: Floats, unit: int) -> Floats:

@@ -261,10 +261,31 @@ class FunctionReference(Reference):
         return value.resolution in (self._one, 2 * self._one, 4 * self._one)
 
     def _sqrt(self, node: onnx.NodeProto, _: dict[str, Any]) -> Fine:
+        squares = self._sum_of_squares(node.input[0])
+        if squares is not None:
+            exact = [math.isqrt(int(v) * 16) for v in squares.ravel()]
+            return Fine(np.array(exact, dtype=np.int64).reshape(squares.shape), 4.0 * self._one)
         values = self._whole(node.input[0])
         assert (values >= 0).all()
         roots = [math.isqrt(int(v) * self._one * 16) for v in values.ravel()]
         return Fine(np.array(roots, dtype=np.int64).reshape(values.shape), 4.0 * self._one)
+
+    def _sum_of_squares(self, name: str) -> Whole | None:
+        """A sum over axes of the squares of a tensor's elements, which nothing rounds."""
+        total = self._maker(name)
+        square = None if total is None else self._maker(total.input[0])
+        if (
+            total is None
+            or square is None
+            or (total.op_type, square.op_type) != ("ReduceSum", "Mul")
+        ):
+            return None
+        if square.input[0] != square.input[1]:
+            return None
+        axes = tuple(int(v) for v in self._constant(total.input[1]))
+        whole = self._whole(square.input[0])
+        found = (whole**2).sum(axis=axes).reshape(self._graph.tensor(name).shape)
+        return np.asarray(found)
 
     def _pow(self, node: onnx.NodeProto, given: dict[str, Any]) -> Any:
         if self._fixed(node.input[0]):

@@ -47,6 +47,7 @@ CASES = {
         y=[3, 1],
         constants=[integers("axes", 1)],
     ),
+    "length": Case(nodes=[node("ReduceL2", "x", axes=[1], keepdims=1)], x=[3, 4], y=[3, 1]),
     "row over its sum": Case(
         nodes=[
             node("Relu", "x", to="r"),
@@ -121,6 +122,14 @@ def test_roots_are_below_by_less_than_a_quarter_of_a_step(logrows: int) -> None:
     case = Case(nodes=[node("Sqrt", "x")], x=[1, len(values)], y=[1, len(values)])
     found = checked_whole(hinted_chunk(case.proto(), numbers), {"x": values[None]})["y"][0]
     assert np.abs(found - np.sqrt(values * 128.0)).max() <= 0.75
+
+
+def test_length_of_small_numbers_is_as_exact_as_that_of_large_ones() -> None:
+    """A sum of squares that was rounded before would be off by its root: a hundredth and more."""
+    case = Case(nodes=[node("ReduceL2", "x", axes=[1], keepdims=1)], x=[64, 3], y=[64, 1])
+    values = np.random.default_rng(0).integers(-9, 10, (64, 3))
+    found = checked_whole(hinted_chunk(case.proto()), {"x": values})["y"][:, 0]
+    assert np.abs(found - np.sqrt((values**2).sum(axis=1))).max() <= 0.75
 
 
 def test_division_by_what_is_zero_at_the_scale_is_refused_and_a_larger_scale_helps() -> None:
