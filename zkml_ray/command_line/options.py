@@ -289,6 +289,14 @@ class CircuitOptions:
             "verifiers are given the quantised weights.",
         ),
     ] = "packed"
+    tokens: Annotated[
+        str,
+        typer.Option(
+            "--tokens",
+            help="revealed: rows of an embedding are looked up outside of circuits, and the "
+            "statement shows at which numbers; hidden: in circuits, for small embeddings.",
+        ),
+    ] = "revealed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,7 +332,7 @@ def plan_options(
         ConfigError: One of them has no such value.
     """
     from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions, circuit_kind, products_named
+    from zkml_ray.stages.plan import PlanOptions, circuit_kind, products_named, token_kind
 
     return PlanOptions(
         scale=scale,
@@ -337,6 +345,7 @@ def plan_options(
         circuits=circuit_kind(circuits.circuits),
         range_bits=circuits.range_bits,
         products=products_named(circuits.products),
+        tokens=token_kind(circuits.tokens),
     )
 
 

@@ -170,7 +170,7 @@ def gather(
             refusal = (
                 error
                 if isinstance(error, VerificationError)
-                else VerificationError(error.message, code="malformed")
+                else VerificationError(error.message, code="manifest-schema")
             )
     last = logs[-1] if logs else None
     state: State = "under way"

@@ -33,6 +33,7 @@ class PlanChoices(Document):
     circuits: Literal["auto", "hinted", "native"] = "auto"
     range_bits: Annotated[int, Field(ge=0, le=MAX_RANGE_BITS)] = 5
     products: Products = "packed"
+    tokens: Literal["revealed", "hidden"] = "revealed"
 
 
 class RunRequest(Document):
