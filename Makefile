@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-onnx test-exports mutants lint format bench bench-run vectors clean
+.PHONY: install demo test test-slow test-onnx test-exports exports mutants lint format bench bench-run vectors clean
 
 install: $(STAMP)
 
@@ -37,6 +37,14 @@ mutants: $(STAMP)
 # ONNX's own node tests, counted by operator: minutes.
 test-onnx: $(STAMP)
 	$(BIN)/python -m pytest -m onnx
+
+# Networks of torch, keras, scikit-learn, xgboost and lightgbm, exported, planned and compared with
+# onnxruntime, in a table: an hour. The exporters have an environment of their own.
+exports: $(STAMP)
+	$(PYTHON) -m venv .venv-exports
+	.venv-exports/bin/python -m pip install --quiet -r tests/exports/requirements.txt
+	.venv-exports/bin/python -m tests.exports.export .cache/exports
+	ZKML_RAY_CACHE=.cache/exports-plans $(BIN)/python -m tests.exports.measure .cache/exports
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -75,4 +83,4 @@ vectors:
 	  > tests/vectors/poseidon_bn254_t2.json
 
 clean:
-	rm -rf $(VENV) .venv-oracle .venv-torch .cache build dist
+	rm -rf $(VENV) .venv-oracle .venv-torch .venv-exports .cache build dist

@@ -37,14 +37,16 @@ _EXACT: Final = 1 << 24
 _ALL: Final = -1
 _SAME: Final = {
     **dict.fromkeys(("Add", "Concat", "MatMul", "Max", "Mean", "Min", "Mul", "Sub", "Sum"), _ALL),
-    **dict.fromkeys(("Abs", "Expand", "Flatten", "Identity", "Neg", "Relu", "Reshape", "Sign"), 1),
+    **dict.fromkeys(
+        ("Abs", "CumSum", "Expand", "Flatten", "Identity", "Neg", "Relu", "Reshape", "Sign"), 1
+    ),
     **dict.fromkeys(("DepthToSpace", "ReduceMax", "ReduceMin", "ReduceSum", "Slice", "Split"), 1),
     **dict.fromkeys(("SpaceToDepth", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze"), 1),
     "Clip": _ALL,
 }
 """Operators that are the same on whole floats, and how many of their inputs are data."""
 _WRAPPING: Final = frozenset(
-    {"Abs", "Add", "MatMul", "Mean", "Mul", "Neg", "ReduceSum", "Sub", "Sum"}
+    {"Abs", "Add", "CumSum", "MatMul", "Mean", "Mul", "Neg", "ReduceSum", "Sub", "Sum"}
 )
 """Of these, those whose result may not fit the integers that they are of."""
 

@@ -24,6 +24,14 @@ class Net:
         self._nodes.append(helper.make_node(op_type, inputs, [name], f"n_{name}", **attributes))
         return name
 
+    def op_many(
+        self, op_type: str, *inputs: str, outputs: int, **attributes: object
+    ) -> tuple[str, ...]:
+        """An operator with several outputs."""
+        names = tuple(f"{op_type.lower()}{len(self._nodes)}_{i}" for i in range(outputs))
+        self._nodes.append(helper.make_node(op_type, inputs, names, f"n_{names[0]}", **attributes))
+        return names
+
     def constant(self, values: npt.ArrayLike, dtype: type = np.float32) -> str:
         """An initializer."""
         name = f"c{len(self._weights)}"
@@ -81,3 +89,30 @@ class Net:
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         onnx.checker.check_model(made, full_check=True)
         return made
+
+    def exported(
+        self,
+        inputs: Mapping[str, tuple[Sequence[int | str], int]],
+        outputs: Sequence[str],
+        *,
+        opset: int,
+    ) -> onnx.ModelProto:
+        """The model as exporters write it: any element types, symbolic sizes, no output's shape.
+
+        Args:
+            inputs: Shape and element type by name.
+            outputs: Names that operators returned.
+            opset: Version of the operators.
+        """
+        graph = helper.make_graph(
+            self._nodes,
+            "zoo",
+            [helper.make_tensor_value_info(n, kind, s) for n, (s, kind) in inputs.items()],
+            [onnx.ValueInfoProto(name=name) for name in outputs],
+            self._weights,
+        )
+        opsets = [helper.make_opsetid("", opset)]
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        inferred = onnx.shape_inference.infer_shapes(made, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(inferred, full_check=True)
+        return inferred

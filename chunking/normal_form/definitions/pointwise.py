@@ -1,7 +1,7 @@
 """Functions of one element.
 
-exp is read only at -8 and above, where it is in ezkl's table; below, e^x is under 0.0004 and counts
-as e^-8.
+exp is read only at -7.75 and above, where it is in ezkl's table; below, e^x is under 0.00044 and
+counts as that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from zkml_ray.chunking.normal_form.writer import Writer
 
-FLOOR: Final = -8.0
+FLOOR: Final = -7.75
 """Smallest argument at which exp is read."""
 
 
@@ -141,3 +141,27 @@ def round_to_even(write: Writer) -> ir.Value:
     rest = write.op("Sub", whole, write.op("Mul", half, write.floats(2.0)))
     odd = write.op("Relu", write.op("Sign", rest))
     return write.op("Sub", whole, write.op("Mul", tied, odd))
+
+
+def tan(write: Writer) -> ir.Value:
+    """Sin x / cos x."""
+    x = write.input(0)
+    return write.op("Div", write.op("Sin", x), write.op("Cos", x))
+
+
+def shrink(write: Writer) -> ir.Value:
+    """X - bias above lambd, x + bias below -lambd, else 0."""
+    x = write.input(0)
+    bound, bias = float(write.attribute("lambd", 0.5)), float(write.attribute("bias", 0.0))
+    if bound < 0:
+        raise write.refusal(f"lambd is {bound:g}; 0 or more was expected")
+    high = write.op("Add", x, write.floats(-bound))
+    low = write.op("Add", write.op("Neg", x), write.floats(-bound))
+    if bias == bound:
+        return write.op("Sub", write.op("Relu", high), write.op("Relu", low))
+    sides = []
+    for beyond, shift in ((high, -bias), (low, bias)):
+        chosen = write.op("Relu", write.op("Sign", beyond))
+        moved = x if shift == 0 else write.op("Add", x, write.floats(shift))
+        sides.append(write.op("Mul", chosen, moved))
+    return write.op("Add", *sides)

@@ -8,7 +8,14 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from zkml_ray.chunking.normal_form.definitions.pointwise import FLOOR
 from zkml_ray.chunking.normal_form.writer import Writer
+
+LARGEST_LOG: Final = 7.5
+"""Largest argument at which ln is read: ezkl's tables end at about 8."""
+
+HARDMAX_ALONG_AN_AXIS: Final = 13
+"""Version from which Hardmax is along one axis."""
 
 MAX_FACTORS: Final = 64
 """Numbers that one product may have: each step of pairs is rounded."""
@@ -93,8 +100,16 @@ def reduce_log_sum(write: Writer) -> ir.Value:
 def reduce_log_sum_exp(write: Writer) -> ir.Value:
     """M + ln sum e^(x - m), m the largest x: ln is read at 1 and above, exp at 0 and below."""
     x = write.input(0)
-    total, largest = _shifted(write, x, write.input(1))
-    result = write.op("Add", write.op("Log", total), largest)
+    axes, given = write.input(1), write.constant(1)
+    if axes is not None and given is None:
+        raise write.refusal("its axes must be constant to be proved")
+    places = [] if given is None else [int(axis) for axis in given.reshape(-1)]
+    if not places and write.attribute("noop_with_empty_axes", 0):
+        return write.op("Identity", x)
+    shape = write.shape()
+    count = math.prod(shape[axis] for axis in places or range(len(shape)))
+    total, largest = _shifted(write, x, axes)
+    result = write.op("Add", _log(write, total, count), largest)
     if write.attribute("keepdims", 1):
         return result
     return write.op("Squeeze", result, write.input(1))
@@ -103,8 +118,10 @@ def reduce_log_sum_exp(write: Writer) -> ir.Value:
 def log_softmax(write: Writer) -> ir.Value:
     """X - m - ln sum e^(x - m)."""
     x = write.input(0)
-    total, largest = _shifted(write, x, write.integers([write.axis(-1)]))
-    return write.op("Sub", write.op("Sub", x, largest), write.op("Log", total))
+    axis = write.axis(-1)
+    total, largest = _shifted(write, x, write.integers([axis]))
+    log = _log(write, total, write.shape()[axis])
+    return write.op("Sub", write.op("Sub", x, largest), log)
 
 
 def global_max_pool(write: Writer) -> ir.Value:
@@ -130,9 +147,34 @@ def _over(write: Writer, op_type: str, x: ir.Value | None) -> ir.Value:
     return write.op(op_type, x, *axes, **attributes)
 
 
+def _log(write: Writer, total: ir.Value, most: float) -> ir.Value:
+    """Ln of a number from 1 to `most`: 2 ln of its root, as often as ln's table asks for."""
+    factor = 1
+    while most > LARGEST_LOG:
+        total, most, factor = write.op("Sqrt", total), math.sqrt(most), 2 * factor
+    log = write.op("Log", total)
+    return log if factor == 1 else write.op("Mul", log, write.floats(float(factor)))
+
+
 def _shifted(write: Writer, x: ir.Value | None, axes: ir.Value | None) -> tuple[ir.Value, ir.Value]:
-    """Sum e^(x - m) and m, the largest x; exp is read at -8 and above, as elsewhere."""
+    """Sum e^(x - m) and m, the largest x; exp is read at `FLOOR` and above, as elsewhere."""
     reads = [] if axes is None else [axes]
     largest = write.op("ReduceMax", x, *reads, keepdims=1)
-    below = write.op("Clip", write.op("Sub", x, largest), write.floats(-8.0), write.floats(0.0))
+    below = write.op("Clip", write.op("Sub", x, largest), write.floats(FLOOR), write.floats(0.0))
     return write.op("ReduceSum", write.op("Exp", below), *reads, keepdims=1), largest
+
+
+def hardmax(write: Writer) -> ir.Value:
+    """1 at the first of the largest, else 0; below opset 13 of all axes from `axis` on."""
+    shape = write.shape()
+    old = write.opset < HARDMAX_ALONG_AN_AXIS
+    axis = write.axis(1 if old else -1)
+    size = math.prod(shape[axis:]) if old else shape[axis]
+    rows = write.input(0)
+    if old:
+        rows = write.reshape(rows, [-1, size])
+    along = 1 if old else axis
+    place = write.op("ArgMax", rows, axis=along, keepdims=0)
+    depth, values = write.integers(size), write.floats([0.0, 1.0])
+    made = write.op("OneHot", place, depth, values, axis=along)
+    return write.reshape(made, list(shape)) if old else made

@@ -11,6 +11,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from zkml_ray.chunking.normal_form.definitions import (
     normalisations,
     pointwise,
+    powers,
     recurrent,
     reductions,
     resize,
@@ -25,18 +26,23 @@ DEFINITIONS: Final[Mapping[str, Callable[[Writer], ir.Value | list[ir.Value]]]] 
     "Elu": pointwise.elu,
     "GRU": recurrent.recurrent,
     "Gelu": pointwise.gelu,
+    "GlobalLpPool": powers.global_lp_pool,
     "GlobalMaxPool": reductions.global_max_pool,
     "GroupNormalization": normalisations.group_normalisation,
     "HardSigmoid": pointwise.hard_sigmoid,
     "HardSwish": pointwise.hard_swish,
+    "Hardmax": reductions.hardmax,
     "InstanceNormalization": normalisations.instance_normalisation,
+    "LRN": powers.local_response,
     "LSTM": recurrent.recurrent,
     "LogSoftmax": reductions.log_softmax,
+    "LpNormalization": powers.lp_normalisation,
+    "LpPool": powers.lp_pool,
     "Mean": reductions.mean,
     "Mish": pointwise.mish,
     "PRelu": pointwise.prelu,
-    "RNN": recurrent.recurrent,
     "RMSNormalization": normalisations.rms_normalisation,
+    "RNN": recurrent.recurrent,
     "Reciprocal": pointwise.reciprocal,
     "ReduceL1": reductions.reduce_l1,
     "ReduceL2": reductions.reduce_l2,
@@ -48,9 +54,11 @@ DEFINITIONS: Final[Mapping[str, Callable[[Writer], ir.Value | list[ir.Value]]]] 
     "Resize": resize.resize,
     "Round": pointwise.round_to_even,
     "Selu": pointwise.selu,
+    "Shrink": pointwise.shrink,
     "Softplus": pointwise.softplus,
     "Softsign": pointwise.softsign,
     "Swish": pointwise.swish,
+    "Tan": pointwise.tan,
     "Upsample": resize.resize,
 }
 
@@ -58,9 +66,10 @@ WRITTEN: Final = frozenset(DEFINITIONS) | frozenset(MOVES)
 """Operators that are written with others, in at least one of their forms."""
 
 
-CHANGED: Final = frozenset({"Resize", "Upsample"})
+CHANGED: Final = frozenset({"Hardmax", "Resize", "Upsample"})
 """Operators that onnx's converter (1.23) takes for others: the first versions of Resize leave open
-how coordinates are meant, and are given another meaning by default."""
+how coordinates are meant, and are given another meaning by default; of Hardmax
+the axes are not, where version 13 has another meaning."""
 
 
 class WriteDefinitions(InPlacePass):

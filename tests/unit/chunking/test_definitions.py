@@ -68,6 +68,12 @@ POINTWISE = [
     ("HardSwish", {}),
     ("Ceil", {}),
     ("Round", {}),
+    ("Tan", {}),
+    ("Shrink", {}),
+    ("Shrink", {"lambd": 0.25, "bias": 0.25}),
+    ("Shrink", {"lambd": 0.75, "bias": -0.5}),
+    ("ThresholdedRelu", {}),
+    ("ThresholdedRelu", {"alpha": 0.25}),
 ]
 
 
@@ -101,6 +107,12 @@ def reductions() -> Iterator[Case]:
         yield case("CumSum", (2, 3, 4), along, exclusive=exclusive, reverse=reverse)
     for axis in (0, 1, -1):
         yield case("LogSoftmax", (2, 3, 4), axis=axis)
+    for count in (8, 57, 1000):
+        yield case("LogSoftmax", (2, count), axis=1)
+        yield case("ReduceLogSumExp", (1, count), integers("axes", 1), keepdims=0)
+    yield case("ReduceLogSumExp", (4, 25, 3))
+    for opset, axis in itertools.product((11, 13), (0, 1, 2)):
+        yield case("Hardmax", (2, 3, 4), opset=opset, axis=axis)
     for shape in ((1, 2, 5), (1, 2, 4, 3), (1, 2, 2, 3, 4)):
         yield case("GlobalMaxPool", shape)
 
@@ -117,8 +129,27 @@ def normalisations() -> Iterator[Case]:
             opset=21,
             num_groups=groups,
         )
+    for p, axis in itertools.product((1, 2), (0, 1, -1)):
+        yield case("LpNormalization", (2, 3, 4), p=p, axis=axis)
+    for size, channels in itertools.product((1, 3, 5), (1, 4, 7)):
+        yield case("LRN", (2, channels, 3, 2), size=size, alpha=0.5, bias=1.5)
+    yield case("LRN", (1, 6, 2, 2), size=5)
+    yield case("LRN", (1, 6, 2, 2), size=3, alpha=0.5, beta=1.0)
+    yield case("MeanVarianceNormalization", (2, 3, 4, 5))
+    yield case("MeanVarianceNormalization", (2, 3, 4), axes=[0, 2])
     for axis, shape in ((-1, (2, 6)), (1, (2, 3, 4)), (2, (2, 3, 4))):
         yield case("RMSNormalization", shape, weight("s", *shape[axis:]), opset=23, axis=axis)
+
+
+def pools() -> Iterator[Case]:
+    for p in (1, 2, 3):
+        for size in ((5,), (5, 4), (3, 4, 3)):
+            kernel = [2] * len(size)
+            yield case("LpPool", (2, 3, *size), p=p, kernel_shape=kernel)
+            yield case("LpPool", (1, 3, *size), p=p, kernel_shape=kernel, strides=kernel)
+            yield case("GlobalLpPool", (2, 3, *size), p=p)
+    yield case("LpPool", (1, 2, 5, 5), kernel_shape=[3, 2], pads=[1, 0, 1, 1], strides=[2, 1])
+    yield case("LpPool", (1, 2, 5, 5), kernel_shape=[2, 2], auto_pad="SAME_UPPER")
 
 
 def moves() -> Iterator[Case]:
@@ -137,6 +168,9 @@ def moves() -> Iterator[Case]:
         pads[len(shape) - 1], pads[-1] = 2, 1
         yield case("Pad", shape, integers("p", *pads), mode=mode)
     yield case("Pad", (1, 5), integers("p", 0, 2, 0, 3), mode="wrap", opset=19)
+    widths = ((0, -1, 0, 2), (0, 2, 0, -2), (-1, -1, 0, -1), (-1, 1, 1, -2))
+    for mode, cut in itertools.product(("edge", "reflect", "wrap"), widths):
+        yield case("Pad", (3, 5), integers("p", *cut), mode=mode, opset=19)
     for axis in (0, 1, -1):
         index = numpy_helper.from_array(np.array([[0, 1, -1], [1, 0, 0]]), "i")
         yield case("GatherElements", (2, 3), index, axis=axis)
@@ -228,7 +262,15 @@ def recurrent() -> Iterator[Case]:
     yield case("RNN", (length, batch, width), *rows, **relu)
 
 
-CASES = [*pointwise(), *reductions(), *normalisations(), *moves(), *resizes(), *recurrent()]
+CASES = [
+    *pointwise(),
+    *reductions(),
+    *normalisations(),
+    *pools(),
+    *moves(),
+    *resizes(),
+    *recurrent(),
+]
 
 
 def built(
