@@ -223,7 +223,7 @@ def _written(proto: onnx.ModelProto, operators: frozenset[str]) -> onnx.ModelPro
     opset = opset_of(proto)
     if not any(node.op_type in operators for node in proto.graph.node):
         return proto
-    model = _folded(ir.from_proto(proto), opset)
+    model = ir.from_proto(_inferred(ir.to_proto(_folded(ir.from_proto(proto), opset))))
     _apply(model, WriteDefinitions(opset, operators))
     return _inferred(ir.to_proto(model))
 

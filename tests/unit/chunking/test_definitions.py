@@ -68,7 +68,6 @@ POINTWISE = [
     ("HardSwish", {}),
     ("Ceil", {}),
     ("Round", {}),
-    ("Tan", {}),
     ("Shrink", {}),
     ("Shrink", {"lambd": 0.25, "bias": 0.25}),
     ("Shrink", {"lambd": 0.75, "bias": -0.5}),
