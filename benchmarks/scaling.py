@@ -7,7 +7,7 @@ inputs as workers.
 
 - Measured: `prove_distributed` with 1 and 2 workers (strong), and two such calls side by side, each
   with a worker of its own (weak): that is how a batch is proved today.
-- Simulated (`benchmarks.schedule`): the coordinator's own policy in virtual time, with the chunk
+- Simulated (`benchmarks.schedule`): the package's own scheduler in virtual time, with the chunk
   times measured at 1 worker (medians). For batches the chunks of all inputs go through one
   coordinator's queue, input after input; nothing in the package does that yet.
 

@@ -1,12 +1,13 @@
-"""A simulation of the scheduler: what `zkml_ray.run.coordinator` and `cluster.pool` do, virtually.
+"""A simulation of a run: the package's own scheduler, driven on a virtual clock.
 
-The policy, step by step as in the code:
+Who gets which chunk is decided by `zkml_ray.cluster.scheduler.Scheduler` itself, the same code that
+runs on Ray. What surrounds it is written down here, step by step as in `zkml_ray.run.coordinator`
+and `cluster.pool`:
 
-- the coordinator is one thread; it makes the witness of one chunk after the other, in plan order;
-- a chunk whose witness is made joins a first-in-first-out queue (`WorkerPool.submit`), and idle
-  workers take from it in the order of their names (`WorkerPool._assign`);
-- then it looks once, without waiting, whether a worker is done (`poll(0)`), and takes at most one
-  answer; behind the last witness it waits for answers, at most a second at a time (`poll(1.0)`);
+- the coordinator is one thread; it makes the witness of one chunk after the other, in plan order,
+  and submits the chunk (`WorkerPool.submit`);
+- then it looks once, without waiting, which workers are done (`poll(0)`), and takes their answers;
+  behind the last witness it waits for answers, at most a second at a time (`poll(1.0)`);
 - with an answer taken, that worker gets the next chunk before the proof is verified; verifying
   keeps the coordinator, and whoever finishes meanwhile waits.
 
@@ -17,10 +18,26 @@ Left out: failures and second attempts, messages' own time, and workers that slo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from zkml_ray.cluster.messages import (
+    Accepted,
+    Answered,
+    Attempt,
+    Begin,
+    ChunkKey,
+    ChunkReady,
+    Deliver,
+    Event,
+    HandOut,
+    NodeUp,
+    StartWorker,
+    WorkerUp,
+)
+from zkml_ray.cluster.policy import Need
+from zkml_ray.cluster.scheduler import Scheduler
 
 POLL_S: Final = 1.0
 """Longest wait of the coordinator's loop."""
@@ -56,56 +73,64 @@ class Schedule:
     spans: tuple[tuple[str, int, float, float], ...]
 
 
-@dataclass(slots=True)
-class _Worker:
-    task: Task | None = None
-    ends_s: float = 0.0
-
-
 class _Clockwork:
-    """The coordinator and its workers at a moment of virtual time."""
+    """The coordinator, the scheduler and the workers at a moment of virtual time."""
 
     def __init__(self, workers: int, up_s: float) -> None:
         self.now_s = 0.0
-        self.up_s = up_s
-        self.queue: deque[Task] = deque()
-        self.workers = [_Worker() for _ in range(workers)]
         self.spans: list[tuple[str, int, float, float]] = []
+        self._scheduler = Scheduler(Need(workers=workers, cpus=1))
+        self._tasks: dict[ChunkKey, Task] = {}
+        self._ends: dict[Attempt, float] = {}
+        self._starting: list[str] = []
+        self._up_s = up_s
+        self._answers: list[Attempt] = []
+        self._tell(NodeUp(node="here", name="here", cpus=workers, memory_bytes=0))
+        self._tell(Begin())
+        self._workers_up()
 
     @property
     def busy(self) -> bool:
-        return bool(self.queue) or any(worker.task for worker in self.workers)
+        return self._scheduler.busy
 
     def submit(self, task: Task) -> None:
-        self.queue.append(task)
-        self._assign()
+        key = ChunkKey("run", f"{len(self._tasks)}")
+        self._tasks[key] = task
+        self._tell(ChunkReady(key=key, predicted_s=task.work_s))
 
     def poll(self, timeout_s: float) -> None:
-        """Wait for one answer, hand out what can be, verify the answer."""
-        proving = [worker for worker in self.workers if worker.task is not None]
-        if not proving:
-            self._assign()
-            return
-        # Of several that are done, ray.wait gives the first in the order it was asked about.
-        done = next((worker for worker in proving if worker.ends_s <= self.now_s), None)
-        if done is None:
-            soonest = min(proving, key=lambda worker: worker.ends_s)
-            self.now_s = min(soonest.ends_s, self.now_s + timeout_s)
-            done = soonest if soonest.ends_s <= self.now_s else None
-        answer = None
-        if done is not None:
-            answer, done.task = done.task, None
-        self._assign()
-        if answer is not None:
-            self.now_s += answer.verify_s
+        """Wait for answers, take all that are there, verify them."""
+        due_s = list(self._ends.values())
+        if self._starting:
+            due_s.append(self._up_s)
+        self.now_s = min(max(self.now_s, min(due_s, default=0.0)), self.now_s + timeout_s)
+        self._workers_up()
+        for attempt in [attempt for attempt, end_s in self._ends.items() if end_s <= self.now_s]:
+            del self._ends[attempt]
+            self._tell(Answered(attempt=attempt))
+        answers, self._answers = self._answers, []
+        for attempt in answers:
+            self.now_s += self._tasks[attempt.key].verify_s
+            self._tell(Accepted(attempt=attempt))
 
-    def _assign(self) -> None:
-        for index, worker in enumerate(self.workers):
-            if worker.task is None and self.queue:
-                worker.task = self.queue.popleft()
-                starts_s = max(self.now_s, self.up_s)  # a call waits until its actor is up
-                worker.ends_s = starts_s + worker.task.work_s
-                self.spans.append((worker.task.name, index, starts_s, worker.ends_s))
+    def _workers_up(self) -> None:
+        if self.now_s >= self._up_s:
+            starting, self._starting = self._starting, []
+            for worker in starting:
+                self._tell(WorkerUp(worker=worker))
+
+    def _tell(self, event: Event) -> None:
+        for instruction in self._scheduler.handle(event, self.now_s):
+            if isinstance(instruction, StartWorker):
+                self._starting.append(instruction.worker)
+            elif isinstance(instruction, Deliver):
+                self._answers.append(instruction.attempt)
+            elif isinstance(instruction, HandOut):
+                task = self._tasks[instruction.attempt.key]
+                worker = int(instruction.attempt.worker.rpartition("-")[2])
+                end_s = self.now_s + task.work_s
+                self._ends[instruction.attempt] = end_s
+                self.spans.append((task.name, worker, self.now_s, end_s))
 
 
 def simulate(tasks: Sequence[Task], workers: int, up_s: float = 0.0) -> Schedule:

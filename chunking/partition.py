@@ -13,6 +13,7 @@ many times the tensor that they are picked from.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from zkml_ray.chunking.graph import ModelGraph
@@ -54,6 +55,37 @@ def layer_partition(graph: ModelGraph, *, layers_per_chunk: int = 1) -> tuple[tu
         cuts.append(min(places, key=lambda place: (*cost[place], -place)))
     cuts.append(len(names))
     return tuple(tuple(names[start:end]) for start, end in pairwise(cuts))
+
+
+def split_by_kind(
+    graph: ModelGraph, parts: Sequence[Sequence[str]], kind_of: Mapping[str, str]
+) -> tuple[tuple[str, ...], ...]:
+    """Cut parts further, so that none has operators of two kinds.
+
+    Args:
+        graph: The normalised model.
+        parts: Node names per part, topologically ordered.
+        kind_of: Operators that have a kind, and which.
+
+    Returns:
+        Node names per part. A cut falls where the fewest elements cross it.
+    """
+    places = {name: place for place, name in enumerate(graph.nodes)}
+    cost = _crossing_costs(graph)
+    found = []
+    for part in parts:
+        start, first, kind = 0, 1, ""
+        for index, name in enumerate(part):
+            own = kind_of.get(graph.nodes[name].op_type, "")
+            if own and kind and own != kind:
+                cuts = range(first, index + 1)
+                cut = min(cuts, key=lambda place: (*cost[places[part[place]]], -place))
+                found.append(tuple(part[start:cut]))
+                start = cut
+            if own:
+                kind, first = own, index + 1
+        found.append(tuple(part[start:]))
+    return tuple(found)
 
 
 def _crossing_costs(graph: ModelGraph) -> list[tuple[float, int]]:

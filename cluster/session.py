@@ -11,8 +11,10 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from zkml_ray.errors import ZkmlRayError
+from zkml_ray.interrupts import kept_handlers
 
 
 class ClusterError(ZkmlRayError):
@@ -43,7 +45,8 @@ def ray_session(
         return
     address = joined_address(address)
     try:
-        with warnings.catch_warnings(), _variables({} if address else environment or {}):
+        added = {} if address else environment or {}
+        with warnings.catch_warnings(), _variables(added), kept_handlers():
             warnings.simplefilter("ignore")
             logging.getLogger("ray").setLevel(logging.ERROR)
             if address:
@@ -61,10 +64,29 @@ def ray_session(
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = f"at {address}" if address else "on this machine"
         raise ClusterError(f"Ray cannot be used {where}: {line}") from None
+    _keep_stdout_clean()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_stdout_clean() -> None:
+    """Let Ray's own messages go to stderr: stdout holds results, with --json one object.
+
+    Whatever its log settings, Ray prints errors of raylets, such as a machine's loss, to stdout.
+    """
+    import ray._private.worker as internals
+
+    printed = internals.print_to_stdstream
+    if getattr(printed, "to_stderr", False):
+        return
+
+    def print_to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+        printed({**data, "is_err": True}, ignore_prefix=ignore_prefix)
+
+    print_to_stderr.to_stderr = True  # type: ignore[attr-defined]
+    internals.print_to_stdstream = print_to_stderr
 
 
 def joined_address(address: str | None) -> str | None:

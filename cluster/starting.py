@@ -1,7 +1,8 @@
 """A pool whose Ray is still starting.
 
 Ray takes seconds to start, most of them waiting. Meanwhile the run is planned and its witnesses are
-made: chunks that are ready wait here, and whoever polls for results waits for Ray.
+made: chunks that are ready wait here, and whoever polls for results waits for Ray. Calls into Ray
+are shielded from signals (`zkml_ray.interrupts`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from zkml_ray.cluster.pool import Assigned, Completed, WorkerPool
+from zkml_ray.cluster.pool import Completed, PoolEvent, WorkerPool
+from zkml_ray.interrupts import shielded
 from zkml_ray.stages.setup import SetupJob
 
 
@@ -19,7 +21,7 @@ class StartingPool:
     def __init__(
         self,
         start: Callable[[], WorkerPool],
-        started: Callable[[WorkerPool], None],
+        started: Callable[[], None],
         end: Callable[[], None],
     ) -> None:
         """Begin to start.
@@ -34,45 +36,67 @@ class StartingPool:
         self._started = started
         self._end = end
         self._pool: WorkerPool | None = None
-        self._waiting: list[tuple[SetupJob, float]] = []
+        self._waiting: list[tuple[SetupJob, dict[str, float]]] = []
 
-    def submit(self, job: SetupJob, limit_s: float = float("inf")) -> list[Assigned]:
+    def submit(self, job: SetupJob, **expected: float) -> None:
         """As `WorkerPool.submit`; nothing is handed out before the workers are there."""
         if self._pool is None:
-            self._waiting.append((job, limit_s))
-            return []
-        return self._pool.submit(job, limit_s)
+            self._waiting.append((job, expected))
+            return
+        with shielded():
+            self._pool.submit(job, **expected)
+
+    @property
+    def waiting(self) -> int:
+        """Chunks that no worker has."""
+        return len(self._waiting) if self._pool is None else self._pool.waiting
 
     @property
     def busy(self) -> bool:
         """Whether any chunk waits, is queued or is being proved."""
         return bool(self._waiting) or (self._pool is not None and self._pool.busy)
 
-    def poll(self, timeout_s: float) -> list[Completed | Assigned]:
+    def poll(self, timeout_s: float) -> list[PoolEvent]:
         """As `WorkerPool.poll`; at first it waits for the workers.
 
         Raises:
             ClusterError: Ray could not be started or joined.
             ZkmlRayError: As `WorkerPool.poll`.
         """
-        if self._pool is not None:
+        if self._pool is None:
+            done, _ = wait([self._starting], timeout_s)
+            if not done:
+                return []
+            self._pool = self._starting.result()
+            self._started()
+            with shielded():
+                for job, expected in self._waiting:
+                    self._pool.submit(job, **expected)
+            self._waiting.clear()
+            timeout_s = 0.0
+        with shielded():
             return self._pool.poll(timeout_s)
-        done, _ = wait([self._starting], timeout_s)
-        if not done:
-            return []
-        self._pool = self._starting.result()
-        self._started(self._pool)
-        events: list[Completed | Assigned] = []
-        for job, limit_s in self._waiting:
-            events += self._pool.submit(job, limit_s)
-        self._waiting.clear()
-        return events
+
+    def accept(self, completed: Completed) -> None:
+        """As `WorkerPool.accept`."""
+        if self._pool is None:
+            raise ValueError("no worker answered yet")
+        with shielded():
+            self._pool.accept(completed)
 
     def reject(self, completed: Completed, why: str) -> None:
         """As `WorkerPool.reject`."""
         if self._pool is None:
             raise ValueError("no worker answered yet")
-        self._pool.reject(completed, why)
+        with shielded():
+            self._pool.reject(completed, why)
+
+    def forget(self, run_id: str) -> None:
+        """As `WorkerPool.forget`."""
+        self._waiting = [(job, given) for job, given in self._waiting if job.run_id != run_id]
+        if self._pool is not None:
+            with shielded():
+                self._pool.forget(run_id)
 
     def close(self) -> None:
         """End the workers and Ray; those that are still starting are waited for."""

@@ -30,6 +30,7 @@ from tests.layers import BY_LAYER  # noqa: E402
 from zkml_ray import prove_distributed  # noqa: E402
 from zkml_ray.api import Run  # noqa: E402
 from zkml_ray.cluster.session import ray_session  # noqa: E402
+from zkml_ray.errors import InsecureSrsWarning  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -66,14 +67,15 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mlp_run(ray_cluster: None, models: Path, shared_store: Path) -> Run:
     """A small perceptron's run, 3 chunks, input and output revealed."""
-    return prove_distributed(
-        models / "mlp.onnx",
-        workers=2,
-        store=shared_store,
-        project="shared",
-        run_id="mlp",
-        options=BY_LAYER,
-    )
+    with pytest.warns(InsecureSrsWarning, match="can forge proofs"):
+        return prove_distributed(
+            models / "mlp.onnx",
+            workers=2,
+            store=shared_store,
+            project="shared",
+            run_id="mlp",
+            options=BY_LAYER,
+        )
 
 
 @pytest.fixture(scope="session")

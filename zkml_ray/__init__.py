@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run, prove_distributed, resume
+    from zkml_ray.prover import BatchError, Prover, prove_many
     from zkml_ray.stages.plan import PlanOptions
     from zkml_ray.stages.samples import SampleInputs
     from zkml_ray.verification import verify
@@ -17,22 +18,28 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "BatchError",
     "PlanOptions",
+    "Prover",
     "Run",
     "SampleInputs",
     "VerifierPolicy",
     "__version__",
     "prove_distributed",
+    "prove_many",
     "resume",
     "verify",
 ]
 
 _HOMES = {
+    "BatchError": "zkml_ray.prover",
+    "Prover": "zkml_ray.prover",
     "PlanOptions": "zkml_ray.stages.plan",
     "Run": "zkml_ray.api",
     "SampleInputs": "zkml_ray.stages.samples",
     "VerifierPolicy": "zkml_ray.verifying.policy",
     "prove_distributed": "zkml_ray.api",
+    "prove_many": "zkml_ray.prover",
     "resume": "zkml_ray.api",
     "verify": "zkml_ray.verification",
 }

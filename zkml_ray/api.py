@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,17 @@ import numpy.typing as npt
 
 from zkml_ray.chunking.given import ModelLike
 from zkml_ray.config import checked_threads
-from zkml_ray.events import FloatOutputs, Listener, ignore
+from zkml_ray.errors import InsecureSrsWarning, ZkmlRayError
+from zkml_ray.events import INSECURE_SRS_WARNING, FloatOutputs, Listener, ignore
+from zkml_ray.report.progress import Shown, showing
 from zkml_ray.report.snippet import as_html, one_line
+from zkml_ray.run.conduct import conduct, drive
 from zkml_ray.run.coordinator import RunOutcome, Until
 from zkml_ray.run.execution import (
     Begun,
     begin,
     coordinating,
+    read_model,
     take_up,
     worker_pool,
 )
@@ -101,6 +106,7 @@ def prove_distributed(
     address: str | None = None,
     command: Sequence[str] = (),
     listener: Listener = ignore,
+    progress: Shown = "auto",
 ) -> Run:
     """Prove an inference of an ONNX model on Ray workers.
 
@@ -131,9 +137,11 @@ def prove_distributed(
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         command: Recorded in the manifest.
         listener: Called with every event of the run.
+        progress: "auto": shown on a terminal and in a notebook; None: not at all.
 
     Returns:
-        The run; it is stored and verified.
+        The run; it is stored and verified. One that rests on a generated SRS is warned of
+        (`zkml_ray.errors.InsecureSrsWarning`).
 
     Raises:
         ConfigError: An argument or the input is wrong, or the run id is taken.
@@ -144,23 +152,22 @@ def prove_distributed(
         StoreError: The store failed.
     """
     checked_threads(workers, threads)
+    read = read_model(model, inputs, options or PlanOptions(workers=workers))
     begun = begin(
-        model,
-        inputs,
+        read,
+        read.input(inputs, seed),
         store=store,
         project=project,
         run_id=run_id,
-        options=options or PlanOptions(workers=workers),
         reveal=reveal,
         private_input=private_input,
         allow_leaky_native=allow_leaky_native,
         seeded_salts=salt_seed is not None,
         keep_checkpoints=keep_checkpoints,
-        seed=seed,
         max_error=max_error,
         command=command,
     )
-    return _execute(begun, salt_seed, workers, threads, store_keys, address, listener)
+    return _execute(begun, salt_seed, workers, threads, store_keys, address, listener, progress)
 
 
 def prepare(
@@ -205,19 +212,18 @@ def prepare(
         ChunkingError: The model cannot be proved.
         StoreError: The store failed.
     """
+    read = read_model(model, inputs, options)
     return begin(
-        model,
-        inputs,
+        read,
+        read.input(inputs, seed),
         store=store,
         project=project,
         run_id=run_id,
-        options=options,
         reveal=reveal,
         private_input=private_input,
         allow_leaky_native=allow_leaky_native,
         seeded_salts=False,
         keep_checkpoints=keep_checkpoints,
-        seed=seed,
         max_error=max_error,
         command=command,
     ).request
@@ -258,16 +264,17 @@ def advance(
     """
     share = checked_threads(workers, threads)
     begun = take_up(Journal(opened_store(store), RunLayout(project, run_id)), max_error)
+    memory_bytes = begun.request.choices.memory_bytes
+    url = begun.journal.store.url
     with recorded(begun.journal, listener) as told:
-        if until in ("plan", "witness"):
+        if until == "plan" or until == "witness":
             coordinator = coordinating(begun, None, None, workers, share, store_keys, told)
-            coordinator.advance(until)
+            coordinator.without_workers(until)
             return
-        with worker_pool(
-            begun.journal, workers, threads, address, told, begun.request.choices.memory_bytes
-        ) as pool:
+        with worker_pool(url, workers, threads, address, told, memory_bytes) as pool:
             coordinator = coordinating(begun, None, pool, workers, share, store_keys, told)
-            coordinator.advance(until)
+            steps = coordinator.setting_up() if until == "setup" else coordinator.proving()
+            drive(coordinator, steps, pool)
 
 
 def resume(
@@ -281,6 +288,7 @@ def resume(
     max_error: MaxError | None = None,
     address: str | None = None,
     listener: Listener = ignore,
+    progress: Shown = "auto",
 ) -> Run:
     """Continue a run that was begun, on any machine that reaches its store.
 
@@ -297,6 +305,7 @@ def resume(
         max_error: Another tolerance than the run was begun with; it holds from now on.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
         listener: Called with every event of the run.
+        progress: "auto": shown on a terminal and in a notebook; None: not at all.
 
     Raises:
         RunExistsError: The run is complete.
@@ -306,7 +315,14 @@ def resume(
     checked_threads(workers, threads)
     journal = Journal(opened_store(store), RunLayout(project, run_id))
     return _execute(
-        take_up(journal, max_error), None, workers, threads, store_keys, address, listener
+        take_up(journal, max_error),
+        None,
+        workers,
+        threads,
+        store_keys,
+        address,
+        listener,
+        progress,
     )
 
 
@@ -318,16 +334,28 @@ def _execute(
     store_keys: StoreKeys,
     address: str | None,
     listener: Listener,
+    progress: Shown,
 ) -> Run:
     share = checked_threads(workers, threads)
+    memory_bytes = begun.request.choices.memory_bytes
+    url = begun.journal.store.url
     with (
-        recorded(begun.journal, listener) as told,
-        worker_pool(
-            begun.journal, workers, threads, address, told, begun.request.choices.memory_bytes
-        ) as pool,
+        showing(progress, listener) as shown,
+        recorded(begun.journal, shown) as told,
+        worker_pool(url, workers, threads, address, told, memory_bytes) as pool,
     ):
-        outcome = coordinating(begun, salt_seed, pool, workers, share, store_keys, told).run()
-        told(_revealed_floats(outcome))
+        coordinator = coordinating(begun, salt_seed, pool, workers, share, store_keys, told)
+        ((_, outcome),) = conduct([coordinator], pool, workers)
+        if isinstance(outcome, ZkmlRayError):
+            raise outcome
+        told(revealed_floats(outcome))
+    if outcome.manifest.srs_trust == "insecure":
+        warnings.warn(INSECURE_SRS_WARNING, InsecureSrsWarning, stacklevel=3)
+    return run_of(begun, outcome)
+
+
+def run_of(begun: Begun, outcome: RunOutcome) -> Run:
+    """A finished run, as the API shows it."""
     return Run(
         run_id=begun.request.run_id,
         project=begun.request.project,
@@ -344,7 +372,7 @@ def _execute(
     )
 
 
-def _revealed_floats(outcome: RunOutcome) -> FloatOutputs:
+def revealed_floats(outcome: RunOutcome) -> FloatOutputs:
     """The float model's values of those outputs that anyone may see."""
     revealed = {entry.boundary for entry in outcome.manifest.statement.revealed}
     return FloatOutputs(

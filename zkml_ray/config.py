@@ -21,6 +21,7 @@ import re
 from pathlib import Path
 
 from zkml_ray.errors import ConfigError
+from zkml_ray.machine import cores
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -141,4 +142,4 @@ def checked_threads(workers: int, threads: int | None) -> int:
         raise ConfigError(f"workers must be at least 1, not {workers}")
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, not {threads}")
-    return threads or max(1, (os.cpu_count() or 1) // workers)
+    return threads or max(1, cores() // workers)

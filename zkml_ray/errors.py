@@ -44,6 +44,10 @@ class ZkmlRayError(Exception):
         return _rebuild, (type(self), self.message, dict(self.__dict__))
 
 
+class InsecureSrsWarning(UserWarning):
+    """A run rests on an SRS that was generated: whoever kept its secret can forge proofs."""
+
+
 class ConfigError(ZkmlRayError):
     """An option, an environment variable or a user's input is wrong."""
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+INSECURE_SRS_WARNING: Final = (
+    "the SRS was generated on a single machine: whoever kept its secret can forge proofs"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +31,12 @@ class PlanReady:
     Attributes:
         chunks: Per chunk, its id and its operators.
         predicted_s: Predicted seconds of proving (one worker, keys cached), from the cost model.
+        prices_s: Per chunk, predicted seconds of a worker, with making its keys; empty: not known.
     """
 
     chunks: tuple[tuple[str, str], ...]
     predicted_s: float
+    prices_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,23 +56,6 @@ class ChunkMoved:
     worker: str = ""
     seconds: float | None = None
     attempt: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFailed:
-    """A worker's attempt at a chunk came to nothing.
-
-    Attributes:
-        chunk_id: The chunk.
-        worker: The worker that had it.
-        attempt: Which attempt it was, from 1.
-        cause: What went wrong, in words.
-    """
-
-    chunk_id: str
-    worker: str
-    attempt: int
-    cause: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +96,25 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Faulted:
+    """Something failed that the run goes on from.
+
+    Attributes:
+        cause: Why, one of `zkml_ray.cluster.messages.Cause`.
+        message: What, for people.
+        worker: The worker concerned, if any.
+        chunk_id: The chunk that is tried again for it, if one is.
+        attempt: Which attempt at it failed, from 1.
+    """
+
+    cause: str
+    message: str
+    worker: str = ""
+    chunk_id: str = ""
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Working:
     """What a stage is about, where that may take long.
 
@@ -121,9 +129,44 @@ class Working:
     total: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfRun:
+    """An event of one of several runs that go on at once.
+
+    Attributes:
+        run_id: The run.
+        event: What happened.
+    """
+
+    run_id: str
+    event: (
+        StageStarted
+        | PlanReady
+        | ChunkMoved
+        | Faulted
+        | WorkersReady
+        | FloatOutputs
+        | Warned
+        | Working
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """One of several runs is over.
+
+    Attributes:
+        run_id: The run.
+        error: Why it is not complete; empty if it is.
+    """
+
+    run_id: str
+    error: str = ""
+
+
 Event: TypeAlias = (
-    "StageStarted | PlanReady | ChunkMoved | AttemptFailed | WorkersReady | FloatOutputs | Warned"
-    " | Working"
+    "StageStarted | PlanReady | ChunkMoved | Faulted | WorkersReady | FloatOutputs | Warned | "
+    "Working | OfRun | RunEnded"
 )
 Listener: TypeAlias = "Callable[[Event], None]"
 

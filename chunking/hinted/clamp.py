@@ -32,19 +32,26 @@ class Clamp:
     Attributes:
         top: Largest C; at least 1.
         beyond: Digits of E.
+        signed: Whether it may be negative.
     """
 
     top: int
     beyond: FineDigits
+    signed: bool = True
 
     @classmethod
-    def of(cls, numbers: Arithmetic, top: int, most: int) -> Clamp:
+    def of(cls, numbers: Arithmetic, top: int, most: int, *, signed: bool = True) -> Clamp:
         """For magnitudes up to `most`.
 
         Raises:
             NotHintedError: They are too large for any digits.
         """
-        return cls(top=top, beyond=FineDigits.reaching(numbers, max(most - top, 1)))
+        beyond = FineDigits.reaching(numbers, max(most - top, 1))
+        return cls(top=top, beyond=beyond, signed=signed)
+
+    def document(self) -> list[int]:
+        """For the recipe."""
+        return [self.top, self.beyond.count, self.beyond.step, int(self.signed)]
 
     def bound(self, numbers: Arithmetic) -> int:
         """Largest magnitude in any proof."""
@@ -64,32 +71,38 @@ class Clamped:
 
     Attributes:
         value: v.
-        sign: s.
+        sign: s; "" where there is none.
         within: C.
+        left: top - C.
     """
 
     value: str
     sign: str
     within: str
+    left: str
 
 
 def clamped(circuit: Circuit, numbers: Arithmetic, clamp: Clamp, count: int) -> Clamped:
     """Hints of so many numbers, in `Clamp.split`'s order, and what holds them."""
-    bits, within, *places = (
-        circuit.hinted(circuit.hints(count)) for _ in range(2 + clamp.beyond.count)
+    one, sign = circuit.whole([1]), ""
+    if clamp.signed:
+        bits = circuit.hinted(circuit.hints(count))
+        circuit.check_digits(circuit.subtract(one, bits, count), count)
+        sign = circuit.subtract(one, circuit.multiply(bits, circuit.whole([2]), count), count)
+    within, beyond, *places = (
+        circuit.hinted(circuit.hints(count)) for _ in range(1 + clamp.beyond.count)
     )
-    one = circuit.whole([1])
-    circuit.check_digits(circuit.subtract(one, bits, count), count)
-    sign = circuit.subtract(one, circuit.multiply(bits, circuit.whole([2]), count), count)
     left = circuit.subtract(circuit.whole([clamp.top]), within, count)
-    circuit.check_digits(left, count)
-    beyond = places[0]
-    for place, digits in enumerate(places[1:], start=1):
+    if clamp.signed:
+        circuit.check_digits(left, count)
+    for place, digits in enumerate(places, start=1):
         weight = circuit.whole([1 << (clamp.beyond.step * place)])
         beyond = circuit.add(beyond, circuit.multiply(digits, weight, count), count)
     total = circuit.product("i,i->", beyond, left, outputs=1, length=count)
     # `left` is looked up: it is no larger than a digit.
     bound = count * clamp.beyond.bound(numbers) * numbers.digit_bound
     circuit.check_zero(circuit.reshape(total, [1]), bound)
-    magnitude = circuit.add(within, beyond, count)
-    return Clamped(value=circuit.multiply(sign, magnitude, count), sign=sign, within=within)
+    value = circuit.add(within, beyond, count)
+    if clamp.signed:
+        value = circuit.multiply(sign, value, count)
+    return Clamped(value=value, sign=sign, within=within, left=left)

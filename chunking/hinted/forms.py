@@ -111,6 +111,12 @@ class Form:
     pairs: tuple[Pair, ...] = ()
     bias: Floats
 
+    @property
+    def is_of_values(self) -> bool:
+        """Whether its sums are multiples of single values: rounding one again costs nothing."""
+        single = len(self.local) == 1 and self.local[0].weights.shape[1] == 1
+        return single and not self.dense and not self.pairs
+
     def scaled(self, factor: float) -> Form:
         """The form times a constant."""
         return replace(

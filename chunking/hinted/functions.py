@@ -25,7 +25,21 @@ if TYPE_CHECKING:
 REACH_BITS: Final = 3
 """Tables reach 2^3: circuits have 2^(scale + 3) rows or more."""
 
-_FUNCTIONS: Final[Mapping[str, Callable[[float], float]]] = {"Tanh": math.tanh}
+TABLE_OF: Final[Mapping[str, str]] = {
+    "Erf": "Erf",
+    **dict.fromkeys(("Exp", "Log", "Softmax"), "Exp"),
+    **dict.fromkeys(("Sigmoid", "Tanh"), "Tanh"),
+}
+"""The table that an operator needs: a circuit has one."""
+
+_BASE: Final = float(np.float32(np.e))
+"""Of ezkl's exponential."""
+
+_FUNCTIONS: Final[Mapping[str, Callable[[float], float]]] = {
+    "Erf": math.erf,
+    "Exp": lambda x: _BASE**x,
+    "Tanh": math.tanh,
+}
 
 
 def odd(lowering: Lowering, op: str, argument: Pending, name: str) -> View:
@@ -60,6 +74,18 @@ def odd(lowering: Lowering, op: str, argument: Pending, name: str) -> View:
     )
     wire = lowering.wire(tensor, size, -one, one, nominal=numbers.scale)
     return View(wire=wire, index=settled.index)
+
+
+def shifted(lowering: Lowering, view: View, plus: float) -> View:
+    """A function's results with a constant added, in their own steps."""
+    circuit, wire = lowering.circuit, view.wire
+    offset = round(plus * wire.resolution)
+    raised = circuit.raised(circuit.dynamic(offset), 0, wire.nominal)
+    tensor = circuit.add(wire.name, raised, wire.size)
+    lowering.step(do="affine", wire=tensor, parts=[wire.name], factor=1, offset=offset)
+    low, high = wire.low + offset, wire.high + offset
+    made = lowering.wire(tensor, wire.size, low, high, wire.resolution, wire.nominal)
+    return View(wire=made, index=view.index)
 
 
 def entries(op: str, digits: Ints, one: int) -> Ints:

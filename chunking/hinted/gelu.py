@@ -1,18 +1,20 @@
-"""Erf in GELU.
+"""Erf, and GELU.
 
-The argument v is settled as v = p - n with p n = 0; |v| = p + n is looked up in the table of erf;
-and u (c + erf v), with u a multiple of v, is u c + |u| erf |v|: exact, so it is not rounded before
-the next product is.
+Erf alone is an odd function with a table (`functions`). In GELU it is multiplied by a multiple u of
+its own argument v, which needs no sign: v is settled as v = p - n with p n = 0; |v| = p + n is
+looked up in the table of erf; and u (c + erf v) is u c + |u| erf |v|: exact, so it is not rounded
+before the next product is. Which of both it is shows where it is read.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import onnx
 
-from zkml_ray.chunking.hinted.forms import NotHintedError, Pending
+from zkml_ray.chunking.hinted.forms import Pending
+from zkml_ray.chunking.hinted.functions import odd, shifted
 from zkml_ray.chunking.hinted.grid import View
 from zkml_ray.chunking.hinted.settle import Rounding
 from zkml_ray.chunking.hinted.values import ErrorFunction
@@ -22,9 +24,36 @@ if TYPE_CHECKING:
 
 
 def error_function(lowering: Lowering, node: onnx.NodeProto) -> ErrorFunction:
-    """Erf of a tensor, to be multiplied by a multiple of that tensor."""
+    """Erf, to be looked up as its reader needs it."""
+    (name,) = node.input
+    key, argument = node.output[0], lowering.linear(name)
+
+    def alone(plus: float) -> View:
+        found = lowering.once(f"{key}/erf", lambda: odd(lowering, "Erf", argument, name))
+        return found if not plus else shifted(lowering, found, plus)
+
+    return ErrorFunction(key=key, name=name, argument=argument, alone=alone)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """An argument v = p - n, and erf |v|.
+
+    Attributes:
+        positive: p.
+        negative: Tensor of n, in the same order.
+        magnitude: Tensor of |v|.
+        result: Tensor of erf |v|, at the circuit's scale.
+    """
+
+    positive: View
+    negative: str
+    magnitude: str
+    result: str
+
+
+def _parts(lowering: Lowering, gate: ErrorFunction) -> _Parts:
     numbers, circuit = lowering.numbers, lowering.circuit
-    pending = lowering.linear(node.input[0])
     rounding = Rounding(
         resolution=lowering.resolution,
         offset=0,
@@ -32,48 +61,48 @@ def error_function(lowering: Lowering, node: onnx.NodeProto) -> ErrorFunction:
         below_digits=1,
         keeps_below=True,
     )
-    split = replace(pending, relu=True)
-    settled = lowering.settle(split, rounding, node.input[0])
+    settled = lowering.settle(replace(gate.argument, relu=True), rounding, gate.name)
     positive, size = settled.wire.name, settled.wire.size
     magnitude = circuit.add(positive, settled.below, size)
-    return ErrorFunction(
-        source=pending.source,
-        multiple=pending.multiple,
+    return _Parts(
         positive=settled.view(),
         negative=settled.below,
         magnitude=magnitude,
         result=circuit.function("Erf", magnitude, size, numbers.scale),
-        bits=numbers.scale,
     )
 
 
-def gated(lowering: Lowering, first: str, second: str) -> View:
-    """U (c + erf v), exactly; u and v are multiples of one tensor."""
+def gated(lowering: Lowering, first: str, second: str) -> View | None:
+    """U (c + erf v), exactly, where u and v are multiples of one tensor; else None."""
     gate, name = lowering.value(first), second
     if not isinstance(gate, ErrorFunction):
         gate, name = lowering.value(second), first
-    argument = lowering.value(name)
-    if not isinstance(gate, ErrorFunction) or not isinstance(argument, Pending):
-        raise NotHintedError("products of two tensors have no hinted form")
-    if not argument.is_linear or argument.source != gate.source or not gate.source:
-        raise NotHintedError("erf is multiplied by another tensor than its argument")
+    value = lowering.value(name)
+    if not isinstance(gate, ErrorFunction) or not isinstance(value, (Pending, View)):
+        return None
+    argument, source = lowering.pending(name), gate.argument.source
+    if not argument.is_linear or argument.source != source or not source:
+        return None
     circuit, numbers = lowering.circuit, lowering.numbers
-    size, one = gate.positive.wire.size, 1 << gate.bits
+    function = gate
+    parts = lowering.once(f"{gate.key}/parts", lambda: _parts(lowering, function))
+    size, bits = parts.positive.wire.size, numbers.scale
+    one = 1 << bits
     plus = round(gate.plus * one)
-    tensor = circuit.multiply(gate.magnitude, gate.result, size)
+    tensor = circuit.multiply(parts.magnitude, parts.result, size)
     if plus:
-        signed = circuit.subtract(gate.positive.wire.name, gate.negative, size)
-        raised = circuit.raised(circuit.multiply(signed, circuit.whole([plus]), size), 0, gate.bits)
+        signed = circuit.subtract(parts.positive.wire.name, parts.negative, size)
+        raised = circuit.raised(circuit.multiply(signed, circuit.whole([plus]), size), 0, bits)
         tensor = circuit.add(tensor, raised, size)
     bound = numbers.digit_bound * (one + abs(plus))
-    ratio = argument.multiple / gate.multiple
-    wire = lowering.wire(tensor, size, -bound, bound, lowering.resolution * one / ratio, gate.bits)
+    ratio = argument.multiple / gate.argument.multiple
+    wire = lowering.wire(tensor, size, -bound, bound, lowering.resolution * one / ratio, bits)
     lowering.step(
         do="gate",
         wire=tensor,
-        positive=gate.positive.wire.name,
-        negative=gate.negative,
-        bits=gate.bits,
+        positive=parts.positive.wire.name,
+        negative=parts.negative,
+        bits=bits,
         plus=plus,
     )
-    return View(wire=wire, index=gate.positive.index)
+    return View(wire=wire, index=parts.positive.index)

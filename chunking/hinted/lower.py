@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import onnx
@@ -31,6 +31,8 @@ from zkml_ray.chunking.masked import is_masked
 
 Lowered: TypeAlias = "Value | tuple[Value, ...]"
 """What a node's output is, or its outputs are."""
+
+Made = TypeVar("Made")
 
 Operators: TypeAlias = "Mapping[str, Callable[[Lowering, onnx.NodeProto], Lowered]]"
 """How each operator is lowered; raises NotHintedError for a node that it has no form for."""
@@ -68,7 +70,7 @@ class Lowering:
         self._steps: list[dict[str, Any]] = []
         self._settled: dict[str, tuple[float, View]] = {}
         self._counted: dict[str, Wire] = {}
-        self._once: dict[str, View] = {}
+        self._once: dict[str, Any] = {}
         self._makers: dict[str, onnx.NodeProto] = {}
 
     def mark(self) -> tuple[Mark, Mark]:
@@ -196,11 +198,12 @@ class Lowering:
             self._counted[wire.name] = self.wire(tensor, wire.size, wire.low * one, wire.high * one)
         return replace(view, wire=self._counted[wire.name])
 
-    def once(self, key: str, make: Callable[[], View]) -> View:
+    def once(self, key: str, make: Callable[[], Made]) -> Made:
         """What is made the first time that it is asked for."""
         if key not in self._once:
             self._once[key] = make()
-        return self._once[key]
+        found: Made = self._once[key]
+        return found
 
     def fixed(self, name: str) -> View:
         """A tensor whose elements are fixed, whole numbers as they are; rounding it if need be."""
@@ -210,6 +213,9 @@ class Lowering:
             self._values[name] = value
         if isinstance(value, Shares):
             value = value.rounded(name)
+            self._values[name] = value
+        if isinstance(value, ErrorFunction):
+            value = value.alone(value.plus)
             self._values[name] = value
         if isinstance(value, Signs):
             value = value.signs()
@@ -221,7 +227,8 @@ class Lowering:
     def settled(self, pending: Pending, name: str) -> View:
         """A pending tensor, rounded; a multiple of one that was rounded before is that one."""
         numbers = self.numbers
-        if pending.is_linear and pending.source in self._settled:
+        reused = pending.is_linear and pending.source and not pending.form.is_of_values
+        if reused and pending.source in self._settled:
             multiple, view = self._settled[pending.source]
             ratio = multiple / pending.multiple
             resolution = view.wire.resolution * ratio
@@ -236,7 +243,7 @@ class Lowering:
             below_digits=numbers.digits if below else 0,
         )
         view = self.settle(pending, rounding, name).view()
-        if pending.is_linear and pending.source:
+        if reused:
             self._settled[pending.source] = (pending.multiple, view)
         return view
 
@@ -278,12 +285,16 @@ class Lowering:
     def pending(self, name: str) -> Pending:
         """A tensor to which something linear, a ReLU or a maximum is still to be done."""
         value = self.value(name)
-        return value if isinstance(value, Pending) else identity(self.view(name))
+        if isinstance(value, Pending):
+            return value
+        return replace(identity(self.view(name)), source=name)
 
     def linear(self, name: str) -> Pending:
         """A tensor as a form alone."""
         pending = self.pending(name)
-        return pending if pending.is_linear else identity(self.view(name))
+        if pending.is_linear:
+            return pending
+        return replace(identity(self.view(name)), source=name)
 
     def constant(self, name: str) -> Floats:
         """A constant's numbers, all of them finite."""
@@ -325,7 +336,7 @@ def _shape_of(value: Value) -> tuple[int, ...]:
     if isinstance(value, Pending):
         return tuple(value.sites.shape)
     if isinstance(value, ErrorFunction):
-        return value.positive.shape
+        return tuple(value.argument.sites.shape)
     if isinstance(value, Signs):
         return tuple(value.index.shape)
     if isinstance(value, Shares):

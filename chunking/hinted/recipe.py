@@ -39,8 +39,8 @@ EXACT_BITS: Final = 53
 """Sums below 2^53 are exact in float64, whose matrix products are fast."""
 
 STEPS: Final = frozenset(
-    {"affine", "bit", "divide", "floor", "gate", "give", "join", "multiply", "normalise", "odd"}
-    | {"pin", "rows", "scale", "settle", "share", "total"}
+    {"affine", "bit", "divide", "floor", "gate", "give", "join", "logarithm", "lookup", "multiply"}
+    | {"normalise", "odd", "pin", "quotient", "root", "rows", "scale", "settle", "share", "total"}
 )
 """What a recipe may ask for besides receiving: each is the solver's method of that name."""
 
@@ -237,11 +237,43 @@ class _Solver:
 
     def _clamped(self, values: Ints, step: Mapping[str, Any]) -> None:
         """Signs and magnitudes: see `clamp.clamped`."""
-        top, count, width = step["clamp"]
-        clamp = Clamp(top=top, beyond=FineDigits(count=count, step=width))
+        top, count, width, signed = step["clamp"]
+        clamp = Clamp(top=top, beyond=FineDigits(count=count, step=width), signed=signed)
         negative, within, beyond = clamp.split(values, self._numbers)
+        if not signed:
+            if negative.any():
+                raise self._beyond(step["name"])
+            self.hints += [within, *beyond]
+            self._wires[step["wire"]] = top - within
+            return
         self.hints += [negative, within, *beyond]
         self._wires[step["wire"]], self._wires[step["sign"]] = within, 1 - 2 * negative
+
+    def lookup(self, step: Mapping[str, Any]) -> None:
+        """A table's entries."""
+        self._wires[step["wire"]] = entries(step["op"], self._wires[step["digits"]], step["one"])
+
+    def logarithm(self, step: Mapping[str, Any]) -> None:
+        """The last entries that are no larger: see `logarithm.logarithm`."""
+        values, top = self._wires[step["values"]], step["top"]
+        if values.size and values.min() < 1:
+            raise RangeExceededError(
+                f"{self._chunk_id}: {step['name']} has a number of zero or below at scale "
+                f"{self._numbers.scale}, which has no logarithm",
+                stage="witness",
+                chunk_id=self._chunk_id,
+            )
+        table = entries("Exp", np.arange(top + 1), step["one"])
+        scaled = values * step["factor"]
+        found = np.searchsorted(table << step["bits"], scaled, side="right") - 1
+        if found.size and not 0 <= found.min() <= found.max() < top:
+            raise self._beyond(step["name"])
+        rest = scaled - (table[found] << step["bits"])
+        left = (table[found + 1] << step["bits"]) - 1 - scaled
+        self.hints.append(found)
+        self._places(rest.tolist(), step["places"])
+        self._places(left.tolist(), step["places"])
+        self._wires[step["wire"]] = found - step["shift"]
 
     def odd(self, step: Mapping[str, Any]) -> None:
         """Results with signs: see `functions.odd`."""
@@ -339,6 +371,51 @@ class _Solver:
         bits, hints = bits_and_digits(self._wires[step["values"]], digits, self._numbers)
         self.hints += list(hints)
         self._wires[step["wire"]] = bits
+
+    def quotient(self, step: Mapping[str, Any]) -> None:
+        """The nearest quotients: see `quotients.quotient`."""
+        divisor = self._wires[step["divisor"]][self._array(step["index"])].astype(object)
+        wire, array = step["numerator"]
+        above = self._array(array).astype(object)
+        if wire:
+            above = self._wires[wire][self._array(array)].astype(object) * step["unit"]
+        if (divisor == 0).any():
+            raise RangeExceededError(
+                f"{self._chunk_id}: {step['names'][0]} has a zero at scale "
+                f"{self._numbers.scale}, and is divided by; a larger --scale tells small numbers "
+                "from it",
+                stage="witness",
+                chunk_id=self._chunk_id,
+            )
+        negative = (divisor < 0).astype(np.int64)
+        sign = 1 - 2 * negative
+        size = sign * divisor
+        dividend = sign * above + size
+        found = self._narrow(dividend // (2 * size), step["names"][1])
+        rest = dividend - 2 * size * found
+        shifted = found + self._numbers.offset
+        self.hints.append(negative)
+        self.hints += self._digits(shifted, step["names"][1], self._numbers.digits)
+        self._places(rest.tolist(), step["places"])
+        self._places((2 * size - 1 - rest).tolist(), step["places"])
+        self._wires[step["wire"]] = found
+
+    def root(self, step: Mapping[str, Any]) -> None:
+        """Roots: see `quotients.root`."""
+        values = self._wires[step["values"]]
+        if values.size and values.min() < 0:
+            raise RangeExceededError(
+                f"{self._chunk_id}: {step['name']} has a negative number, which has no square root",
+                stage="witness",
+                chunk_id=self._chunk_id,
+            )
+        numbers = [step["factor"] * int(v) for v in values]
+        roots = [math.isqrt(v) for v in numbers]
+        self._fine(roots, step["fine"], step["name"])
+        rest = [n - r * r for n, r in zip(numbers, roots, strict=True)]
+        self._places(rest, step["places"])
+        self._places([2 * r - left for r, left in zip(roots, rest, strict=True)], step["places"])
+        self._wires[step["wire"]] = np.asarray(roots, dtype=np.int64)
 
     def floor(self, step: Mapping[str, Any]) -> None:
         """Whole parts: see `decisions.floor`."""

@@ -24,15 +24,23 @@ class NotHintedError(ChunkingError):
         node: Name of the node that has none; empty where it is no single node.
         operator: Its operator.
         reason: Why; empty where no node of this operator has one.
+        range_bits: With so many it has one; 0 where that is not why.
     """
 
     def __init__(
-        self, message: str, *, node: str = "", operator: str = "", reason: str = ""
+        self,
+        message: str,
+        *,
+        node: str = "",
+        operator: str = "",
+        reason: str = "",
+        range_bits: int = 0,
     ) -> None:
         super().__init__(message)
         self.node = node
         self.operator = operator
         self.reason = reason
+        self.range_bits = range_bits
 
 
 @contextmanager
@@ -51,7 +59,7 @@ def refusing(node: onnx.NodeProto | None = None) -> Iterator[None]:
     except NotHintedError as error:
         if error.node or node is None:
             raise
-        raise _named(node, error.reason or error.message) from None
+        raise _named(node, error.reason or error.message, error.range_bits) from None
     except ChunkingError as error:
         if node is None:
             raise
@@ -66,7 +74,7 @@ def refusing(node: onnx.NodeProto | None = None) -> Iterator[None]:
         raise _named(node, reason) from error
 
 
-def _named(node: onnx.NodeProto, reason: str) -> NotHintedError:
+def _named(node: onnx.NodeProto, reason: str, range_bits: int = 0) -> NotHintedError:
     name = node.name or next(iter(node.output), "")
     what = f"{node.op_type} (node {name!r}) has no hinted form"
     return NotHintedError(
@@ -74,4 +82,5 @@ def _named(node: onnx.NodeProto, reason: str) -> NotHintedError:
         node=name,
         operator=node.op_type,
         reason=reason,
+        range_bits=range_bits,
     )

@@ -67,6 +67,8 @@ class Rounding:
             distances below it, of one digit, are kept in `Settled.below`.
         kept: Of moved rows, shape [groups, channels]: the elements that have a result; None: all.
         clamp_top: Results are magnitudes that end here, with signs apart (`clamp`); None: not so.
+        clamp_signed: Whether there are signs. If not, results are what they leave of `clamp_top`,
+            and whoever settles looks them up.
     """
 
     resolution: float
@@ -77,6 +79,7 @@ class Rounding:
     row_top: int | None = None
     kept: npt.NDArray[np.bool_] | None = None
     clamp_top: int | None = None
+    clamp_signed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +143,8 @@ def settle(
     reach += divisor.value * (numbers.value_bound if moved else 0)
     clamp = None
     if rounding.clamp_top is not None:
-        clamp = Clamp.of(numbers, rounding.clamp_top, quantised.magnitude // divisor.value + 1)
+        most, signed = quantised.magnitude // divisor.value + 1, rounding.clamp_signed
+        clamp = Clamp.of(numbers, rounding.clamp_top, most, signed=signed)
         reach += divisor.value * clamp.bound(numbers)
     layout = Layout.choose(
         quantised, groups, packable(reach), stride_bits(reach), only_channels=moved
@@ -166,7 +170,9 @@ def settle(
         "below_digits": rounding.below_digits,
         "row_top": rounding.row_top,
         "offset": rounding.offset,
-        "clamp": None if clamp is None else [clamp.top, clamp.beyond.count, clamp.beyond.step],
+        "clamp": None
+        if clamp is None
+        else [clamp.top, clamp.beyond.count, clamp.beyond.step, clamp.signed],
         "sign": checks.sign,
         "terms": terms,
     }
@@ -277,6 +283,15 @@ class _Checks:
                 size=size,
                 low=0,
                 high=rounding.row_top,
+                resolution=rounding.resolution,
+            )
+        if self._clamped is not None and not self._rounding.clamp_signed:
+            top = self._rounding.clamp_top or 0
+            return Wire(
+                name=self._clamped.left,
+                size=size,
+                low=0,
+                high=top,
                 resolution=rounding.resolution,
             )
         if self._clamped is not None:

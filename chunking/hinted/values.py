@@ -15,26 +15,20 @@ from zkml_ray.chunking.hinted.grid import Ints, View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorFunction:
-    """erf of a multiple of a tensor, waiting to be multiplied by one.
+    """Erf of a tensor, which is looked up where it is read.
 
     Attributes:
-        source: Name of the tensor that the argument v is a multiple of.
-        multiple: Which multiple.
-        positive: max(v, 0), and with it the shape.
-        negative: Tensor of max(-v, 0), in the same order.
-        magnitude: Tensor of |v|.
-        result: Tensor of erf |v|, at nominal scale `bits`.
-        bits: log2 of the denominator of v and of the result.
+        key: The node's output.
+        name: The argument's, for messages.
+        argument: The argument.
+        alone: Emits it with something added, as a tensor of its own.
         plus: What is added to it.
     """
 
-    source: str
-    multiple: float
-    positive: View
-    negative: str
-    magnitude: str
-    result: str
-    bits: int
+    key: str
+    name: str
+    argument: Pending
+    alone: Callable[[float], View]
     plus: float = 0.0
 
 

@@ -8,6 +8,7 @@ resolution. Where real constants weight them they are counted in the circuit's o
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -38,8 +39,14 @@ def in_range(numbers: Arithmetic, constant: int) -> None:
         NotHintedError: It lies outside --range-bits.
     """
     if constant > 1 << numbers.range_bits:
-        bits = (constant - 1).bit_length()
+        bits = bits_of(constant)
         raise NotHintedError(
             f"its constant {constant} lies outside --range-bits {numbers.range_bits}: "
-            f"--range-bits {bits} holds it"
+            f"--range-bits {bits} holds it",
+            range_bits=bits,
         )
+
+
+def bits_of(number: float) -> int:
+    """log2 of the range that holds a number, rounded up; as many as there are of any beyond."""
+    return (math.ceil(min(number, 2.0**MAX_WHOLE_BITS)) - 1).bit_length()

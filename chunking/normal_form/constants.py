@@ -4,8 +4,8 @@ Exporters write shapes as little programs (Shape, Gather, Concat, Reshape). With
 are constants, and they must go: a circuit has no integers of that kind.
 
 A folded constant is part of the plan's digest, so it must be the same on every machine. Folded
-are therefore only operators that move elements, integer arithmetic, and float arithmetic that
-IEEE 754 rounds correctly (no matrix product, no exponential).
+are therefore only operators that move elements, integer arithmetic, float arithmetic that
+IEEE 754 rounds correctly (no exponential), and small matrix products, whose sums are rounded once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from zkml_ray.errors import ChunkingError
 MAX_FOLDED_ELEMENTS: Final = 1 << 20
 """A result with more elements than this, and than its inputs together, is not folded: a file of a
 few bytes must not become a model of gigabytes."""
+
+MAX_SUMMED: Final = 1 << 16
+"""Products of numbers in a matrix product that is folded: the first step of a recurrent operator,
+whose state is a constant, has one."""
 
 _OF_SHAPE: Final = frozenset({"Shape", "Size"})
 _OF_VALUES: Final = frozenset({"NonZero"})
@@ -57,7 +61,8 @@ class FoldConstants(InPlacePass):
         for node in list(model.graph):
             if not _is_foldable(node):
                 continue
-            for output, tensor in zip(node.outputs, self._evaluated(node), strict=True):
+            results = [_product(node)] if node.op_type == "MatMul" else self._evaluated(node)
+            for output, tensor in zip(node.outputs, results, strict=True):
                 if not output.name or not output.uses():
                     continue
                 constant = ir.Value(
@@ -112,7 +117,39 @@ class FoldConstants(InPlacePass):
         return [np.asarray(named.get(output.name, ())) for output in node.outputs]
 
 
+def _factors(node: ir.Node) -> list[np.ndarray]:
+    """Both factors of a matrix product of float32 constants; none where it is another one."""
+    values = [value for value in node.inputs if value is not None]
+    if not all(value.const_value is not None and value.is_initializer() for value in values):
+        return []
+    found = [np.asarray(value.const_value.numpy()) for value in values if value.const_value]
+    return found if all(each.dtype == np.float32 and each.ndim for each in found) else []
+
+
+def _product(node: ir.Node) -> np.ndarray:
+    """A matrix product whose sums are exact before they are rounded."""
+    left, right = (factor.astype(np.float64) for factor in _factors(node))
+    rows = left if left.ndim > 1 else left[None]
+    columns = np.moveaxis(right, -2, -1) if right.ndim > 1 else right[None]
+    # Products of two float32 numbers are exact in float64.
+    terms = rows[..., :, None, :] * columns[..., None, :, :]
+    found = np.apply_along_axis(math.fsum, -1, terms)
+    if left.ndim == 1:
+        found = found[..., 0, :]
+    if right.ndim == 1:
+        found = found[..., 0]
+    return np.asarray(found, dtype=np.float32)
+
+
 def _is_foldable(node: ir.Node) -> bool:
+    if node.op_type == "MatMul" and node.domain in ("", "ai.onnx"):
+        factors = _factors(node)
+        if len(factors) < 2 or any(output.is_graph_output() for output in node.outputs):
+            return False
+        made = _size(node.outputs[0])
+        depth = factors[0].shape[-1]
+        finite = all(np.isfinite(each).all() for each in factors)
+        return made is not None and finite and 0 < made * depth <= MAX_SUMMED
     if node.op_type not in FOLDABLE or node.domain not in ("", "ai.onnx"):
         return False
     if any(output.is_graph_output() for output in node.outputs):

@@ -46,15 +46,20 @@ class CountFromTheStart(InPlacePass):
 
 
 def refuse_powers(model: ir.Model) -> None:
-    """Refuse exponents that ezkl would silently take for another.
+    """Refuse exponents that ezkl would silently take for another, and several of them.
 
     Raises:
-        ChunkingError: A Pow has a whole exponent below 1.
+        ChunkingError: A Pow has a whole exponent below 1, or more than one.
     """
     for node in model.graph:
         if node.op_type != "Pow" or node.inputs[1] is None:
             continue
         exponent = node.inputs[1].const_value
+        if exponent is not None and exponent.numpy().size > 1:
+            raise ChunkingError(
+                f"node {node.name}: Pow with {exponent.numpy().size} exponents cannot be proved; "
+                "write one Pow for each"
+            )
         if exponent is not None and any(
             value < 1 and value == np.floor(value) for value in exponent.numpy().ravel()
         ):

@@ -43,6 +43,14 @@ def test_a_sample_of_node_tests_is_right(cases: list[NodeCase]) -> None:
     assert [(r.case, r.detail) for r in results if r.outcome != "right"] == []
 
 
+def test_a_scan_over_batches_is_refused_by_name(cases: list[NodeCase]) -> None:
+    (case,) = [case for case in cases if case.name == "test_scan_sum, all inputs"]
+    found = outcome(case, "native")
+    assert found.outcome == "refused"
+    assert "batches" in found.detail
+    assert "opset 9" in found.detail
+
+
 @pytest.mark.slow
 @pytest.mark.onnx
 @pytest.mark.parametrize("circuits", ["native", "auto"])

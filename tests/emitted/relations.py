@@ -24,7 +24,7 @@ import onnx
 
 from tests.emitted.unknowns import TABLE_END
 from tests.unit.chunking.hinted_circuit import HintedChunk
-from tests.unit.chunking.hinted_function_reference import FunctionReference
+from tests.unit.chunking.hinted_function_reference import Fine, FunctionReference
 from tests.unit.chunking.hinted_reference import Sum, Whole, _largest, held_by_float32
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 
@@ -104,6 +104,36 @@ class Declared(FunctionReference):
     def _split(self, name: str) -> Whole:
         """Each part has all digits of a value."""
         return self._parted(self._quotients(self._plain(name), 0.0, 0), self._held)
+
+    def _quotient(self, node: onnx.NodeProto) -> Whole:
+        """One for every divisor but zero, as large as digits hold."""
+        if not self._whole(node.input[1]).all():
+            raise ImpossibleError
+        found = super()._quotient(node)
+        shifted = found + self._numbers.offset
+        if found.size and not 0 <= shifted.min() <= shifted.max() <= self._held:
+            raise ImpossibleError
+        return found
+
+    def _sqrt(self, node: onnx.NodeProto, given: dict[str, Any]) -> Fine:
+        """Negative numbers have none."""
+        if self._whole(node.input[0]).min(initial=0) < 0:
+            raise ImpossibleError
+        return super()._sqrt(node, given)
+
+    def _distance(self, value: Sum) -> Whole:
+        """What lies above the table's top has no proof."""
+        found = self._unbounded(value)
+        if found.min(initial=0) < 0:
+            raise ImpossibleError
+        return found
+
+    def _positive(self, name: str) -> Whole:
+        """What is not above zero has no logarithm."""
+        values = self._whole(name)
+        if values.min(initial=1) < 1:
+            raise ImpossibleError
+        return values
 
     def _floor(self, node: onnx.NodeProto, given: dict[str, Any]) -> Whole:
         """Whole parts outside of the range have no digit."""

@@ -301,3 +301,38 @@ def changed_weight(source: Path, target: Path, by: float) -> Path:
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     onnx.save(proto, target)
     return target
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_functions_of_all_kinds_are_proved_in_hinted_circuits(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    """Tables of tanh, of the exponential and of erf; bits, whole numbers, quotients, roots."""
+    node = helper.make_node
+    proto = build(
+        [
+            node("MatMul", ["x", "w"], ["m"], "fc"),
+            node("Sigmoid", ["m"], ["s"], "gate"),
+            node("Tanh", ["m"], ["t"], "state"),
+            node("Mul", ["s", "t"], ["g"], "gated"),
+            node("Softplus", ["g"], ["p"], "soft"),
+            node("Sqrt", ["p"], ["r"], "root"),
+            node("Div", ["g", "r"], ["q"], "quotient"),
+            node("Erf", ["q"], ["e"], "erf"),
+            node("Greater", ["e", "x0"], ["c"], "compare"),
+            node("Where", ["c", "q", "e"], ["o"], "choose"),
+            node("Floor", ["o"], ["f"], "floor"),
+            node("Sub", ["o", "f"], ["y"], "rest"),
+        ],
+        {"x": [1, 4]},
+        {"y": [1, 4]},
+        [weight("w", 4, 4), numpy_helper.from_array(np.float32([0.125]), "x0")],
+    )
+    onnx.save(proto, tmp_path / "functions.onnx")
+    options = PlanOptions(scale=8, circuits="hinted")
+    model = tmp_path / "functions.onnx"
+    run = prove_distributed(model, 1, store=tmp_path, run_id="all", options=options)
+    assert len(run.plan.chunks) == 3
+    assert {chunk.arguments.kind for chunk in run.plan.chunks} == {"hinted"}
+    assert verify("all", store=tmp_path, model=model, allow_insecure_srs=True).ok

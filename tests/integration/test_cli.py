@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,7 +67,7 @@ def test_help_of_a_command_names_its_options_and_exits_0(command: str) -> None:
 def test_help_lists_every_command() -> None:
     found = run_process("--help")
     assert (found.code, found.stderr) == (0, "")
-    assert all(f"  {command}  " in found.stdout for command in COMMANDS)
+    assert all(re.search(rf"^│ {command} ", found.stdout, re.MULTILINE) for command in COMMANDS)
 
 
 def test_version_is_the_packages(repository: Path) -> None:
@@ -311,10 +313,26 @@ def test_prove_without_json_shows_a_table_and_the_answer(
 
 @pytest.mark.slow
 def test_demo_in_a_fresh_process_proves_and_verifies_a_digit(tmp_path: Path) -> None:
-    found = run_process("demo", "--digit", "seven", "--store", tmp_path)
-    assert found.code == 0, found.stderr
+    command = [sys.executable, "-m", "zkml_ray.command_line.cli", "demo", "--digit", "seven"]
+    found = subprocess.run(
+        [*command, "--store", "store"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
     assert "The model says 7" in found.stdout
     assert "VERIFIED run" in found.stdout
+    for once in ("INSECURE", "Plan digest"):
+        assert (found.stdout + found.stderr).count(once) == 1
+    commands = found.stdout.partition("Next, try:")[2].split("\n  ")[1:]
+    assert len(commands) >= 6
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in commands:
+        if "--open" in command:  # needs a browser
+            continue
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        assert "no runs" not in done.stdout
 
 
 @pytest.mark.slow

@@ -98,6 +98,8 @@ def assert_needs_nothing(text: str) -> Page:
     css = text.partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in css and "@import" not in css
     assert "default-src 'none'" in text
+    slips = r"built-in|object at 0x|\bNone\b|\bnan\b|\bundefined\b"
+    assert not re.search(slips, page.text), "what a template prints by mistake"
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     return page
@@ -270,8 +272,10 @@ def test_command_writes_page_and_trace_and_keeps_them_in_the_store(
     assert opened.get(layout.run_key(names.REPORT), max_bytes=1 << 24) == out.read_bytes()
     assert opened.get(layout.run_key(names.TRACE), max_bytes=1 << 24) == trace.read_bytes()
     assert "Trust root: the model file" in out.read_text(encoding="utf-8")
-    assert run_here("rm", digits_run.run_id, "--project", digits_run.project, "--store", store,
-                    ).code == 0  # fmt: skip
+    gone = run_here(
+        "rm", digits_run.run_id, "--project", digits_run.project, "--store", store, "--yes"
+    )
+    assert gone.code == 0
     assert not list(opened.keys(layout.run_key(""))), "a removed run's report goes with it"
 
 

@@ -355,6 +355,74 @@ DECISIONS: Final = (
     ),
 )
 
+_QUOTIENT: Final = _UNIQUE.replace("Tanh-0", "Div-1")
+_ROOT: Final = _UNIQUE.replace("Tanh-0", "Sqrt-0")
+_NEAREST: Final = (
+    f"{_UNIT}/test_hinted_quotients.py::"
+    "test_quotients_are_the_nearest_of_both_signs_to_the_ends_of_the_range"
+)
+
+
+def _quotients(text: str, instead: str, *tests: str) -> Mutant:
+    return _at("operators/quotients", text, instead, *tests)
+
+
+QUOTIENTS: Final = (
+    _quotients(
+        "circuit.check_digits(circuit.subtract(one, bits, size), size)", "pass", _DIFFERENCES
+    ),
+    _quotients(
+        "    check_not_negative(lowering, rest, size, most=most, honest=honest)\n    check_not"
+        "_negative(lowering, left, size, most=most + honest + 1",
+        "    check_not_negative(lowering, left, size, most=most + honest + 1",
+        _QUOTIENT,
+    ),
+    _quotients(
+        "    check_not_negative(lowering, left, size, most=most + honest + 1, honest=honest)\n",
+        "",
+        _QUOTIENT,
+    ),
+    _quotients(
+        "    check_not_negative(lowering, left, size, most=most + 2 * bound, honest=honest)\n",
+        "",
+        _ROOT,
+    ),
+    _quotients("honest = 2 * below.wire.magnitude", "honest = 1", _NEAREST),
+    _quotients("    most = reach + below", "    most = below", _DIFFERENCES),
+)
+
+_EXP: Final = _UNIQUE.replace("Tanh-0", "Exp-0")
+_LOG: Final = _UNIQUE.replace("Tanh-0", "Log-0")
+_EXPONENTIALS: Final = f"{_UNIT}/test_hinted_exponentials.py"
+
+EXPONENTIALS: Final = (
+    _at(
+        "operators/exponentials",
+        "    for tensor in (rest, left):",
+        "    for tensor in (rest,):",
+        _LOG,
+    ),
+    _at(
+        "operators/exponentials",
+        "    for tensor in (rest, left):",
+        "    for tensor in (left,):",
+        _LOG,
+    ),
+    _at("operators/exponentials", " + factor * view.wire.magnitude + 1", "", _DIFFERENCES),
+    _at(
+        "operators/exponentials",
+        "(numbers.scale + 1) * math.log(2)",
+        "(numbers.scale - 2) * math.log(2)",
+        _EXPONENTIALS,
+    ),
+    _at(
+        "extent",
+        "float(high.max(initial=-np.inf))",
+        "-float(high.max(initial=-np.inf))",
+        _EXPONENTIALS,
+    ),
+)
+
 TABLES: Final = (
     _at(
         "clamp",
@@ -369,7 +437,7 @@ TABLES: Final = (
         "pass",
         _UNIQUE,
     ),
-    _at("clamp", "    circuit.check_digits(left, count)\n", "", _WIRES),
+    _at("clamp", "        circuit.check_digits(left, count)\n", "        pass\n", _WIRES),
     _at("clamp", "count * clamp.beyond.bound(numbers) * numbers", "count * numbers", _WIRES),
     _at("clamp", "    circuit.check_zero(circuit.reshape(total, [1]), bound)\n", "", _UNIQUE),
     _at(
@@ -398,4 +466,13 @@ BLINDING: Final = (
     _at("blinding", "secrets.randbelow(digits)", "0", f"{_BLINDING}::test_blinders_are_fresh"),
 )
 
-MUTANTS: Final = (*STRIDES, *BOUNDS, *CHECKS, *NORMALISED, *TABLES, *DECISIONS, *BLINDING)
+MUTANTS: Final = (
+    *STRIDES,
+    *BOUNDS,
+    *CHECKS,
+    *NORMALISED,
+    *TABLES,
+    *DECISIONS,
+    *QUOTIENTS,
+    *BLINDING,
+)

@@ -33,12 +33,15 @@ print(len(ours))
 """
 
 PUBLIC_NAMES = {
+    "BatchError": "type",
     "PlanOptions": "type",
+    "Prover": "type",
     "Run": "type",
     "SampleInputs": "type",
     "VerifierPolicy": "type",
     "__version__": "str",
     "prove_distributed": "function",
+    "prove_many": "function",
     "resume": "function",
     "verify": "function",  # though zkml_ray.verifying and zkml_ray.verifier have been imported
 }

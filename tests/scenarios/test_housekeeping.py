@@ -214,12 +214,12 @@ def test_gc_after_rm_deletes_exactly_the_unreferenced(
     mine = {key for key in everything if key.startswith(f"projects/{PROJECT}/runs/other/")}
     only_other = referenced(root, "other") - referenced(root, "first") - mine
     assert any("/key-indexes/" in key for key in only_other)
-    assert run_here("rm", "other", "--store", root).code == 0
+    assert run_here("rm", "other", "--store", root, "--yes").code == 0
     assert keys(store) == everything - mine
     found = run_here("gc", "--store", root, "--older-than", "0", "--yes", "--json")
     assert set(found.json["objects"]) == only_other
     assert keys(store) == everything - mine - only_other
-    run_here("rm", "first", "--store", root)
+    run_here("rm", "first", "--store", root, "--yes")
     again = run_here("gc", "--store", root, "--older-than", "0", "--yes", "--json")
     assert again.json["objects"] == []
     assert holds("second", root, model)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.command import run_process
 from zkml_ray.chunking.load import load_model
-from zkml_ray.cluster.pool import Assigned, WorkerPool
+from zkml_ray.cluster.pool import Assigned, GivenUp, WorkerPool
 from zkml_ray.cluster.session import ClusterError
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.errors import StageError
@@ -55,28 +55,29 @@ def test_chunks_wait_for_workers_that_are_still_starting(
     ray_cluster: None, tmp_path: Path, job: SetupJob
 ) -> None:
     ready = threading.Event()
-    told: list[str] = []
+    up, ended = threading.Event(), threading.Event()
 
     def start() -> WorkerPool:
         ready.wait(WAIT_S)
         return WorkerPool(workers=1, cpus=1, store_url=str(tmp_path))
 
-    pool = StartingPool(start, lambda _pool: told.append("started"), lambda: told.append("ended"))
+    pool = StartingPool(start, up.set, ended.set)
     try:
-        assert pool.submit(job) == []
+        pool.submit(job)
         assert pool.poll(0) == []
-        assert (pool.busy, told) == (True, [])
+        assert pool.busy
+        assert not up.is_set()
         ready.set()
-        assert pool.poll(WAIT_S) == [
-            Assigned(worker="worker-0", chunk_id=job.chunk.id, attempt=1),
-        ]
-        assert (pool.busy, told) == (True, ["started"])
-        with pytest.raises(StageError, match="failed 3 times"):
-            while True:
-                pool.poll(WAIT_S)
+        events = []
+        while pool.busy:
+            events += pool.poll(WAIT_S)
     finally:
         pool.close()
-    assert told == ["started", "ended"]
+    assert up.is_set() and ended.is_set()
+    assert [event.attempt for event in events if isinstance(event, Assigned)] == [1, 2, 3]
+    (given_up,) = [event for event in events if isinstance(event, GivenUp)]
+    assert isinstance(given_up.error, StageError)
+    assert "failed 3 times" in given_up.error.message
 
 
 def test_ray_that_does_not_start_is_told_to_who_polls_and_is_ended(job: SetupJob) -> None:
@@ -85,7 +86,7 @@ def test_ray_that_does_not_start_is_told_to_who_polls_and_is_ended(job: SetupJob
     def start() -> WorkerPool:
         raise ClusterError("Ray cannot be used on this machine: no room")
 
-    pool = StartingPool(start, lambda _pool: None, ended.set)
+    pool = StartingPool(start, lambda: None, ended.set)
     pool.submit(job)
     with pytest.raises(ClusterError, match="no room"):
         pool.poll(WAIT_S)

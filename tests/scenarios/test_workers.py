@@ -26,6 +26,7 @@ from zkml_ray import verify
 from zkml_ray.api import Run
 from zkml_ray.circuits.backend import BackendError
 from zkml_ray.cluster import pool
+from zkml_ray.cluster.policy import Policy
 from zkml_ray.cluster.worker import ChunkWorker
 from zkml_ray.errors import StageError, StoreError
 from zkml_ray.events import ChunkMoved, Event, Warned
@@ -118,7 +119,7 @@ def test_chunk_whose_workers_are_killed_every_time_names_itself_and_leaves_no_ru
     assert (error.stage, error.chunk_id) == ("prove", "chunk-000")
     assert "chunk-000 failed 3 times" in error.message
     assert "died" in error.message
-    assert len(killer.killed) == pool.MAX_ATTEMPTS
+    assert len(killer.killed) == Policy().failures
     assert not list(tmp_path.glob("projects/*/runs/*/manifest.json"))
 
 
@@ -275,7 +276,9 @@ def test_worker_that_does_not_prove_its_chunk_once_is_asked_again(
     assert len(list(lies.iterdir())) == 1
     assert run.verified
     attempts = {record.chunk: record.attempts for record in run.manifest.chunks}
-    assert attempts == {"chunk-000": 1, VICTIM: 2, "chunk-002": 1}
+    # A liar may have chunk-002 by the time its lie is seen: it is excluded, and that taken from it.
+    assert (attempts["chunk-000"], attempts[VICTIM]) == (1, 2)
+    assert attempts["chunk-002"] in (1, 2)
     verdict = verify("lied", store=store, model=model, allow_insecure_srs=True)
     assert verdict.plan_digest == mlp_run.plan_digest
 
@@ -312,7 +315,7 @@ def test_worker_that_always_lies_ends_the_run_with_the_chunks_name(
     assert (caught.value.stage, caught.value.chunk_id) == ("prove", VICTIM)
     assert f"{VICTIM} failed 3 times" in caught.value.message
     assert "public instances" in caught.value.message
-    assert len(list(lies.iterdir())) == pool.MAX_ATTEMPTS
+    assert len(list(lies.iterdir())) == Policy().failures
     assert not list(store.glob("projects/*/runs/*/manifest.json"))
 
 
@@ -357,8 +360,12 @@ def test_worker_that_ray_ends_for_lack_of_memory_is_replaced_and_its_death_named
         RAY_memory_monitor_refresh_ms="50",
     )
     assert found.code == 3
-    assert "chunk-000 failed 3 times" in found.stderr
-    assert "lack of memory" in found.stderr
+    assert "note (memory): worker-0" in found.stderr
+    (error,) = found.errors
+    # Ray may end them before they have answered, or with a chunk.
+    assert "no worker comes up" in error or "chunk-000 failed 3 times" in error
+    assert "lack of memory" in error
+    assert "use fewer workers" in error
     assert "Traceback" not in found.stderr
 
 

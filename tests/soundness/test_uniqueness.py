@@ -129,7 +129,11 @@ ENTRIES: dict[str, list[Case]] = {
             constants=[array("wy", [[[0.3, -0.7, 1]]]), array("by", [0.1])],
         )
     ],
-    "Div": [case(node("Div", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", 3)])],
+    "Div": [
+        case(node("Div", "x", "k"), x=[1, 3], y=[1, 3], constants=[number("k", 3)]),
+        case(*halves("Div"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
+        case(node("Div", "k", "x"), x=[1, 2], y=[1, 2], constants=[array("k", [0.3, -2])]),
+    ],
     "Erf": [
         case(
             node("Mul", "x", "k", to="v"),
@@ -147,6 +151,17 @@ ENTRIES: dict[str, list[Case]] = {
             x=[1, 2],
             y=[1, 2],
             constants=[number("k", 0.7)],
+        ),
+        case(node("Erf", "x"), x=[1, 2], y=[1, 2]),
+    ],
+    "Exp": [
+        case(node("Exp", "x"), x=[1, 2], y=[1, 2]),
+        case(
+            node("Min", "x", "zero", to="m"),
+            node("Exp", "m"),
+            x=[1, 2],
+            y=[1, 2],
+            constants=[number("zero", 0)],
         ),
     ],
     "Expand": [case(node("Expand", "x", "s"), x=[2, 1], y=[2, 2], constants=[integers("s", 2, 2)])],
@@ -205,6 +220,17 @@ ENTRIES: dict[str, list[Case]] = {
             constants=[array("w", [[0.3], [0.4]])],
         ),
     ],
+    "Log": [
+        case(node("Log", "x"), x=[1, 1], y=[1, 1]),
+        case(
+            node("Relu", "x", to="r"),
+            node("Add", "r", "k", to="a"),
+            node("Log", "a"),
+            x=[1, 1],
+            y=[1, 1],
+            constants=[number("k", 0.5)],
+        ),
+    ],
     "MatMul": [
         case(
             node("MatMul", "x", "w"),
@@ -256,6 +282,8 @@ ENTRIES: dict[str, list[Case]] = {
     "Pow": [
         case(node("Pow", "x", "k"), x=[1, 2], y=[1, 2], constants=[number("k", 2)]),
         case(node("Pow", "x", "k"), x=[1, 1], y=[1, 1], constants=[number("k", 3)]),
+        case(node("Pow", "x", "k"), x=[1, 1], y=[1, 1], constants=[number("k", 0.5)]),
+        case(node("Pow", "k", "x"), x=[1, 2], y=[1, 2], constants=[number("k", 1.7)]),
     ],
     "ReduceMax": [case(node("ReduceMax", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
     "ReduceMean": [case(node("ReduceMean", "x", axes=[1], keepdims=0), x=[1, 3], y=[1])],
@@ -364,6 +392,17 @@ ENTRIES: dict[str, list[Case]] = {
     ],
     "Split": [
         case(*halves("Sub"), x=[1, 2], y=[1, 1], constants=[integers("sizes", 1, 1)]),
+    ],
+    "Sqrt": [
+        case(node("Sqrt", "x"), x=[1, 1], y=[1, 1]),
+        case(
+            node("Mul", "x", "k", to="m"),
+            node("Relu", "m", to="r"),
+            node("Sqrt", "r"),
+            x=[1, 1],
+            y=[1, 1],
+            constants=[number("k", 0.3)],
+        ),
     ],
     "Squeeze": [case(node("Squeeze", "x", "a"), x=[1, 3], y=[3], constants=[integers("a", 0)])],
     "Sub": [case(node("Sub", "k", "x"), x=[1, 3], y=[1, 3], constants=[array("k", [0.3, -1, 2])])],

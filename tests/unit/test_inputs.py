@@ -46,9 +46,8 @@ ONE, TWO = graph_of("x"), graph_of("a", "b")
         [VALUES],
         (VALUES.ravel().tolist(),),
         {"x": VALUES},
-        {"any name will do for one input": VALUES},
     ],
-    ids=["array", "float64", "flat", "row", "lists", "sequence", "tuple", "mapping", "renamed"],
+    ids=["array", "float64", "flat", "row", "lists", "sequence", "tuple", "mapping"],
 )
 def test_arrays_in_any_accepted_form_are_the_same_input(given_value: Any) -> None:
     found = read_inputs(ONE, given_value)

@@ -98,8 +98,9 @@ def test_options_that_commands_share_read_alike_in_both_programs() -> None:
                 if option.param_type_name == "option" and "--help" not in option.opts:
                     texts.setdefault(option.opts[0], set()).add(option.help)
     different = {name for name, found in texts.items() if len(found) > 1}
-    # A run is new, or one that there is; plan takes `--scale auto`; files differ.
-    assert different == {"--run", "--scale", "--out"}
+    # A run is new, or one that there is; plan takes `--scale auto`; files differ, and so does what
+    # is agreed to.
+    assert different == {"--run", "--scale", "--out", "--yes"}
 
 
 def _parameters(command: Any) -> list[Any]:

@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
+from tests.unit.chunking.builders import weight
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits.derive import rederive_circuits
-from zkml_ray.errors import ConfigError
+from zkml_ray.errors import ChunkingError, ConfigError
 from zkml_ray.schema.plan import Plan
 from zkml_ray.stages.plan import CircuitKind, PlanOptions, plan
 
@@ -120,3 +124,95 @@ def test_plan_options_with_a_bad_scale_are_refused(scale: int) -> None:
 def test_plan_with_no_layer_per_chunk_is_refused(models: Path) -> None:
     with pytest.raises(ConfigError, match="layers per chunk"):
         plan(load_model(models / "mlp.onnx"), PlanOptions(layers_per_chunk=0))
+
+
+@pytest.mark.parametrize("layers_per_chunk", [None, 1, 9])
+def test_layer_with_functions_of_two_tables_is_planned_in_two_chunks(
+    layers_per_chunk: int | None, tmp_path: Path
+) -> None:
+    """Mish is a softplus, by the exponential, and a hyperbolic tangent of it."""
+    proto = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("MatMul", ["x", "w"], ["m"], "fc"),
+                helper.make_node("Mish", ["m"], ["y"], "mish"),
+            ],
+            "test",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4])],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])],
+            [weight("w", 4, 3)],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    onnx.save(proto, tmp_path / "mish.onnx")
+    options = PlanOptions(scale=7, circuits="hinted", layers_per_chunk=layers_per_chunk)
+    made = plan(load_model(tmp_path / "mish.onnx"), options).plan
+    assert [chunk.arguments.kind for chunk in made.chunks] == ["hinted"] * 2
+
+
+@pytest.mark.parametrize(("threshold", "bits"), [(3.0, 5), (100.0, 7), (1000.0, 10), (5000.0, 0)])
+def test_comparison_with_a_large_constant_widens_the_range(
+    threshold: float, bits: int, tmp_path: Path
+) -> None:
+    """As far as hinted circuits go; beyond, and where the user asked for them, it says so."""
+    proto = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Greater", ["x", "k"], ["c"], "above"),
+                helper.make_node("Where", ["c", "x", "z"], ["y"], "choose"),
+            ],
+            "test",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4])],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4])],
+            [
+                numpy_helper.from_array(np.float32([threshold]), "k"),
+                numpy_helper.from_array(np.float32([0.5]), "z"),
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    onnx.save(proto, tmp_path / "m.onnx")
+    made = plan(load_model(tmp_path / "m.onnx"), PlanOptions(scale=10))
+    (chunk,) = made.plan.chunks
+    assert chunk.arguments.kind == ("hinted" if bits else "native")
+    if bits:
+        assert chunk.arguments.range_bits == bits
+        told = [notice for notice in made.notices if "values may reach" in notice]
+        assert len(told) == (bits > 5)
+    if bits != 5:
+        with pytest.raises(ChunkingError, match="outside --range-bits 5: --range-bits"):
+            plan(load_model(tmp_path / "m.onnx"), PlanOptions(scale=10, circuits="hinted"))
+
+
+@pytest.mark.parametrize(
+    ("factor", "bits"), [(20.0, 5), (100.0, 7), (400.0, 9), (600.0, 10), (5000.0, 0)]
+)
+def test_random_input_that_leaves_the_range_widens_it_or_makes_circuits_native(
+    factor: float, bits: int, tmp_path: Path
+) -> None:
+    """The whole part of what reaches as far as a factor, which is no constant that is compared."""
+    proto = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Mul", ["x", "k"], ["m"], "scale"),
+                helper.make_node("Floor", ["m"], ["f"], "floor"),
+                helper.make_node("Sub", ["m", "f"], ["y"], "rest"),
+            ],
+            "test",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 64])],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 64])],
+            [numpy_helper.from_array(np.float32([factor]), "k")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    onnx.save(proto, tmp_path / "m.onnx")
+    made = plan(load_model(tmp_path / "m.onnx"), PlanOptions(scale=8))
+    (chunk,) = made.plan.chunks
+    assert (chunk.arguments.kind, chunk.arguments.range_bits) == (
+        ("hinted", bits) if bits else ("native", 0)
+    )
+    told = [notice for notice in made.notices if "of a random input" in notice]
+    assert any("values may reach" in notice for notice in told) == (bits > 5)

@@ -28,6 +28,12 @@ zkml_ray.verify("r", modle="m.onnx")
 """
 
 
+def test_many_inputs_take_the_arguments_of_a_prover() -> None:
+    arguments = set(inspect.signature(zkml_ray.Prover.__init__).parameters)
+    taken = set(inspect.signature(zkml_ray.prove_many).parameters)
+    assert taken == arguments - {"self", "example"} | {"inputs", "run_id"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_public_name_is_documented_and_every_parameter_has_a_type(name: str) -> None:
     found = getattr(zkml_ray, name)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from zkml_ray.command_line.progress import Progress
 from zkml_ray.command_line.tables import srs_line
 from zkml_ray.events import ChunkMoved, Event, PlanReady, StageStarted, Warned, Working
+from zkml_ray.report.progress import Progress
 
 EVENTS: list[Event] = [
     StageStarted(stage="plan", detail="cutting the model"),
@@ -48,10 +48,10 @@ def test_progress_off_a_terminal_is_one_plain_line_an_event() -> None:
     assert "\x1b" not in "".join(lines)
 
 
-def test_progress_on_a_terminal_shows_chunks_and_workers() -> None:
+def test_progress_on_a_terminal_shows_how_far_it_is() -> None:
     shown = written(terminal=True)
     assert "\x1b" in shown
-    for text in ("chunk-000", "verified", "worker-1", "1/2 chunks", "predicted 3 s"):
+    for text in ("1 of 2 verified", "1/2", " left"):
         assert text in shown
     assert "\x1b[1;31mWARNING: not what it seems" in shown, "bold and red"
 

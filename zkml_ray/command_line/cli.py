@@ -25,10 +25,10 @@ app = typer.Typer(
         "commitments, and verify stored runs.\n\n"
         "Start with: zkml-ray demo"
     ),
-    no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 add_commands(
@@ -57,7 +57,7 @@ add_commands(
 
 @app.callback(invoke_without_command=True)
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Show the version.")] = False,
 ) -> None:
     """Options before the command."""
     if version:

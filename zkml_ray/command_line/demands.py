@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
 import typer
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demands:
     """How fine a plan has to be, measured on which inputs, and what verifying it may take."""
+
+    PANEL: ClassVar[str] = "Demands"
 
     min_scale: Annotated[
         Optional[int],  # noqa: UP045

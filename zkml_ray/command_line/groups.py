@@ -3,17 +3,22 @@
 Typer reads a command's options off its parameters, one each. What stands in several commands is a
 dataclass here whose fields are options or groups again; a command takes it as one parameter that
 has to be given, and `add_commands` shows Typer the fields in its place. Nothing else is added: what
-a command's parameters say, help and order among it, is what its users see.
+a command's parameters say, help and order among it, is what its users see. A group may name a
+panel of the help, `PANEL`, that its options stand in.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import typer
+from rich.markup import escape
+from typer.models import ArgumentInfo, OptionInfo
 
 Command = Callable[..., None]
 
@@ -49,21 +54,46 @@ def spelled_out(command: Command) -> Command:
     return run
 
 
-def _spelled_out(name: str, hint: Any, default: object) -> Iterator[inspect.Parameter]:
+def _spelled_out(
+    name: str, hint: Any, default: object, panel: str | None = None
+) -> Iterator[inspect.Parameter]:
     if not is_dataclass(hint):
         kind = inspect.Parameter.KEYWORD_ONLY
-        yield inspect.Parameter(name, kind, default=default, annotation=hint)
+        yield inspect.Parameter(name, kind, default=default, annotation=_shown(hint, panel))
         return
+    panel = getattr(hint, "PANEL", panel)
     hints = get_type_hints(hint, include_extras=True)
     for field in fields(hint):
         absent = field.default is MISSING
         value = inspect.Parameter.empty if absent else field.default
-        yield from _spelled_out(field.name, hints[field.name], value)
+        yield from _spelled_out(field.name, hints[field.name], value, panel)
+
+
+def _shown(hint: Any, panel: str | None) -> Any:
+    """An option as its help shows it: in its group's panel, brackets as they are."""
+    if get_origin(hint) is not Annotated:
+        return hint
+    kind, *notes = get_args(hint)
+    shown = []
+    for note in notes:
+        if isinstance(note, OptionInfo | ArgumentInfo):
+            note = copy.copy(note)
+            note.help = None if note.help is None else escape(note.help)
+            if isinstance(note, OptionInfo) and note.rich_help_panel is None:
+                note.rich_help_panel = panel
+        shown.append(note)
+    return operator.getitem(Annotated, (kind, *shown))
 
 
 def _gathered(name: str, hint: Any, given: dict[str, Any]) -> Any:
     if not is_dataclass(hint):
         return given[name]
-    hints = get_type_hints(hint, include_extras=True)
+    hints = _options(hint)
     values = {each: _gathered(each, hints[each], given) for each in hints}
     return hint(**values)  # type: ignore[operator]
+
+
+def _options(hint: Any) -> dict[str, Any]:
+    """A group's fields and their annotations; what belongs to its class is none."""
+    hints = get_type_hints(hint, include_extras=True)
+    return {name: each for name, each in hints.items() if get_origin(each) is not ClassVar}

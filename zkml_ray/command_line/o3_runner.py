@@ -35,6 +35,7 @@ from zkml_ray.command_line.options import (
     AllowLeakyNative,
     CircuitOptions,
     Crew,
+    Detail,
     Input,
     Json,
     MaxErrorOption,
@@ -50,10 +51,11 @@ from zkml_ray.command_line.options import (
     max_error_option,
     plan_options,
 )
-from zkml_ray.command_line.prove import go_on, show_run
-from zkml_ray.command_line.terminal import print_json, run_app, say, stderr
+from zkml_ray.command_line.prove import following, go_on, show_run
+from zkml_ray.command_line.terminal import print_json, run_app, say
 from zkml_ray.command_line.verify import verify as verify_run
 from zkml_ray.errors import ConfigError
+from zkml_ray.words import counted
 
 if TYPE_CHECKING:
     from zkml_ray.run.coordinator import Until
@@ -153,7 +155,13 @@ def prove(run: Run, *, proving: StageProving, json_: Json = False) -> None:
 
 
 def verify(
-    run: Run, *, trust: Trust, demands: Demands, proving: StageProving, json_: Json = False
+    run: Run,
+    *,
+    trust: Trust,
+    demands: Demands,
+    proving: StageProving,
+    detail: Detail,
+    json_: Json = False,
 ) -> None:
     """Link and verify the proofs and write the manifest; with a trust root, verify as an outsider.
 
@@ -161,18 +169,18 @@ def verify(
     """
     trusted = trust.model is not None or trust.plan_digest is not None
     if _state(run, proving.place).state != "complete":
-        go_on(run, proving, json_ and not trusted)
+        go_on(run, proving, json_ and not trusted, detail)
         if not trusted:
             return
-    verify_run(run, place=proving.place, trust=trust, demands=demands, json_=json_)
+    verify_run(run, place=proving.place, trust=trust, demands=demands, detail=detail, json_=json_)
 
 
-def run_(*, request: Request, proving: StageProving, json_: Json = False) -> None:
+def run_(*, request: Request, proving: StageProving, detail: Detail, json_: Json = False) -> None:
     """All stages."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.command_line.progress import Progress
 
-    with Progress(stderr) as progress:
+    detail = detail.checked()
+    with following(json_) as progress:
         done = prove_distributed(
             request.model,
             inputs=request.inputs,
@@ -183,8 +191,9 @@ def run_(*, request: Request, proving: StageProving, json_: Json = False) -> Non
             allow_leaky_native=request.allow_leaky_native,
             command=["zkml-o3-runner", *sys.argv[1:]],
             listener=progress,
+            progress=None,
         )
-    show_run(done, json_)
+    show_run(done, json_, detail, proving.crew.workers)
 
 
 def resume(run: Run, *, proving: StageProving, json_: Json = False) -> None:
@@ -199,10 +208,10 @@ def resume(run: Run, *, proving: StageProving, json_: Json = False) -> None:
 app = typer.Typer(
     name="zkml-o3-runner",
     help="Prove an ONNX model stage by stage, with all that a stage makes in an object store.",
-    no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 add_commands(app, prepare, compile_, setup, witness, prove, verify, run_, resume)
 
@@ -219,10 +228,9 @@ def _alone(place: Place, max_error: str | None = None) -> Proving:
 
 def _advance(until: Until, run: str, proving: Proving, json_: bool) -> None:
     from zkml_ray.api import advance
-    from zkml_ray.command_line.progress import Progress
 
     if _state(run, proving.place).state != "complete":
-        with Progress(stderr) as progress:
+        with following(True) as progress:
             advance(run, until, **proving.arguments(), listener=progress)
     stage = "compile" if until == "plan" else until
     _show(stage, _state(run, proving.place), proving.place, json_)
@@ -248,7 +256,7 @@ def _show(stage: str, found: StoredRun, place: Place, json_: bool) -> None:
             }
         )
         return
-    planned = "not cut yet" if found.chunks is None else f"{found.chunks} chunks"
+    planned = "not cut yet" if found.chunks is None else counted(found.chunks, "chunk")
     say(f"{stage} done: run {found.run_id} is {found.state}, {planned}, {found.proofs} proved")
 
 

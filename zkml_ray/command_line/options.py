@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Optional, TypedDict
 
 import typer
 
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError
-from zkml_ray.stores import ArtifactStore, open_store
+from zkml_ray.stores import ArtifactStore, LocalStore, open_store
 from zkml_ray.stores.layout import RunLayout
 
 if TYPE_CHECKING:
@@ -36,6 +36,15 @@ NewRun = Annotated[
 Input = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--input", "-i", help=".json (ezkl input_data), .npy or .npz [random]."),
+]
+InputsOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--inputs",
+        help="Prove many inputs, each in a run of its own: a folder of .json, .npy and .npz files, "
+        "or a .npy or .npz file with inputs along an additional first axis. --run is what the "
+        "runs' ids begin with.",
+    ),
 ]
 PrivateInput = Annotated[
     bool, typer.Option("--private-input", help="Prove without revealing the input.")
@@ -112,12 +121,28 @@ MaxErrorOption = Annotated[
 class Place:
     """Where a run lies."""
 
+    PANEL: ClassVar[str] = "Store"
+
     store: StoreOption = None
     project: Annotated[str, typer.Option("--project", help="Project in the store.")] = "default"
 
     def open(self) -> ArtifactStore:
         """Open the store."""
         return open_store(self.store or default_store_url())
+
+    def existing(self) -> ArtifactStore:
+        """Open a store that is to hold runs already.
+
+        Raises:
+            ConfigError: It is a folder that is not there.
+        """
+        opened = self.open()
+        if isinstance(opened, LocalStore) and not opened.folder.is_dir():
+            raise ConfigError(
+                f"there is no store {opened.folder}: the first run makes it; name yours with "
+                "--store, or ZKML_RAY_STORE"
+            )
+        return opened
 
     def as_options(self) -> str:
         """The same as options to paste, where they are not the default ones."""
@@ -134,8 +159,28 @@ class Place:
 class Crew:
     """Who works."""
 
+    PANEL: ClassVar[str] = "Workers"
+
     workers: Workers = 2
     threads: Threads = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """How much is told."""
+
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict alone.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All that is known.")] = False
+
+    def checked(self) -> Detail:
+        """The same.
+
+        Raises:
+            ConfigError: Both were asked for.
+        """
+        if self.quiet and self.verbose:
+            raise ConfigError("--quiet and --verbose exclude each other")
+        return self
 
 
 class ProvingArguments(TypedDict):
@@ -189,6 +234,8 @@ class Proving:
 class Trust:
     """What a verifier trusts."""
 
+    PANEL: ClassVar[str] = "Trust"
+
     model: TrustedModel = None
     plan_digest: TrustedDigest = None
     allow_insecure_srs: Annotated[
@@ -200,6 +247,8 @@ class Trust:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitOptions:
     """What every chunk's circuit is like."""
+
+    PANEL: ClassVar[str] = "Circuits"
 
     dim: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -231,11 +280,21 @@ class CircuitOptions:
             "or normalise the input.",
         ),
     ] = 5
+    tokens: Annotated[
+        str,
+        typer.Option(
+            "--tokens",
+            help="revealed: rows of an embedding are looked up outside of circuits, and the "
+            "statement shows at which numbers; hidden: in circuits, for small embeddings.",
+        ),
+    ] = "revealed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassOptions:
     """Which rewrites native circuits may have."""
+
+    PANEL: ClassVar[str] = "Circuits"
 
     passes: Annotated[
         str,
@@ -264,7 +323,7 @@ def plan_options(
         ConfigError: One of them has no such value.
     """
     from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions, circuit_kind
+    from zkml_ray.stages.plan import PlanOptions, circuit_kind, token_kind
 
     return PlanOptions(
         scale=scale,
@@ -276,6 +335,7 @@ def plan_options(
         passes=None if passes is None else _passes(passes.passes, passes.no_pass or []),
         circuits=circuit_kind(circuits.circuits),
         range_bits=circuits.range_bits,
+        tokens=token_kind(circuits.tokens),
     )
 
 

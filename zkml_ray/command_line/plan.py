@@ -79,7 +79,6 @@ def plan(
     """Show how a model would be cut, and what its circuits need. Proves nothing."""
     from zkml_ray.chunking.load import load_model
     from zkml_ray.circuits.sealing import seal
-    from zkml_ray.command_line.progress import Progress
     from zkml_ray.command_line.tables import (
         boundary_table,
         circuits_line,
@@ -93,9 +92,9 @@ def plan(
     from zkml_ray.cost.model import CostModel
     from zkml_ray.cost.profiles import load_profile
     from zkml_ray.events import StageStarted, Working
+    from zkml_ray.report.progress import Progress
     from zkml_ray.stages.plan import plan as make_plan
 
-    loaded = load_model(model)
     scales = scale_options(scale)
     options = plan_options(
         scales[0],
@@ -105,6 +104,7 @@ def plan(
         workers=workers,
         memory=memory,
     )
+    loaded = options.taken_by(load_model(model))
     prices = CostModel(profile=load_profile(profile), threads=checked_threads(workers, threads))
 
     accuracy, unmeasured = None, ""

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -14,7 +20,9 @@ from zkml_ray.command_line.options import (
     AllowLeakyNative,
     CircuitOptions,
     Crew,
+    Detail,
     Input,
+    InputsOption,
     Json,
     LayersPerChunk,
     MaxErrorOption,
@@ -32,17 +40,27 @@ from zkml_ray.command_line.options import (
     Workers,
     plan_options,
 )
-from zkml_ray.command_line.terminal import print_json, say, stderr, stdout
+from zkml_ray.command_line.terminal import (
+    print_json,
+    program,
+    say,
+    say_commands,
+    say_verdict,
+    stderr,
+    stdout,
+)
 from zkml_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run
+    from zkml_ray.report.progress import Progress
 
 
 def prove(
     model: Model,
     *,
     inputs: Input = None,
+    many: InputsOption = None,
     crew: Crew,
     place: Place,
     run: NewRun = None,
@@ -68,30 +86,55 @@ def prove(
     store_keys: StoreKeysOption = "verifying",
     max_error: MaxErrorOption = None,
     address: Address = None,
+    detail: Detail,
     json_: Json = False,
 ) -> None:
-    """Prove an inference, link its chunks, verify it and store it."""
+    """Prove an inference, or many, link its chunks, verify it and store it."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.command_line.progress import Progress
+    from zkml_ray.prover import prove_many
 
+    detail = detail.checked()
     if keep_checkpoints not in ("yes", "no"):
         raise ConfigError(f"--keep-checkpoints is yes or no, not {keep_checkpoints}")
     proving = Proving(
         crew=crew, place=place, store_keys=store_keys, max_error=max_error, address=address
     )
-    with Progress(stderr) as progress:
+    options = plan_options(
+        scale,
+        circuits,
+        passes,
+        layers_per_chunk=layers_per_chunk,
+        workers=crew.workers,
+        memory=memory,
+    )
+    if many is not None:
+        if inputs is not None:
+            raise ConfigError("--input is one input, --inputs are many: give one of them")
+        if salt_seed is not None:
+            raise ConfigError("--salt-seed is for one input: with many, leave it out")
+        with following(json_) as progress:
+            results = prove_many(
+                model,
+                many,
+                run_id=run,
+                options=options,
+                reveal=reveal,
+                private_input=private_input,
+                allow_leaky_native=allow_leaky_native,
+                keep_checkpoints=keep_checkpoints == "yes",
+                **proving.arguments(),
+                command=["zkml-ray", *sys.argv[1:]],
+                listener=progress,
+                progress=None,
+            )
+        show_runs(results, json_)
+        return
+    with following(json_) as progress:
         result = prove_distributed(
             model,
             inputs=inputs,
             run_id=run,
-            options=plan_options(
-                scale,
-                circuits,
-                passes,
-                layers_per_chunk=layers_per_chunk,
-                workers=crew.workers,
-                memory=memory,
-            ),
+            options=options,
             reveal=reveal,
             private_input=private_input,
             allow_leaky_native=allow_leaky_native,
@@ -101,8 +144,9 @@ def prove(
             seed=seed,
             command=["zkml-ray", *sys.argv[1:]],
             listener=progress,
+            progress=None,
         )
-    show_run(result, json_)
+    show_run(result, json_, detail, crew.workers)
 
 
 def resume(
@@ -113,23 +157,36 @@ def resume(
     store_keys: StoreKeysOption = "verifying",
     max_error: MaxErrorOption = None,
     address: Address = None,
+    detail: Detail,
     json_: Json = False,
 ) -> None:
     """Continue a run that was begun, on any machine that reaches its store."""
     proving = Proving(
         crew=crew, place=place, store_keys=store_keys, max_error=max_error, address=address
     )
-    go_on(run, proving, json_)
+    go_on(run, proving, json_, detail.checked())
 
 
-def go_on(run: str, proving: Proving, json_: bool) -> None:
+def go_on(run: str, proving: Proving, json_: bool, detail: Detail | None = None) -> None:
     """Do what a run lacks, and print the finished run."""
     from zkml_ray.api import resume as resume_run
-    from zkml_ray.command_line.progress import Progress
 
-    with Progress(stderr) as progress:
-        result = resume_run(run, **proving.arguments(), listener=progress)
-    show_run(result, json_)
+    with following(json_) as progress:
+        result = resume_run(run, **proving.arguments(), listener=progress, progress=None)
+    show_run(result, json_, detail, proving.crew.workers)
+
+
+@contextmanager
+def following(json_: bool) -> Iterator[Progress]:
+    """Progress on stderr, without what is told at the end where people read that."""
+    from zkml_ray.errors import InsecureSrsWarning
+    from zkml_ray.events import INSECURE_SRS_WARNING
+    from zkml_ray.report.progress import Progress
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureSrsWarning)
+        with Progress(stderr, told_later=() if json_ else (INSECURE_SRS_WARNING,)) as progress:
+            yield progress
 
 
 def demo(
@@ -139,8 +196,7 @@ def demo(
 ) -> None:
     """Prove a real handwritten digit on two workers, then verify it as an outsider."""
     from zkml_ray.api import prove_distributed
-    from zkml_ray.command_line.progress import Progress
-    from zkml_ray.command_line.tables import verdict_lines
+    from zkml_ray.command_line.tables import answer_lines, run_table, verdict_lines
     from zkml_ray.verification import verify as verify_run
 
     folder = Path(__file__).resolve().parents[2] / "examples" / "digits"
@@ -150,39 +206,94 @@ def demo(
     if not image.is_file():
         raise ConfigError(f"there is no image {digit}; the digits are zero, one, ... nine")
     _draw(image)
-    with Progress(stderr) as progress:
+    with following(False) as progress:
         result = prove_distributed(
-            model, workers, image, store=store, project="demo", listener=progress
+            model, workers, image, store=store, listener=progress, progress=None
         )
-    show_run(result, json_=False)
-    stdout.print()
-    verdict = verify_run(
-        result.run_id, store=result.store, project="demo", model=model, allow_insecure_srs=True
+    say(*answer_lines(result)[1:])
+    stdout.print(run_table(result))
+    verdict = verify_run(result.run_id, store=result.store, model=model, allow_insecure_srs=True)
+    say_verdict(verdict_lines(verdict))
+    _say_next(result, model, store)
+
+
+def _say_next(result: Run, model: Path, store: str | None) -> None:
+    """Print what to try with the demo's run: commands that work as they are."""
+    me, run = program(), result.run_id
+    where = "" if store is None else f" --store {shlex.quote(store)}"
+    path = os.path.relpath(model)
+    own = shlex.quote(path if len(path) < len(str(model)) else str(model))
+    inner = next((b.name for b in result.plan.boundaries if b.producer and b.consumers), None)
+    output = inner or result.plan.model_outputs[0]
+    say("", "Next, try:")
+    say_commands(
+        f"{me} runs{where}",
+        f"{me} show {run}{where}",
+        f"{me} verify {run} --model {own} --allow-insecure-srs{where}",
+        f"{me} open {run} --boundary {shlex.quote(output)} --index 0 --out opening.json{where}",
+        f"{me} bundle {run} {run}.zip{where}",
+        f"{me} verify {run}.zip --plan-digest {result.plan_digest} --allow-insecure-srs",
     )
-    say(*verdict_lines(verdict))
+    if find_spec("vl_convert") is not None and find_spec("jinja2") is not None:
+        say_commands(f"{me} report {run} --open{where}")
 
 
-def show_run(result: Run, json_: bool) -> None:
-    """Print a finished run."""
-    from zkml_ray.command_line.tables import run_summary, run_table
+def show_run(
+    result: Run, json_: bool, detail: Detail | None = None, workers: int | None = None
+) -> None:
+    """Print a finished run: that it verifies and its answer first.
+
+    Args:
+        result: The run.
+        json_: One JSON object instead.
+        detail: How much to tell.
+        workers: How many there were; those that had nothing to do are told of.
+    """
+    from zkml_ray.command_line.tables import (
+        answer_lines,
+        boundary_table,
+        run_summary,
+        run_table,
+        verdict_lines,
+    )
 
     if json_:
-        print_json(
-            {
-                "run_id": result.run_id,
-                "project": result.project,
-                "store": result.store,
-                "verified": result.verified,
-                "plan_digest": result.plan_digest,
-                "srs_trust": result.manifest.srs_trust,
-                "resumed": list(result.resumed),
-                "outputs": {name: value.tolist() for name, value in result.outputs.items()},
-                "manifest": result.manifest.model_dump(mode="json"),
-            }
-        )
+        print_json(_run_document(result))
         return
+    detail = detail or Detail()
+    say_verdict(answer_lines(result))
+    if detail.quiet:
+        return
+    say(*run_summary(result, workers))
     stdout.print(run_table(result))
-    say(*run_summary(result))
+    if detail.verbose:
+        stdout.print(boundary_table(result.plan))
+        say(*verdict_lines(result.verdict, verbose=True)[1:])
+
+
+def show_runs(results: Sequence[Run], json_: bool) -> None:
+    """Print finished runs of many inputs."""
+    from zkml_ray.command_line.tables import runs_table
+
+    if json_:
+        print_json({"runs": [_run_document(result) for result in results]})
+        return
+    stdout.print(runs_table(results))
+    say(f"{len(results)} runs are proved, verified and stored in {results[0].store}")
+
+
+def _run_document(result: Run) -> dict[str, Any]:
+    return {
+        "run_id": result.run_id,
+        "project": result.project,
+        "store": result.store,
+        "verified": result.verified,
+        "plan_digest": result.plan_digest,
+        "srs_trust": result.manifest.srs_trust,
+        "resumed": list(result.resumed),
+        "outputs": {name: value.tolist() for name, value in result.outputs.items()},
+        "manifest": result.manifest.model_dump(mode="json"),
+    }
 
 
 def _draw(image: Path) -> None:

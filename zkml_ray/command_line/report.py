@@ -46,7 +46,7 @@ def report(
 
     if model is not None and plan_digest is not None:
         raise ConfigError("give --model or --plan-digest, not both")
-    opened, layout = place.open(), place.layout(run)
+    opened, layout = place.existing(), place.layout(run)
     facts = gather(opened, layout, model=model, plan_digest=plan_digest)
     page = render(facts, boundary_accuracy(facts, opened), place=place.as_options()).encode()
     traced = (json.dumps(trace_events(facts), allow_nan=False) + "\n").encode()
@@ -90,7 +90,7 @@ def show(run: RunArgument, *, place: Place, json_: Json = False) -> None:
     from zkml_ray.report.facts import gather
     from zkml_ray.report.figures import figures
 
-    facts = gather(place.open(), place.layout(run), verified=False)
+    facts = gather(place.existing(), place.layout(run), verified=False)
     told = figures(facts.plan, facts.records, facts.manifest) if facts.plan else None
     if json_:
         print_json(
@@ -138,7 +138,7 @@ def compare(
     from zkml_ray.report.facts import gather
     from zkml_ray.report.figures import compared, figures
 
-    opened = place.open()
+    opened = place.existing()
     found = [gather(opened, place.layout(run), verified=False) for run in (first, second)]
     told = []
     for facts in found:

@@ -8,10 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from zkml_ray.command_line.tables import folded
 from zkml_ray.report.facts import RunFacts
 from zkml_ray.report.figures import Difference, Figures
-from zkml_ray.report.words import counted, seconds_in_words, size_in_words
 from zkml_ray.schema.manifest import ChunkRecord
+from zkml_ray.words import counted, seconds_in_words, size_in_words
 
 MIB = 1 << 20
 
@@ -32,8 +33,9 @@ def head_lines(facts: RunFacts, told: Figures | None) -> list[str]:
         lines.append(f"{told.proved} of {counted(told.chunks, 'chunk')} proved.")
     if told.proved:
         lines.append(
-            f"{seconds_in_words(told.wall_s)} from the first key to the last proof on "
-            f"{counted(told.workers, 'worker')}: keys {seconds_in_words(told.keys_s)} "
+            f"{counted(told.proved, 'chunk')} on {counted(told.workers, 'worker')}, "
+            f"{seconds_in_words(told.wall_s)} from the first key to the last proof: keys "
+            f"{seconds_in_words(told.keys_s)} "
             f"({told.keys_made} made, {told.proved - told.keys_made} found), witness "
             f"{seconds_in_words(told.witness_s)}, prove {seconds_in_words(told.prove_s)}."
         )
@@ -65,7 +67,7 @@ def chunk_table(facts: RunFacts) -> Table:
         record, forecast = records.get(chunk.id), expected.get(chunk.id)
         table.add_row(
             chunk.id,
-            " ".join(chunk.operators),
+            folded(chunk.operators),
             str(chunk.arguments.logrows),
             f"{chunk.num_rows:,}",
             _keys(record),

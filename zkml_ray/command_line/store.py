@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from zkml_ray.command_line.options import Json, Place, RunArgument, StoreOption
-from zkml_ray.command_line.terminal import print_json, say
+from zkml_ray.command_line.terminal import confirm, print_json, say
 from zkml_ray.config import default_store_url
 from zkml_ray.errors import ConfigError, ExitCode
+from zkml_ray.words import counted
 
 MIB = 1 << 20
 
@@ -20,7 +21,7 @@ def runs(*, place: Place, json_: Json = False) -> None:
     """List the runs of a project, those under way too."""
     from zkml_ray.run.housekeeping import list_runs
 
-    opened = place.open()
+    opened = place.existing()
     found = list_runs(opened, place.project)
     if json_:
         rows = [
@@ -43,7 +44,7 @@ def runs(*, place: Place, json_: Json = False) -> None:
     for run in found:
         line = f"{run.run_id}  {run.created_at}  {run.model}  "
         if run.state == "complete":
-            line += f"{run.chunks} chunks  SRS {run.srs_trust}"
+            line += f"{counted(run.chunks or 0, 'chunk')}  SRS {run.srs_trust}"
         elif run.state == "under way":
             of = "not planned yet" if run.chunks is None else f"{run.proofs}/{run.chunks} proved"
             line += f"under way, {of}; go on with: zkml-ray resume {run.run_id}"
@@ -65,7 +66,7 @@ def fetch(
     """Download a run's artifacts, each re-hashed."""
     from zkml_ray.stores.fetch import fetch_run
 
-    opened = place.open()
+    opened = place.existing()
     fetched = fetch_run(opened, place.layout(run), folder, private=private)
     if json_:
         print_json(
@@ -78,9 +79,12 @@ def fetch(
             }
         )
         return
-    say(f"{len(fetched.files)} files, {fetched.size_bytes / MIB:.1f} MiB, in {folder}")
+    say(f"{counted(len(fetched.files), 'file')}, {fetched.size_bytes / MIB:.1f} MiB, in {folder}")
     if fetched.private:
-        say(f"{fetched.private} private files stayed in the store (--private fetches them)")
+        say(
+            f"{counted(fetched.private, 'private file')} stayed in the store (--private fetches "
+            "them)"
+        )
 
 
 def gc(
@@ -98,7 +102,7 @@ def gc(
 
     if not 0 <= older_than <= 1_000_000:
         raise ConfigError(f"--older-than is a number of hours, 0 or more, not {older_than}")
-    opened, age = place.open(), timedelta(hours=older_than)
+    opened, age = place.existing(), timedelta(hours=older_than)
     garbage = find_garbage(opened, place.project, older_than=age)
     if yes:
         garbage = collect(opened, place.project, garbage, older_than=age)
@@ -125,26 +129,38 @@ def gc(
             f"nothing shared is touched: {', '.join(garbage.held_by)} under way, begun in the last "
             f"{older_than:g} hours (--older-than)"
         )
-    what = f"{len(garbage.objects)} objects ({size_bytes / MIB:.1f} MiB) and "
-    what += f"{len(garbage.uploads)} unfinished uploads"
+    what = f"{counted(len(garbage.objects), 'object')} ({size_bytes / MIB:.1f} MiB) and "
+    what += counted(len(garbage.uploads), "unfinished upload")
     say(f"deleted {what}" if yes else f"would delete {what}; do so with --yes")
 
 
 def rm(
     run: RunArgument,
     *,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Remove a complete run without asking.")
+    ] = False,
     place: Place,
     json_: Json = False,
 ) -> None:
-    """Remove a run, complete or not; what it shares with others is left to gc."""
-    from zkml_ray.run.housekeeping import remove_run
+    """Remove a run; a complete one after asking. What it shares with others is left to gc."""
+    from zkml_ray.run.housekeeping import describe_run, remove_run
 
-    opened = place.open()
+    opened = place.existing()
+    if not yes and describe_run(opened, place.layout(run)).state == "complete":
+        confirm(
+            f"Run {run} of project {place.project} is complete; its proofs are lost for good. "
+            "Remove it?",
+            option="--yes",
+        )
     count = remove_run(opened, place.layout(run))
     if json_:
         print_json({"run_id": run, "project": place.project, "objects": count})
         return
-    say(f"removed {run}: {count} objects; zkml-ray gc finds what it shared with no other run")
+    say(
+        f"removed {run}: {counted(count, 'object')}; zkml-ray gc finds what it shared with no "
+        "other run"
+    )
 
 
 def doctor(store: StoreOption = None, json_: Json = False) -> None:

@@ -11,7 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from zkml_ray.schema.plan import Plan
+from zkml_ray.verifying.verdict import INSECURE
 from zkml_ray.verifying.verifier import Verdict
+from zkml_ray.words import counted
 
 if TYPE_CHECKING:
     # A verifier reports without onnx, which forecasts are made with.
@@ -20,25 +22,38 @@ if TYPE_CHECKING:
     from zkml_ray.schema.forecast import Forecast
 
 CLASSIFIER_MIN_OUTPUTS = 2
+_FEW_OPERATORS: Final = 6
+"""Operators of a chunk that are listed one by one; kinds that are listed of more."""
 MIB = 1 << 20
 
 PLANNED_WORKERS: Final = (1, 2, 4, 8, 16)
 """Numbers of workers that a plan's makespan is shown for."""
 
 
+def runs_table(runs: Sequence[Run]) -> Table:
+    """A line a run of many inputs."""
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("run", "chunks", "proving"):
+        table.add_column(title, justify="left" if title == "run" else "right")
+    for run in runs:
+        seconds = sum(chunk.prove.seconds for chunk in run.manifest.chunks)
+        table.add_row(escape(run.run_id), str(len(run.manifest.chunks)), f"{seconds:.2f} s")
+    return table
+
+
 def run_table(run: Run) -> Table:
     """One row per chunk: what it held and what it cost."""
-    table = Table(title=f"run {run.run_id}", box=SIMPLE_HEAD, padding=0)
+    table = Table(title="chunks", box=SIMPLE_HEAD, padding=0)
     table.add_column("chunk", no_wrap=True)
-    table.add_column("operators")
+    table.add_column("operators", overflow="fold", min_width=10)
     table.add_column("kind", no_wrap=True)
-    for column in ("logrows", "rows", "setup s", "prove s", "peak MiB", "proof B"):
+    for column in ("2^", "rows", "keys s", "prove s", "MiB", "proof B"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("worker", no_wrap=True)
     for chunk, record in zip(run.plan.chunks, run.manifest.chunks, strict=True):
         table.add_row(
             chunk.id,
-            " ".join(chunk.operators),
+            folded(chunk.operators),
             chunk.arguments.kind,
             str(chunk.arguments.logrows),
             f"{chunk.num_rows:,}",
@@ -51,9 +66,19 @@ def run_table(run: Run) -> Table:
     return table
 
 
-def run_summary(run: Run) -> list[str]:
-    """The answer, its accuracy, the totals and what the trust rests on, a line each."""
-    lines = []
+def folded(operators: Sequence[str]) -> str:
+    """Operators in a few words: those that repeat are counted, and a long list is cut."""
+    counts = Counter(operators)
+    if len(operators) <= _FEW_OPERATORS:
+        return " ".join(operators)
+    words = [name if count == 1 else f"{name} x{count}" for name, count in counts.items()]
+    more = len(words) - _FEW_OPERATORS
+    return " ".join(words[:_FEW_OPERATORS]) + (f" and {more} more" if more > 0 else "")
+
+
+def answer_lines(run: Run) -> list[str]:
+    """That the run verifies, and its answer: a line, and one an output."""
+    lines = [f"{'VERIFIED' if run.verified else 'NOT VERIFIED'} run {run.run_id}"]
     for name, values in run.outputs.items():
         if values.size >= CLASSIFIER_MIN_OUTPUTS:
             best, reference = int(values.argmax()), run.float_outputs.get(name)
@@ -67,6 +92,17 @@ def run_summary(run: Run) -> list[str]:
             )
         else:
             lines.append(f"{name} = {values.ravel()[0]:.6g}, and this is proved.")
+    return lines
+
+
+def run_summary(run: Run, workers: int | None = None) -> list[str]:
+    """Accuracy, totals, who had nothing to do, and what the trust rests on, a line each.
+
+    Args:
+        run: The run.
+        workers: How many there were to prove it; None: not known.
+    """
+    lines = []
     accuracy = run.manifest.accuracy
     if accuracy is not None:
         lines.append(
@@ -79,11 +115,21 @@ def run_summary(run: Run) -> list[str]:
     chunks = run.manifest.chunks
     prove_s = sum(record.prove.seconds for record in chunks)
     span_s = max(r.prove.ended_s for r in chunks) - min(r.setup.started_s for r in chunks)
+    used = len({record.worker for record in chunks})
     lines.append(
-        f"{len(chunks)} chunks on {len({record.worker for record in chunks})} workers: "
+        f"{counted(len(chunks), 'chunk')} on {counted(used, 'worker')}: "
         f"{prove_s:.1f} s of proving, {span_s:.1f} s from first setup to last proof, "
         f"{sum(record.proof_bytes for record in chunks):,} bytes of proofs."
     )
+    if workers is not None and used < workers:
+        idle = workers - used
+        why = (
+            f"the plan has {counted(len(chunks), 'chunk')} (a smaller --memory or "
+            "--layers-per-chunk makes more)"
+            if len(chunks) < workers
+            else "the others were done before it was there"
+        )
+        lines.append(f"{counted(idle, 'worker')} had nothing to do: {why}.")
     lines.append(f"Stored in {run.store}, project {run.project}.")
     lines.append(f"Plan digest {run.plan_digest}")
     lines.append(srs_line(run.manifest.srs_trust))
@@ -109,7 +155,7 @@ def plan_table(plan: Plan, forecast: Forecast) -> Table:
         expected = forecast.of(chunk.id)
         table.add_row(
             chunk.id,
-            " ".join(chunk.operators),
+            folded(chunk.operators),
             chunk.arguments.kind,
             str(chunk.arguments.logrows),
             f"{expected.column_blocks} x {chunk.arguments.num_inner_cols}",
@@ -196,7 +242,9 @@ def dot_graph(plan: Plan, forecast: Forecast) -> str:
     for boundary in plan.boundaries:
         source = boundary.producer or f"input {boundary.name}"
         shape = "x".join(map(str, boundary.shape)) or "scalar"
-        label = _quoted(f"{boundary.name}\n{shape}, {boundary.layout.leaf_count} leaves")
+        label = _quoted(
+            f"{boundary.name}\n{shape}, {counted(boundary.layout.leaf_count, 'leaf', 'leaves')}"
+        )
         targets = list(boundary.consumers)
         if boundary.name in plan.model_outputs:
             target = f"output {boundary.name}"
@@ -210,14 +258,17 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def verdict_lines(verdict: Verdict) -> list[str]:
-    """A verdict, for people."""
-    lines = [f"VERIFIED run {verdict.run_id} of project {verdict.project}"]
-    lines += [f"  ok  {step.name} ({step.seconds:.2f} s)" for step in verdict.steps]
-    lines.append(verdict.statement)
+def verdict_lines(verdict: Verdict, *, verbose: bool = False) -> list[str]:
+    """A verdict, for people: that it held comes first.
+
+    Args:
+        verdict: The verdict.
+        verbose: Whether to list what was checked.
+    """
+    lines = [f"VERIFIED run {verdict.run_id} of project {verdict.project}", verdict.statement]
     for name, values in verdict.revealed.items():
         shown = ", ".join(f"{value:.4g}" for value in values[:12])
-        more = f", ... ({len(values)} values)" if len(values) > 12 else ""
+        more = f", ... ({len(values):,} values)" if len(values) > 12 else ""
         lines.append(f"Revealed {name}: {shown}{more}")
     if verdict.hidden:
         lines.append(f"Committed, not shown: {', '.join(verdict.hidden)}")
@@ -227,7 +278,11 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         lines.append(verdict.measured.describe())
     lines.append(f"Plan digest {verdict.plan_digest}")
     lines.append(srs_line(verdict.srs_trust))
-    lines.append("Not claimed: " + "; ".join(verdict.not_claimed) + ".")
+    # That its maker can forge is said by the line before.
+    claims = [claim for claim in verdict.not_claimed if claim != INSECURE]
+    lines.append("Not claimed: " + "; ".join(claims) + ".")
+    if verbose:
+        lines += [f"  ok  {step.name} ({step.seconds:.2f} s)" for step in verdict.steps]
     return lines
 
 

@@ -6,6 +6,9 @@ They import neither Ray nor, but for `--sample-inputs`, a stage. `python -m zkml
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -14,19 +17,35 @@ import typer
 
 from zkml_ray.command_line.demands import Demands
 from zkml_ray.command_line.groups import add_commands
-from zkml_ray.command_line.options import Json, Place, RunArgument, RunOrBundle, Trust
-from zkml_ray.command_line.terminal import print_json, run_app, say, stderr, stdout
+from zkml_ray.command_line.options import Detail, Json, Place, RunArgument, RunOrBundle, Trust
+from zkml_ray.command_line.terminal import (
+    print_json,
+    run_app,
+    say,
+    say_commands,
+    say_verdict,
+    stderr,
+    stdout,
+)
 from zkml_ray.errors import ConfigError, VerificationError
+from zkml_ray.words import counted
 
 
 def verify(
-    run: RunOrBundle, *, place: Place, trust: Trust, demands: Demands, json_: Json = False
+    run: RunOrBundle,
+    *,
+    place: Place,
+    trust: Trust,
+    demands: Demands,
+    detail: Detail,
+    json_: Json = False,
 ) -> None:
     """Verify a stored run, trusting nothing but the model or a plan digest."""
     from zkml_ray.command_line.tables import verdict_lines
     from zkml_ray.verification import verify as verify_run
     from zkml_ray.verifying.verdict import refusal
 
+    detail = detail.checked()
     try:
         verdict = verify_run(
             run,
@@ -47,7 +66,8 @@ def verify(
     if json_:
         print_json(verdict.as_json())
         return
-    say(*verdict_lines(verdict))
+    lines = verdict_lines(verdict, verbose=detail.verbose)
+    say_verdict(lines[:1] if detail.quiet else lines)
 
 
 def bundle(
@@ -91,14 +111,20 @@ def export(
     if json_:
         print_json({"run_id": layout.run_id, "folders": [str(folder) for folder in folders]})
         return
-    first = f"{folders[0]}/"
     say(
-        f"{len(folders)} chunks in {ezkl}; index.json there says which instance is which leaf. "
-        f"With ezkl {EZKL_VERSION}, for each:",
-        f'  ezkl.verify("{first}proof.json", "{first}settings.json", "{first}vk.key", '
-        f'"{ezkl}/kzg<logrows>.srs", True)',
+        f"{counted(len(folders), 'chunk')} in {ezkl}; index.json there says which instance is "
+        f"which leaf. With ezkl {EZKL_VERSION}, for the first, and the others alike:"
+    )
+    index = json.loads((ezkl / "index.json").read_text(encoding="utf-8"))
+    first = folders[0]
+    files = [first / "proof.json", first / "settings.json", first / "vk.key"]
+    files.append(ezkl / index[first.name]["srs"])
+    code = f"import ezkl; print(ezkl.verify({', '.join(repr(str(p)) for p in files)}, True))"
+    plain = all(re.fullmatch(r"[\w./+-]+", str(path)) for path in files)
+    say_commands(f'python -c "{code}"' if plain else f"python -c {shlex.quote(code)}")
+    say(
         "That shows that each proof verifies under the key beside it; zkml-ray verify shows the "
-        "rest.",
+        "rest."
     )
 
 
@@ -116,16 +142,28 @@ def open_(
     """Open one activation to a third party: its leaf, salts and path, nothing else."""
     from zkml_ray.verifying.openings import open_activation
 
-    opening = open_activation(place.open(), place.layout(run), boundary=boundary, index=index)
+    opening = open_activation(place.existing(), place.layout(run), boundary=boundary, index=index)
+    count, first = len(opening.elements), opening.leaf_index * opening.layout.leaf_size
+    alone = "that element alone"
+    if count > 1:
+        last = first + count - 1
+        alone = f"the whole leaf, {count} elements ({first} to {last}), not element {index} alone"
+    stderr.print(
+        f"this opening shows {alone}, of boundary {boundary}, to whoever has it",
+        markup=False,
+        highlight=False,
+        soft_wrap=not stderr.is_terminal,
+    )
     text = opening.model_dump_json(indent=2)
     if out is None:
         sys.stdout.write(text + "\n")
     else:
         out.write_text(text + "\n")
         stderr.print(
-            f"wrote {out}: leaf {opening.leaf_index} of {boundary}, {len(opening.elements)} "
-            f"elements; check it with: zkml-ray verify-opening {out} --manifest MANIFEST",
+            f"wrote {out}: leaf {opening.leaf_index} of {boundary}, {counted(count, 'element')}; "
+            f"check it with: zkml-ray verify-opening {out} --manifest MANIFEST",
             markup=False,
+            highlight=False,
             soft_wrap=True,
         )
 
@@ -138,6 +176,7 @@ def verify_opening(
     json_: Json = False,
 ) -> None:
     """Check an opening against the manifest of a verified run."""
+    from zkml_ray.commitments.opening import parse_opening
     from zkml_ray.schema.manifest import Manifest
     from zkml_ray.verifying.openings import check_opening
     from zkml_ray.verifying.reader import MAX_MANIFEST_BYTES
@@ -146,12 +185,15 @@ def verify_opening(
         if not path.is_file():
             raise ConfigError(f"no such file: {path}")
     parsed = Manifest.parse(manifest.read_bytes(), what=manifest.name, max_bytes=MAX_MANIFEST_BYTES)
-    shown = check_opening(opening.read_bytes(), parsed)
+    data = opening.read_bytes()
+    shown = check_opening(data, parsed)
+    boundary = parse_opening(data).boundary
     if json_:
         print_json(
             {
                 "ok": True,
                 "run_id": parsed.run_id,
+                "boundary": boundary,
                 "start_index": shown.start_index,
                 "elements": list(shown.elements),
                 "values": list(shown.values),
@@ -159,19 +201,18 @@ def verify_opening(
         )
         return
     end = shown.start_index + len(shown.elements) - 1
-    stdout.print(
-        f"OPENED elements {shown.start_index}..{end} of run {parsed.run_id}", highlight=False
+    which = f"element {end}" if end == shown.start_index else f"elements {shown.start_index}..{end}"
+    say(
+        f"OPENED {which} of boundary {boundary} of run {parsed.run_id}",
+        style="bold green",
     )
     for offset, (element, value) in enumerate(zip(shown.elements, shown.values, strict=True)):
         stdout.print(f"  [{shown.start_index + offset}] {value:.6g} ({element})", markup=False)
-    stdout.print(
-        "This holds as far as the manifest does: verify the run first (zkml-ray verify).",
-        soft_wrap=True,
-    )
+    say("This holds as far as the manifest does: verify the run first (zkml-ray verify).")
 
 
 def main() -> None:
     """Run `verify` as a program of its own."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     add_commands(app, verify)
     run_app(app, "python -m zkml_ray.verifier")

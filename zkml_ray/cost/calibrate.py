@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
+from zkml_ray import machine
 from zkml_ray.circuits import backend
 from zkml_ray.circuits.srs import ensure_srs
 from zkml_ray.cost.fit import fit_prices
@@ -147,12 +148,12 @@ def describe_machine() -> str:
                 break
     except OSError:
         pass
-    return f"{cpu}, {os.cpu_count()} cores, {platform.system()}"
+    return f"{cpu}, {machine.cores()} cores, {platform.system()}"
 
 
 def _serial_share() -> float | None:
     """Amdahl's share from one proof on one thread and on all; None where other work disturbs it."""
-    cores = os.cpu_count() or 1
+    cores = machine.cores()
     if cores == 1:
         return 0.0
     data, tensors = chunk_model(_THREADS_SAMPLE)

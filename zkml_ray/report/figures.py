@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zkml_ray.report.words import seconds_in_words, size_in_words
 from zkml_ray.schema.manifest import ChunkRecord, Manifest
 from zkml_ray.schema.plan import Plan
+from zkml_ray.words import seconds_in_words, size_in_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

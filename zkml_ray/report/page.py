@@ -22,7 +22,7 @@ from zkml_ray.report.facts import Revealed, RunFacts
 from zkml_ray.report.graph import drawing, stages
 from zkml_ray.report.picture import picture
 from zkml_ray.report.timeline import CHECKS, COORDINATOR, RAY, Timeline, timeline
-from zkml_ray.report.words import counted, listed, seconds_in_words, shape_of, size_in_words
+from zkml_ray.words import counted, listed, seconds_in_words, shape_of, size_in_words
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from zkml_ray.report.figures import figures
 from zkml_ray.report.picture import picture
-from zkml_ray.report.words import counted, seconds_in_words, size_in_words
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import Plan
+from zkml_ray.words import counted, seconds_in_words, size_in_words
 
 Outputs = Mapping[str, npt.NDArray[np.float64]]
 

@@ -202,7 +202,7 @@ def _stages(facts: RunFacts) -> Iterable[Work]:
     for log in facts.logs:
         begun = [event for event in log.events if event.kind == "stage"]
         ends = [event.at_s for event in begun[1:]] + [_end(log)]
-        for event, ended_s in zip(begun, ends, strict=True):
+        for event, ended_s in zip(begun, ends, strict=False):
             if event.stage in COORDINATOR_STAGES:
                 yield Work(
                     lane=COORDINATOR, kind=event.stage, started_s=event.at_s, ended_s=ended_s

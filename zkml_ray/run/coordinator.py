@@ -1,4 +1,4 @@
-"""The coordinator: the only module that knows the order of the stages.
+"""The coordinator of one run: the only module that knows the order of the stages.
 
     plan -> setup -> witness -> prove -> link -> verify -> store
 
@@ -14,7 +14,9 @@ values give, and verify. It does not trust the store either: a finished chunk is
 worker's answer. The run is verified from the stored bytes by the same verifier that outsiders use;
 only then is the manifest written, once, as the last object.
 
-`advance` stops early; another process, elsewhere, goes on from what is stored.
+It waits for nobody: `proving` makes one witness a step, and what workers answer is handed to
+`handle`, so that any number of runs can share one thread and one pool (`conduct`). A run may stop
+after any stage; another process, elsewhere, goes on from what is stored.
 
 A worker's verifying key is taken as it comes: checking it means making it again. A key of another
 circuit is caught by every verifier whose trust root is the model.
@@ -38,12 +40,20 @@ from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.circuits import backend
 from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.circuits.srs import SrsFile, ensure_srs
-from zkml_ray.cluster.pool import Assigned, Completed
+from zkml_ray.cluster.pool import Assigned, Completed, PoolEvent, Trouble
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
 from zkml_ray.errors import StageError, ZkmlRayError
-from zkml_ray.events import AttemptFailed, ChunkMoved, Listener, PlanReady, StageStarted, Warned
+from zkml_ray.events import (
+    INSECURE_SRS_WARNING,
+    ChunkMoved,
+    Faulted,
+    Listener,
+    PlanReady,
+    StageStarted,
+    Warned,
+)
 from zkml_ray.run.activations import Activations
 from zkml_ray.run.assemble import assemble, check_leaks
 from zkml_ray.run.journal import Journal
@@ -81,9 +91,6 @@ MIN_ATTEMPT_S: Final = 900.0
 UNSALTED_WARNING = (
     "boundaries carry no salts: hidden activations can be found by trial from their commitments"
 )
-INSECURE_SRS_WARNING = (
-    "the SRS was generated on a single machine: whoever kept its secret can forge proofs"
-)
 SEEDED_SALT_WARNING = (
     "salts come from a given seed: whoever knows it can test guesses of hidden activations"
 )
@@ -110,6 +117,15 @@ class RunOutcome:
     float_outputs: Mapping[str, npt.NDArray[Any]]
     comparison: Comparison
     resumed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is being worked on once the plan stands."""
+
+    circuits: DerivedCircuits
+    srs: Mapping[int, SrsFile]
+    activations: Activations | None
 
 
 class Coordinator:
@@ -172,25 +188,18 @@ class Coordinator:
         self._vks: dict[str, str] = {}
         self._resumed: list[str] = []
         self._forecast: Forecast | None = None
+        self._work: _Work | None = None
+        self._given_out: set[str] = set()
         journal.artifacts[names.MODEL] = request.model
         journal.artifacts[names.INPUT] = request.input
 
-    def run(self) -> RunOutcome:
-        """Run every stage that is not done yet.
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self._request.run_id
 
-        Raises:
-            ZkmlRayError: A stage failed; the run can be resumed.
-        """
-        circuits = self._planned()
-        srs = self._with_srs(circuits.plan)
-        activations = Activations(circuits, self._journal, self._arrays, self._salt_seed)
-        self._prove(circuits, srs, activations)
-        return self._finish(circuits, srs, activations)
-
-    def advance(self, until: Until) -> None:
-        """Run the stages up to one, and those it needs, as far as they are not done yet.
-
-        "witness" needs the plan alone; "prove" makes the keys that it does not find.
+    def without_workers(self, until: Literal["plan", "witness"]) -> None:
+        """Run the stages that need no worker, as far as they are not done yet.
 
         Raises:
             ZkmlRayError: A stage failed; the run can be resumed.
@@ -199,32 +208,41 @@ class Coordinator:
         if until == "plan":
             return
         activations = Activations(circuits, self._journal, self._arrays, self._salt_seed)
-        if until == "witness":
-            with self._stage("witness", "running the quantised model chunk by chunk"):
-                for chunk, seconds in activations.by_chunk():
-                    self._moved(chunk.id, "witnessed", seconds)
-            self._compare(circuits.plan, activations)
-            return
-        srs = self._with_srs(circuits.plan)
-        if until == "setup":
-            self._set_up(circuits, srs)
-        else:
-            self._prove(circuits, srs, activations)
+        with self._stage("witness", "running the quantised model chunk by chunk"):
+            for chunk, seconds in activations.by_chunk():
+                self._moved(chunk.id, "witnessed", seconds)
+        self._compare(circuits.plan, activations)
 
-    def _set_up(self, circuits: DerivedCircuits, srs: Mapping[int, SrsFile]) -> None:
+    def setting_up(self) -> Iterator[bool]:
+        """Have the keys made that the store lacks: steps, as those of `proving`.
+
+        Raises:
+            ZkmlRayError: A stage failed; the run can be resumed.
+        """
+        circuits = self._planned()
+        srs = self._with_srs(circuits.plan)
+        self._work = _Work(circuits, srs, None)
         with self._stage("setup", "making the keys that the store lacks"):
             for chunk in circuits.plan.chunks:
                 file = srs[chunk.arguments.logrows]
                 if self._journal.stored_keys(chunk, file.sha256) is None:
-                    job = SetupJob(**self._setup_fields(chunk, file))
-                    self._submit(job, circuits, srs)
-            while self._workers_pool().busy:
-                self._handle(self._workers_pool().poll(1.0), circuits, srs)
+                    self._submit(SetupJob(**self._setup_fields(chunk, file)))
+            while self._given_out:
+                yield False
 
-    def _prove(
-        self, circuits: DerivedCircuits, srs: Mapping[int, SrsFile], activations: Activations
-    ) -> None:
-        pool = self._workers_pool()
+    def proving(self) -> Iterator[bool]:
+        """Have every chunk proved that is not: one witness a step, then steps without work.
+
+        Yields:
+            Whether there is more to be done here; if not, the next step waits for answers.
+
+        Raises:
+            ZkmlRayError: A stage failed; the run can be resumed.
+        """
+        circuits = self._planned()
+        srs = self._with_srs(circuits.plan)
+        activations = Activations(circuits, self._journal, self._arrays, self._salt_seed)
+        self._work = _Work(circuits, srs, activations)
         with self._stage("prove", "witnesses here, proofs on the workers"):
             with self._stage("witness", ""):
                 for chunk, seconds in activations.by_chunk():
@@ -233,15 +251,20 @@ class Coordinator:
                     if chunk is circuits.plan.chunks[-1]:
                         self._compare(circuits.plan, activations)
                     if not self._take_finished(chunk, circuits, srs):
-                        job = self._prove_job(chunk, circuits.plan, srs, activations)
-                        self._submit(job, circuits, srs)
-                    self._handle(pool.poll(0), circuits, srs)
-            while pool.busy:
-                self._handle(pool.poll(1.0), circuits, srs)
+                        self._submit(self._prove_job(chunk, circuits.plan, srs, activations))
+                    yield True
+            while self._given_out:
+                yield False
 
-    def _finish(
-        self, circuits: DerivedCircuits, srs: Mapping[int, SrsFile], activations: Activations
-    ) -> RunOutcome:
+    def finish(self) -> RunOutcome:
+        """Link, verify and store a run whose chunks are all proved.
+
+        Raises:
+            ZkmlRayError: A stage failed; the run can be resumed.
+        """
+        if self._work is None or self._work.activations is None:
+            raise StageError("this run is not proved yet", stage="link")
+        circuits, srs, activations = self._work.circuits, self._work.srs, self._work.activations
         outputs = activations.real_outputs()
         comparison = recorded(self._differences, self._reference, self._request.max_error)
         with self._stage("link", "comparing commitments across every boundary"):
@@ -258,6 +281,7 @@ class Coordinator:
                 accuracy=summary(self._differences),
                 comparison=comparison,
                 warnings=self._warnings,
+                arrays=self._arrays,
             )
         with self._stage("verify", "verifying the stored run as an outsider would"):
             verdict = verify_manifest(
@@ -348,7 +372,8 @@ class Coordinator:
         self._forecast = forecast
         predicted_s = forecast.makespan_s(self._workers)
         chunks = tuple((chunk.id, " ".join(chunk.operators)) for chunk in circuits.plan.chunks)
-        self._listener(PlanReady(chunks=chunks, predicted_s=predicted_s))
+        prices_s = tuple(c.prove_s + c.setup_s + forecast.chunk_s for c in forecast.chunks)
+        self._listener(PlanReady(chunks=chunks, predicted_s=predicted_s, prices_s=prices_s))
         return circuits
 
     def _with_srs(self, plan_: Plan) -> dict[int, SrsFile]:
@@ -391,34 +416,51 @@ class Coordinator:
             },
         )
 
-    def _submit(self, job: SetupJob, circuits: DerivedCircuits, srs: Mapping[int, SrsFile]) -> None:
-        limit_s = MIN_ATTEMPT_S
+    def _submit(self, job: SetupJob) -> None:
+        expected = {"limit_s": MIN_ATTEMPT_S}
         if self._forecast is not None:
-            expected = self._forecast.of(job.chunk.id)
-            limit_s = max(limit_s, ATTEMPT_FACTOR * (expected.setup_s + expected.prove_s))
-        self._handle(self._workers_pool().submit(job, limit_s), circuits, srs)
+            found = self._forecast.of(job.chunk.id)
+            expected["predicted_s"] = found.prove_s if isinstance(job, ProveJob) else 0.0
+            expected["setup_s"] = found.setup_s
+            limit_s = ATTEMPT_FACTOR * (found.setup_s + found.prove_s)
+            expected["limit_s"] = max(MIN_ATTEMPT_S, limit_s)
+        self._given_out.add(job.chunk.id)
+        self._workers_pool().submit(job, **expected)
 
-    def _handle(
-        self,
-        events: Sequence[Assigned | Completed],
-        circuits: DerivedCircuits,
-        srs: Mapping[int, SrsFile],
-    ) -> None:
-        for event in events:
-            if isinstance(event, Assigned):
-                state = "proving" if event.chunk_id in self._expected else "setting up"
-                self._listener(
-                    ChunkMoved(
-                        chunk_id=event.chunk_id,
-                        state=state,
-                        worker=event.worker,
-                        attempt=event.attempt,
-                    )
+    def handle(self, event: PoolEvent) -> None:
+        """Take what the pool tells of this run, or of workers.
+
+        Raises:
+            ZkmlRayError: The run cannot be finished.
+        """
+        if isinstance(event, Assigned):
+            state = "proving" if event.chunk_id in self._expected else "setting up"
+            self._listener(
+                ChunkMoved(
+                    chunk_id=event.chunk_id,
+                    state=state,
+                    worker=event.worker,
+                    attempt=event.attempt,
                 )
-            elif isinstance(event.result, SetupResult):
-                self._moved(event.result.chunk_id, "set up", event.result.setup.seconds)
-            else:
-                self._accept(event, event.result, circuits, srs)
+            )
+        elif isinstance(event, Trouble):
+            self._listener(
+                Faulted(
+                    cause=event.cause.value,
+                    message=event.message,
+                    worker=event.worker,
+                    chunk_id=event.chunk_id,
+                    attempt=event.attempt,
+                )
+            )
+        elif not isinstance(event, Completed):
+            raise event.error
+        elif isinstance(event.result, SetupResult):
+            self._workers_pool().accept(event)
+            self._given_out.discard(event.result.chunk_id)
+            self._moved(event.result.chunk_id, "set up", event.result.setup.seconds)
+        elif self._work is not None:
+            self._accept(event, event.result, self._work.circuits, self._work.srs)
 
     def _accept(
         self,
@@ -433,11 +475,6 @@ class Coordinator:
         if problem:
             message = f"{event.worker} returned a bad proof of {chunk.id}: {problem}"
             self._warn(message)
-            self._listener(
-                AttemptFailed(
-                    chunk_id=chunk.id, worker=event.worker, attempt=event.attempt, cause=problem
-                )
-            )
             self._workers_pool().reject(event, message)
             return
         record = ChunkRecord(
@@ -456,6 +493,8 @@ class Coordinator:
             proof_bytes=len(result.proof.proof) // 2,
         )
         self._journal.finish_chunk(record, result.vk, result.proof)
+        self._workers_pool().accept(event)
+        self._given_out.discard(chunk.id)
         self._take(record, result.vk, result.proof)
 
     def _take_finished(

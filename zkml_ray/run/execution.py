@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,12 +20,21 @@ from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.config import checked_threads
 from zkml_ray.errors import InputError
 from zkml_ray.events import Listener, Warned, WorkersReady
+from zkml_ray.interrupts import as_exceptions
+from zkml_ray.machine import cores, memory
 from zkml_ray.run.coordinator import Coordinator
 from zkml_ray.run.journal import Journal
 from zkml_ray.schema.request import RunRequest, StoredInput
 from zkml_ray.scratch import remove_leftovers
 from zkml_ray.stages.comparison import MaxError, checked_max_error
-from zkml_ray.stages.inputs import Arrays, Inputs, from_store_form, read_inputs, store_form
+from zkml_ray.stages.inputs import (
+    Arrays,
+    Inputs,
+    ModelInput,
+    from_store_form,
+    read_inputs,
+    store_form,
+)
 from zkml_ray.stages.plan import PlanOptions
 from zkml_ray.stages.setup import StoreKeys
 from zkml_ray.stores import ArtifactStore
@@ -39,6 +45,56 @@ from zkml_ray.verification import opened_store
 def new_run_id() -> str:
     """A run id that sorts by time and does not repeat."""
     return f"run-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadModel:
+    """A model as it was read, for any number of runs.
+
+    Attributes:
+        model: The file.
+        graph: Its normalised form.
+        options: The choices that it was read with.
+        notices: What was taken for granted.
+    """
+
+    model: LoadedModel
+    graph: ModelGraph
+    options: PlanOptions
+    notices: tuple[str, ...]
+
+    def input(self, inputs: Inputs, seed: int) -> ModelInput:
+        """Read and check an input of it.
+
+        Raises:
+            InputError: It is none.
+        """
+        try:
+            return read_inputs(self.graph, inputs, seed=seed)
+        except InputError as error:
+            raise InputError("; ".join([error.message, *self.notices])) from None
+
+
+def read_model(model: ModelLike, inputs: Inputs, options: PlanOptions | None) -> ReadModel:
+    """Read a model.
+
+    Args:
+        model: As `zkml_ray.prove_distributed` takes it.
+        inputs: An input, for models that are traced with one.
+        options: Choices about the plan.
+
+    Raises:
+        ChunkingError: It cannot be proved.
+    """
+    options = options or PlanOptions()
+    loaded = options.taken_by(take_model(model, inputs))
+    taken = options.dimensions_of(loaded)
+    return ReadModel(
+        model=loaded,
+        graph=normalised_graph(loaded, taken.values),
+        options=options,
+        notices=tuple(taken.notices),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,41 +109,34 @@ class Begun:
 
 
 def begin(
-    model: ModelLike,
-    inputs: Inputs,
+    read: ReadModel,
+    model_input: ModelInput,
     *,
     store: str | Path | ArtifactStore | None,
     project: str,
     run_id: str | None,
-    options: PlanOptions | None,
     reveal: Sequence[str] | None,
     private_input: bool,
     allow_leaky_native: bool,
     seeded_salts: bool,
     keep_checkpoints: bool,
-    seed: int,
     max_error: MaxError | None,
     command: Sequence[str],
 ) -> Begun:
-    """Store what a run is asked to do; the arguments are `zkml_ray.api.prove_distributed`'s.
+    """Store what a run is asked to do; other arguments are `zkml_ray.api.prove_distributed`'s.
+
+    The model and its input have been read.
 
     Raises:
-        ConfigError: An argument or the input is wrong, or the run id is taken.
-        ChunkingError: The model cannot be proved.
+        ConfigError: An argument is wrong, or the run id is taken.
         StoreError: The store failed.
     """
-    options = options or PlanOptions()
     layout = RunLayout(project, new_run_id() if run_id is None else run_id)
     journal = Journal(opened_store(store), layout)
-    loaded = take_model(model, inputs)
-    taken = options.dimensions_of(loaded)
-    graph = normalised_graph(loaded, taken.values)
-    try:
-        model_input = read_inputs(graph, inputs, seed=seed)
-    except InputError as error:
-        raise InputError("; ".join([error.message, *taken.notices])) from None
+    loaded = read.model
     journal.check_new()
-    stored_input = store_form(layout.run_id, model_input.arrays).to_bytes()
+    asked = {name: model_input.arrays[name] for name in read.graph.asked}
+    stored_input = store_form(layout.run_id, asked).to_bytes()
     request = RunRequest(
         project=layout.project,
         run_id=layout.run_id,
@@ -96,7 +145,7 @@ def begin(
         model=journal.share(names.MODEL, "models", loaded.data),
         input=journal.keep(names.INPUT, stored_input),
         input_source=model_input.source,
-        choices=options.choices(),
+        choices=read.options.choices(),
         reveal=None if reveal is None else tuple(reveal),
         private_input=private_input,
         allow_leaky_native=allow_leaky_native,
@@ -108,7 +157,7 @@ def begin(
     journal.begin(request)
     _store_again(journal, request, loaded.data, stored_input)
     return Begun(
-        journal=journal, request=request, model=loaded, graph=graph, arrays=model_input.arrays
+        journal=journal, request=request, model=loaded, graph=read.graph, arrays=model_input.arrays
     )
 
 
@@ -137,7 +186,9 @@ def take_up(journal: Journal, max_error: MaxError | None = None) -> Begun:
         request = request.model_copy(update={"max_error": checked_max_error(max_error)})
         journal.begin(request)
     loaded = parse_model(journal.store.read_verified(request.model), request.model_file)
-    dimensions = PlanOptions.of(request.choices).dimensions_of(loaded)
+    options = PlanOptions.of(request.choices)
+    loaded = options.taken_by(loaded)
+    dimensions = options.dimensions_of(loaded)
     graph = normalised_graph(loaded, dimensions.values)
     stored = StoredInput.parse(journal.store.read_verified(request.input), what="stored input")
     arrays = from_store_form(graph, stored)
@@ -173,7 +224,7 @@ def coordinating(
 
 @contextmanager
 def worker_pool(
-    journal: Journal,
+    store_url: str,
     workers: int,
     threads: int | None,
     address: str | None,
@@ -182,12 +233,12 @@ def worker_pool(
 ) -> Iterator[StartingPool]:
     """Ray and workers for the duration of a block; they come up in the background.
 
-    Every worker reserves its share of the machine's cores. On a private cluster each may use all of
+    Every worker reserves its share of its machine's cores. On a private cluster each may use all of
     them: a chunk that is proved longer than the others then has the cores that those leave. A
     joined cluster's cores are others' too.
 
     Args:
-        journal: The run; its store is the workers'.
+        store_url: The workers' store.
         workers: How many.
         threads: Prover threads of each, and CPUs that it reserves; None: as above.
         address: A running Ray cluster; default: RAY_ADDRESS, else a private one.
@@ -197,34 +248,32 @@ def worker_pool(
     Raises:
         ConfigError: A number is below 1.
     """
-    cores = os.cpu_count() or 1
-    cpus = checked_threads(workers, threads)
+    share, there = checked_threads(workers, threads), cores()
     private = is_private(address)
-    if workers * cpus > cores:
-        listener(Warned(message=f"{workers} workers of {cpus} threads share {cores} cores"))
-    environment = worker_environment(cores if private and threads is None else cpus)
+    if private:
+        _warn_of_sharing(workers, share, there, memory_bytes, listener)
+    environment = worker_environment(there if threads is None else share) if private else None
 
     def start() -> WorkerPool:
         session = ray_session(
-            cpus=max(cores, workers * cpus), address=address, environment=environment
+            cpus=max(there, workers * share), address=address, environment=environment
         )
         sessions.enter_context(session)
         return WorkerPool(
             workers=workers,
-            cpus=cpus,
-            store_url=journal.store.url,
-            environment=None if private else environment,
-            memory_bytes=memory_bytes,
+            cpus=share if private else threads,
+            store_url=store_url,
+            environment=None if private else worker_environment,
+            memory_bytes=None if private else memory_bytes,
         )
 
-    def started(pool: WorkerPool) -> None:
-        listener(WorkersReady(workers=workers, threads=cpus))
-        if not pool.reserves_memory:
-            listener(Warned(message=f"Ray has less memory than {workers} workers of --memory need"))
-
     sessions = ExitStack()
-    with _termination_as_exit():
-        pool = StartingPool(start, started, sessions.close)
+    with as_exceptions():
+        pool = StartingPool(
+            start,
+            lambda: listener(WorkersReady(workers=workers, threads=share)),
+            sessions.close,
+        )
         try:
             yield pool
         finally:
@@ -232,22 +281,18 @@ def worker_pool(
             remove_leftovers()  # workers are ended, and run nothing at their end
 
 
-@contextmanager
-def _termination_as_exit() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that Ray is ended too; a caller's own handler stays.
-
-    Ray does so itself where it is started in the main thread.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _warn_of_sharing(
+    workers: int, threads: int, cores_: int, memory_bytes: int | None, listener: Listener
+) -> None:
+    """Say where workers on this machine want more than it has."""
+    if workers * threads > cores_:
+        listener(Warned(message=f"{workers} workers of {threads} threads share {cores_} cores"))
+    there = memory()
+    if memory_bytes is not None and there is not None and workers * memory_bytes > there:
+        mib = workers * memory_bytes >> 20
+        listener(
+            Warned(
+                message=f"{workers} workers of --memory may need {mib} MiB together; this machine "
+                f"has {there >> 20} MiB: use fewer workers or a smaller --memory"
+            )
+        )

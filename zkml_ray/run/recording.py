@@ -16,11 +16,12 @@ from datetime import datetime, timezone
 from typing import Final, Literal
 
 from zkml_ray import names
+from zkml_ray.cluster.messages import Cause
 from zkml_ray.errors import FieldRangeError, InputError, RangeExceededError, StoreError
 from zkml_ray.events import (
-    AttemptFailed,
     ChunkMoved,
     Event,
+    Faulted,
     FloatOutputs,
     Listener,
     StageStarted,
@@ -84,6 +85,15 @@ class Recorder:
         with suppress(StoreError, OSError):
             self._journal.store.put(key, log.to_bytes())
 
+    def end(self, error: BaseException | None = None) -> None:
+        """Store the log of a run that is over, or that ended with an error."""
+        if error is None:
+            self.write("done")
+        elif isinstance(error, Exception):
+            self.write("failed", _failure(error))
+        else:
+            self.write("interrupted")
+
 
 @contextmanager
 def recorded(journal: Journal, listener: Listener) -> Iterator[Recorder]:
@@ -91,13 +101,10 @@ def recorded(journal: Journal, listener: Listener) -> Iterator[Recorder]:
     recorder = Recorder(journal, listener)
     try:
         yield recorder
-    except Exception as error:
-        recorder.write("failed", _failure(error))
+    except BaseException as error:
+        recorder.end(error)
         raise
-    except BaseException:
-        recorder.write("interrupted")
-        raise
-    recorder.write("done")
+    recorder.end()
 
 
 def _failure(error: Exception) -> str:
@@ -126,14 +133,19 @@ def _logged(event: Event) -> LoggedEvent | None:
             attempt=event.attempt,
             seconds=event.seconds,
         )
-    if isinstance(event, AttemptFailed):
+    if isinstance(event, Faulted):
+        # What is said of the input may hold a value that is not to be shown.
+        said = "" if event.cause == Cause.FINAL.value else f": {event.message}"
+        text = f"{event.cause}{said}"[:_MAX_TEXT]
+        if not event.chunk_id:
+            return LoggedEvent(at_s=now, kind="warned", text=text)
         return LoggedEvent(
             at_s=now,
             kind="failed",
             chunk=event.chunk_id,
             worker=event.worker,
             attempt=event.attempt,
-            text=event.cause[:_MAX_TEXT],
+            text=text,
         )
     if isinstance(event, WorkersReady):
         return LoggedEvent(at_s=now, kind="workers", workers=event.workers)

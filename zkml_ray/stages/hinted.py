@@ -16,10 +16,11 @@ from zkml_ray.chunking.cuts import SegmentCost, best_cuts, blocking_segment
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.circuit import Circuit
+from zkml_ray.chunking.hinted.functions import TABLE_OF
 from zkml_ray.chunking.hinted.numbers import MAX_OVERLAP_BITS, PRECISION_BITS, Arithmetic
 from zkml_ray.chunking.hinted.sizes import End, sized_circuits
 from zkml_ray.chunking.load import LoadedModel
-from zkml_ray.chunking.partition import layer_partition
+from zkml_ray.chunking.partition import layer_partition, split_by_kind
 from zkml_ray.chunking.passes.split_output import SplitOutput
 from zkml_ray.chunking.rewrite import Rewrite
 from zkml_ray.circuits.backend import BLINDING_ROWS
@@ -120,7 +121,7 @@ class HintedPlanner:
             if layers_per_chunk is None:
                 parts = self._searched(workers)
             else:
-                parts = layer_partition(self._graph, layers_per_chunk=layers_per_chunk)
+                parts = self._units(layers_per_chunk)
             if not isinstance(parts, TooLarge):
                 break
             budget = Budget(workers=workers, memory_bytes=self._memory_bytes)
@@ -138,9 +139,14 @@ class HintedPlanner:
             listener=self._listener,
         )
 
+    def _units(self, layers: int) -> tuple[tuple[str, ...], ...]:
+        """Nodes of so many layers each, or fewer where they need two tables."""
+        parts = layer_partition(self._graph, layers_per_chunk=layers)
+        return split_by_kind(self._graph, parts, TABLE_OF)
+
     def _searched(self, workers: int) -> Sequence[Sequence[str]] | TooLarge:
         """Node names per chunk; or what needs more memory than there is."""
-        units = layer_partition(self._graph, layers_per_chunk=1)
+        units = self._units(1)
         count = len(units)
         longest = next(n for n in range(count, 0, -1) if n == 1 or n * count <= 2 * MAX_SEGMENTS)
 

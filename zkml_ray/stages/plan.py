@@ -20,9 +20,11 @@ from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.dimensions import Completed, complete_dimensions
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.numbers import PRECISION_BITS
+from zkml_ray.chunking.hinted.refusal import NotHintedError
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normal_form.floats import other_floats
 from zkml_ray.chunking.normal_form.interface import input_notices, output_notices
+from zkml_ray.chunking.normal_form.quantised import quantisation_notices
 from zkml_ray.chunking.normal_form.tails import tail_notices
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
@@ -40,9 +42,11 @@ from zkml_ray.stages.hinted import MORE_ROWS, HintedPlanner
 from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
+from zkml_ray.stages.trial import TRIED, range_failure
 from zkml_ray.verifying.policy import VerifierPolicy, shortfalls
 
 CircuitKind = Literal["auto", "hinted", "native"]
+TokenKind = Literal["revealed", "hidden"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +56,13 @@ percent off, and a worker that has proved other chunks keeps some of what they t
 
 MAX_AUTO_SCALE: Final = 15
 """Above it "auto" does not choose hinted circuits: their table takes 2^(scale + 2) rows or more."""
+
+MAX_AUTO_RANGE_BITS: Final = 10
+"""As far as "auto" widens the range of hinted circuits where a constant that is compared lies
+outside of it."""
+
+WIDER_BITS: Final = 2
+"""By so much it is widened where a random input leaves it."""
 
 MIN_MEMORY_BYTES: Final = 64 << 20
 """Below this not even Python fits."""
@@ -74,6 +85,9 @@ class PlanOptions:
         circuits: "hinted", "native", or "auto": hinted where every operator has a hinted form and
             the cuts fit, else native; the plan's notices then say why.
         range_bits: Inputs and rounded values of hinted circuits may reach +-2^range_bits.
+        tokens: "revealed": rows that are looked up at places which are an input (an embedding's)
+            are looked up outside of circuits, and the statement shows the places. "hidden": in
+            circuits, which takes a product with every row of the table.
     """
 
     scale: int = 10
@@ -86,6 +100,7 @@ class PlanOptions:
     passes: tuple[str, ...] | None = None
     circuits: CircuitKind = "auto"
     range_bits: int = 5
+    tokens: TokenKind = "revealed"
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= limits.MAX_SCALE_BITS:
@@ -103,6 +118,7 @@ class PlanOptions:
                 f"{self.memory_bytes} bytes"
             )
         circuit_kind(self.circuits)
+        token_kind(self.tokens)
         if not 0 <= self.range_bits <= limits.MAX_RANGE_BITS:
             raise ConfigError(
                 f"range bits must lie in 0..{limits.MAX_RANGE_BITS}, not {self.range_bits}"
@@ -129,6 +145,7 @@ class PlanOptions:
                 passes=self.passes,
                 circuits=self.circuits,
                 range_bits=self.range_bits,
+                tokens=self.tokens,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -136,6 +153,10 @@ class PlanOptions:
                 f"plan options: {' '.join(map(str, first['loc']))}: {first['msg']}, not "
                 f"{str(first['input'])[:100]}"
             ) from None
+
+    def taken_by(self, model: LoadedModel) -> LoadedModel:
+        """A model as it is to be proved."""
+        return replace(model, tokens_outside=self.tokens == "revealed")
 
     def dimensions_of(self, model: LoadedModel) -> Completed:
         """Values of a model's open dimensions: the chosen ones, and batches of 1."""
@@ -155,6 +176,7 @@ class PlanOptions:
             passes=choices.passes,
             circuits=choices.circuits,
             range_bits=choices.range_bits,
+            tokens=choices.tokens,
         )
 
 
@@ -169,6 +191,19 @@ def circuit_kind(name: str) -> CircuitKind:
             found: CircuitKind = kind
             return found
     raise ConfigError(f"circuits must be one of {', '.join(get_args(CircuitKind))}, not {name}")
+
+
+def token_kind(name: str) -> TokenKind:
+    """What becomes of places that are an input, by its name.
+
+    Raises:
+        ConfigError: There is no such choice.
+    """
+    for kind in get_args(TokenKind):
+        if kind == name:
+            found: TokenKind = kind
+            return found
+    raise ConfigError(f"tokens must be one of {', '.join(get_args(TokenKind))}, not {name}")
 
 
 def plan(
@@ -189,6 +224,7 @@ def plan(
         ZkmlRayError: The model cannot be planned; the message says why.
     """
     backend.check_version()
+    model = options.taken_by(model)
     chosen = profile or load_profile()
     return kept_plan(
         model.data, options.choices(), chosen, lambda: _made(model, options, chosen, listener)
@@ -210,6 +246,7 @@ def _made(
         *taken.notices,
         *output_notices(model.proto),
         *tail_notices(model.proto),
+        *quantisation_notices(model.proto),
         *_float_notices(model),
     )
     return replace(made, notices=(*notices, *made.notices))
@@ -231,12 +268,23 @@ def _of_kind(
     listener(Working(what="bringing the model into one form"))
     graph = normalised_graph(model, options.dimensions)
     circuits = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
-    circuits = replace(circuits, notices=(*input_notices(graph.unread), *circuits.notices))
+    notices = (*input_notices(graph.unread), *lookup_notices(graph))
+    circuits = replace(circuits, notices=(*notices, *circuits.notices))
     refusal = shortfalls(circuits.plan, VerifierPolicy(), graph)
     if refusal is None:
         return circuits
     notice = f"who verifies with the model refuses this plan by default: {refusal}"
     return replace(circuits, notices=(*circuits.notices, notice))
+
+
+def lookup_notices(graph: ModelGraph) -> tuple[str, ...]:
+    """Which inputs are places of rows that are looked up outside of circuits, a sentence each."""
+    places = dict.fromkeys(lookup.input for lookup in graph.lookups)
+    return tuple(
+        f"input {name} is shown by the statement, and rows are looked up at its numbers outside of "
+        "circuits: --tokens hidden proves the look-up"
+        for name in places
+    )
 
 
 def _of_its_kind(
@@ -250,10 +298,19 @@ def _of_its_kind(
     if options.circuits == "native":
         return _native(model, graph, options, prices, limit_bytes, listener)
     try:
-        return _hinted(model, graph, options, prices, limit_bytes, listener)
+        return _tried(_hinted(model, graph, options, prices, limit_bytes, listener), graph, options)
     except ChunkingError as error:
         if options.circuits == "hinted":
             raise
+        wider = error.range_bits if isinstance(error, NotHintedError) else 0
+        if options.range_bits < wider <= MAX_AUTO_RANGE_BITS:
+            # The model's own constants say that values are larger than was supposed.
+            notice = f"values may reach +-{1 << wider}: {error.message}"
+            options = replace(options, range_bits=wider)
+            made = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
+            if made.plan.chunks[0].arguments.kind == "native":
+                return made
+            return replace(made, notices=(notice, *made.notices))
         refusal = error.message
     notice = f"native circuits, because hinted ones do not do: {refusal}"
     _log.info(notice)
@@ -262,6 +319,23 @@ def _of_its_kind(
     except ChunkingError as error:
         raise type(error)(f"{error.message}; hinted circuits do not do either: {refusal}") from None
     return replace(native, notices=(notice,))
+
+
+def _tried(made: DerivedCircuits, graph: ModelGraph, options: PlanOptions) -> DerivedCircuits:
+    """Hinted circuits that "auto" may choose: a random input can be proved.
+
+    Raises:
+        NotHintedError: It leaves their range, or has no result in them.
+    """
+    if options.circuits == "hinted" or not TRIED & {n.op_type for n in graph.nodes.values()}:
+        return made
+    failure = range_failure(graph, made)
+    if failure:
+        bits = max(
+            min(options.range_bits + WIDER_BITS, MAX_AUTO_RANGE_BITS), options.range_bits + 1
+        )
+        raise NotHintedError(f"of a random input, {failure}", range_bits=bits)
+    return made
 
 
 def _native(

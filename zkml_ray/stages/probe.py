@@ -6,7 +6,6 @@ a verifier re-builds, have settings that were derived anew.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from zkml_ray.circuits import backend
 from zkml_ray.config import cache_dir
 from zkml_ray.errors import StageError
 from zkml_ray.events import Listener, Working, ignore
+from zkml_ray.machine import cores
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.scratch import scratch_folder
 
@@ -88,7 +88,7 @@ def each(
         what: What is done, for people.
     """
     found: list[ResultT] = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as threads:
+    with ThreadPoolExecutor(max_workers=cores()) as threads:
         for result in threads.map(work, items):
             found.append(result)
             listener(Working(what=what, done=len(found), total=len(items)))

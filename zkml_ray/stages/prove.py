@@ -16,6 +16,7 @@ from pathlib import Path
 
 from zkml_ray.circuits import backend
 from zkml_ray.errors import StageError
+from zkml_ray.machine import cores
 from zkml_ray.resident import peak_rss, release_memory, reset_peak_rss
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.checkpoint import BoundaryCheckpoint
@@ -127,7 +128,7 @@ def prove_chunk(job: ProveJob, store: ArtifactStore) -> ChunkResult:
         peak_rss_bytes=peak_rss(),
         pid=os.getpid(),
         node=socket.gethostname(),
-        threads=int(os.environ.get("RAYON_NUM_THREADS") or os.cpu_count() or 1),
+        threads=int(os.environ.get("RAYON_NUM_THREADS") or cores()),
     )
 
 

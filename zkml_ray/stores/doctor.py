@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zkml_ray.errors import ArtifactNotFoundError, StoreError, ZkmlRayError
-from zkml_ray.stores import ArtifactStore, open_store
+from zkml_ray.stores import ArtifactStore, LocalStore, open_store
 
 if TYPE_CHECKING:
     from zkml_ray.stores.s3 import S3Store
@@ -65,7 +65,19 @@ def examine(url: str) -> list[Finding]:
         ConfigError: The URL or the environment is unusable.
     """
     if not url.startswith("s3://"):
-        return _Examination(open_store(url)).run_folder()
+        store = open_store(url)
+        if not isinstance(store, LocalStore):
+            return _Examination(store).run_folder()
+        absent = [path for path in (store.folder, *store.folder.parents) if not path.exists()]
+        examination = _Examination(store)
+        try:
+            return examination.run_folder()
+        finally:
+            # Innermost first; a folder that holds something else stays.
+            mine = store.folder / examination.prefix
+            for path in (mine, mine.parent, *absent):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
     from zkml_ray.stores.s3 import S3Store
     from zkml_ray.stores.s3config import S3Options
 
@@ -99,8 +111,8 @@ class _Examination:
 
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
-        self._prefix = f"zkml-ray-doctor/{secrets.token_hex(8)}"
-        self._key = f"{self._prefix}/small"
+        self.prefix = f"zkml-ray-doctor/{secrets.token_hex(8)}"
+        self._key = f"{self.prefix}/small"
         self._findings: list[Finding] = []
         self._denied: set[str] = set()
         self._written = False
@@ -171,7 +183,7 @@ class _Examination:
         return "the next read returned the new object"
 
     def _list(self) -> str:
-        listed = self._key in self._store.keys(f"{self._prefix}/")
+        listed = self._key in self._store.keys(f"{self.prefix}/")
         if self._written and not listed:
             raise StoreError("an object just written is not listed")
         return "a new object is listed at once" if listed else "allowed; there is nothing to list"
@@ -199,13 +211,13 @@ class _Examination:
     def _remove_all(self) -> str:
         if not self._written:
             return "nothing was written"
-        for key in (self._key, f"{self._prefix}/large", f"{self._prefix}/checksum"):
+        for key in (self._key, f"{self.prefix}/large", f"{self.prefix}/checksum"):
             self._store.delete(key)
         with contextlib.suppress(StoreError):  # some stores cannot list them
-            for upload in self._store.unfinished(f"{self._prefix}/"):
+            for upload in self._store.unfinished(f"{self.prefix}/"):
                 self._store.discard(upload)
-        if left := list(self._store.keys(f"{self._prefix}/")):
-            raise StoreError(f"{len(left)} objects remain below {self._prefix}")
+        if left := list(self._store.keys(f"{self.prefix}/")):
+            raise StoreError(f"{len(left)} objects remain below {self.prefix}")
         return "nothing of this examination remains"
 
 
@@ -238,7 +250,7 @@ class _S3Examination(_Examination):
     def _reach(self) -> str:
         endpoint = self._s3.client.meta.endpoint_url
         try:
-            list(self._store.keys(f"{self._prefix}/"))
+            list(self._store.keys(f"{self.prefix}/"))
         except StoreError as error:
             if "HTTP 403 AccessDenied" not in error.message:
                 raise
@@ -257,7 +269,7 @@ class _S3Examination(_Examination):
 
     def _multipart(self) -> str:
         data = os.urandom(_LARGE_BYTES)
-        ref = self._store.store(f"{self._prefix}/large", data)
+        ref = self._store.store(f"{self.prefix}/large", data)
         with tempfile.TemporaryDirectory() as folder:
             self._store.fetch_verified(ref, Path(folder) / "large")
         return "2 parts written, read back, SHA-256 equal"
@@ -298,7 +310,7 @@ class _S3Examination(_Examination):
         raise StoreError("If-None-Match is ignored: an object was overwritten")
 
     def _checksum(self) -> str:
-        name = self._s3.object_name(f"{self._prefix}/checksum")
+        name = self._s3.object_name(f"{self.prefix}/checksum")
         self._s3.request(
             "write with a checksum header",
             lambda: self._s3.client.put_object(

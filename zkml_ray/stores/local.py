@@ -36,6 +36,11 @@ class LocalStore(ArtifactStore):
         return f"LocalStore({str(self._root)!r})"
 
     @property
+    def folder(self) -> Path:
+        """The folder, which need not be there yet."""
+        return self._root
+
+    @property
     def url(self) -> str:
         """file:// URL of the folder."""
         return f"file://{self._root}"

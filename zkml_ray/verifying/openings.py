@@ -70,7 +70,13 @@ def open_activation(
     plan = SealedPlan.parse(store.read_verified(sealed_ref), what="sealed plan").plan
     known = [entry.name for entry in plan.boundaries]
     if boundary not in known:
-        raise ConfigError(f"no boundary {boundary}; this run's are {', '.join(known)}")
+        few = (
+            "; it was proved as one chunk, whose inner tensors are none: prove it with "
+            "--layers-per-chunk 1"
+            if len(plan.chunks) == 1
+            else ""
+        )
+        raise ConfigError(f"no boundary {boundary}; this run's are {', '.join(known)}{few}")
     position = known.index(boundary)
     ref = manifest.artifacts.get(names.checkpoint(position))
     if ref is None:

@@ -12,6 +12,7 @@ from zkml_ray.errors import VerificationError
 from zkml_ray.schema.manifest import Manifest
 from zkml_ray.schema.plan import CircuitArguments, Plan, SealedPlan
 from zkml_ray.verifying.policy import VerifierPolicy
+from zkml_ray.words import counted
 
 NOT_CLAIMED: Final = (
     "the float model's exact output: what is proved is the quantised model, each rounding to one "
@@ -259,7 +260,9 @@ def _leaks(plan: Plan, revealed: Mapping[str, Sequence[float]]) -> list[str]:
 def _sentence(manifest: Manifest, plan: Plan, revealed: Mapping[str, Sequence[float]]) -> str:
     def end(names: Sequence[str]) -> str:
         hidden = [name for name in names if name not in revealed]
-        return f"{', '.join(names)} ({'committed, not shown' if hidden else 'revealed'})"
+        places = {lookup.boundary: lookup.input for lookup in plan.lookups}
+        called = dict.fromkeys(places.get(name, name) for name in names)
+        return f"{', '.join(called)} ({'committed, not shown' if hidden else 'revealed'})"
 
     return (
         f"The model with SHA-256 {plan.model_sha256[:16]}..., quantised as plan "
@@ -273,7 +276,9 @@ def _quantisation(plan: Plan) -> str:
     outputs = sorted({plan.boundary(name).scale for name in plan.model_outputs})
     # A rewrite's number may be one of bits that weights keep: whoever relies on the run should see.
     rewrites = Counter(f"{step.name} {step.parameter or ''}".strip() for step in plan.rewrites)
-    applied = ", ".join(f"{what} ({count} times)" for what, count in sorted(rewrites.items()))
+    applied = ", ".join(
+        f"{what} ({counted(count, 'time')})" for what, count in sorted(rewrites.items())
+    )
     return (
         f"inputs in steps of 2^-{plan.input_scale}, weights of "
         f"{', '.join(weights)}, outputs of "

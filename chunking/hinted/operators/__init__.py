@@ -4,10 +4,12 @@
     moves      what only changes where elements come from
     linear     sums, multiples, elementwise products
     products   matrix products
+    quotients  quotients of two tensors, square roots
     reductions sums, means and maxima over some elements
     windows    convolutions and pooling
     pointwise  what a split at zero gives
     decisions  signs, comparisons, whole parts
+    exponentials Exp and Log, by one table
     saturating functions by table that have a limit
 
 An operator's function raises `NotHintedError` for every node that it has no exact form for; that
@@ -22,10 +24,12 @@ from zkml_ray.chunking.hinted.gelu import error_function
 from zkml_ray.chunking.hinted.layer_norm import layer_norm
 from zkml_ray.chunking.hinted.operators import (
     decisions,
+    exponentials,
     linear,
     moves,
     pointwise,
     products,
+    quotients,
     reductions,
     saturating,
     windows,
@@ -45,6 +49,7 @@ OPERATORS: Operators = {
     "ConvTranspose": windows.conv_transpose,
     "Div": linear.divided,
     "Erf": error_function,
+    "Exp": exponentials.exponential,
     "Expand": moves.expanded,
     "Flatten": moves.reshaped,
     "Floor": decisions.floor,
@@ -54,6 +59,7 @@ OPERATORS: Operators = {
     "Identity": moves.handed_on,
     "LayerNormalization": layer_norm,
     "LeakyRelu": pointwise.leaky,
+    "Log": exponentials.logarithm,
     "MatMul": products.matmul,
     "Max": pointwise.farthest(1.0),
     "MaxPool": windows.max_pool,
@@ -61,7 +67,7 @@ OPERATORS: Operators = {
     "Mul": linear.multiplied,
     "Neg": linear.negated,
     "Pad": moves.padded,
-    "Pow": linear.powered,
+    "Pow": exponentials.power,
     "ReduceMax": reductions.extreme(1.0),
     "ReduceMean": reductions.averaged,
     "ReduceMin": reductions.extreme(-1.0),
@@ -73,6 +79,7 @@ OPERATORS: Operators = {
     "Slice": moves.sliced,
     "Softmax": softmax,
     "Split": moves.split,
+    "Sqrt": quotients.root,
     "Squeeze": moves.reshaped,
     "Sub": linear.added(-1.0),
     "Sum": linear.summed,

@@ -80,16 +80,19 @@ def exact_multiple(lowering: Lowering, view: View, factors: Ints, shape: tuple[i
 
 def exact_rows(lowering: Lowering, view: View, taps: Ints, shape: tuple[int, ...]) -> View:
     """Sums of some elements each: of rows of positions among the flat elements, -1 for none."""
-    circuit = lowering.circuit
-    rows, length = taps.shape
-    index = np.where(taps < 0, -1, view.index.ravel()[taps])
-    source = circuit.gather(view.wire.name, index, size=view.wire.size)
-    tensor = circuit.sum_rows(source, rows, length)
-    wire = lowering.wire(
-        tensor, rows, length * min(view.wire.low, 0), length * max(view.wire.high, 0), 1.0
-    )
-    lowering.step(do="rows", wire=tensor, values=view.wire.name, index=circuit.indices(index))
-    return View(wire=wire, index=np.arange(rows, dtype=np.int64).reshape(shape))
+    index: Ints = np.where(taps < 0, -1, view.index.ravel()[taps])
+    wire = row_sums(lowering, view.wire, index)
+    return View(wire=wire, index=np.arange(len(taps), dtype=np.int64).reshape(shape))
+
+
+def row_sums(lowering: Lowering, source: Wire, index: Ints) -> Wire:
+    """Sums of a wire's elements: of rows of their positions, -1 for none."""
+    circuit, (rows, length) = lowering.circuit, index.shape
+    picked = circuit.gather(source.name, index, size=source.size)
+    tensor = circuit.sum_rows(picked, rows, length)
+    low, high = length * min(source.low, 0), length * max(source.high, 0)
+    lowering.step(do="rows", wire=tensor, values=source.name, index=circuit.indices(index))
+    return lowering.wire(tensor, rows, low, high, source.resolution)
 
 
 def _ends(wire: Wire) -> tuple[int, int]:

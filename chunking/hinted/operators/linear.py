@@ -14,6 +14,7 @@ from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pending
 from zkml_ray.chunking.hinted.gelu import gated
 from zkml_ray.chunking.hinted.grid import View
 from zkml_ray.chunking.hinted.operators.exact import exact_multiple, exact_sum
+from zkml_ray.chunking.hinted.operators.quotients import quotient, root
 from zkml_ray.chunking.hinted.operators.reading import broadcast
 from zkml_ray.chunking.hinted.values import ErrorFunction, Signs, Value
 from zkml_ray.chunking.hinted.whole import are_whole, is_whole
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_POWER: Final = 8
 """More factors round so often that little is left."""
+
+ROOT_POWER: Final = 0.5
 
 MAX_FACTOR_BITS: Final = 31
 """Finer numbers are rounded before they are multiplied: the recipe computes in 64 bits."""
@@ -35,10 +38,10 @@ def added(sign: float) -> Callable[[Lowering, onnx.NodeProto], Value]:
         first, second = node.input
         for name, other in ((first, second), (second, first)):
             value = lowering.value(name)
-            if isinstance(value, ErrorFunction):
-                if sign < 0 or lowering.constant(other).size != 1:
-                    raise NotHintedError("erf is only multiplied by its argument, or has 1 added")
-                return replace(value, plus=value.plus + float(lowering.constant(other).ravel()[0]))
+            if isinstance(value, ErrorFunction) and sign > 0:
+                constant = lowering.value(other)
+                if isinstance(constant, np.ndarray) and constant.size == 1:
+                    return replace(value, plus=value.plus + float(constant.ravel()[0]))
         factors = {first: 1.0}
         factors[second] = factors.get(second, 0.0) + sign
         return _total(lowering, factors, lowering.shape(node.output[0]))
@@ -67,15 +70,17 @@ def multiplied(lowering: Lowering, node: onnx.NodeProto) -> Value:
     if isinstance(lowering.value(second), np.ndarray):
         return _times(lowering, first, lowering.constant(second), lowering.shape(node.output[0]))
     if any(isinstance(lowering.value(name), ErrorFunction) for name in node.input):
-        return gated(lowering, first, second)
+        made = gated(lowering, first, second)
+        if made is not None:
+            return made
     return _product(lowering, first, second, lowering.shape(node.output[0]))
 
 
 def divided(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    """Div by a constant."""
+    """Div by a constant, or by a tensor."""
     first, second = node.input
     if not isinstance(lowering.value(second), np.ndarray):
-        raise NotHintedError("it divides by a tensor that is no constant")
+        return quotient(lowering, node)
     divisor = lowering.constant(second)
     if not divisor.all():
         raise NotHintedError("it divides by a constant zero")
@@ -84,12 +89,14 @@ def divided(lowering: Lowering, node: onnx.NodeProto) -> Value:
 
 
 def powered(lowering: Lowering, node: onnx.NodeProto) -> Value:
-    """Pow with a constant whole exponent: products, each rounded but the last."""
+    """Pow with a constant whole exponent: products, each rounded but the last; or 1/2, a root."""
     base, shape = node.input[0], lowering.shape(node.output[0])
     exponent = lowering.constant(node.input[1])
     power = float(exponent.ravel()[0]) if exponent.size == 1 else math.nan
+    if power == ROOT_POWER and lowering.shape(base) == shape:
+        return root(lowering, node)
     if not (power.is_integer() and 1 <= power <= MAX_POWER):
-        raise NotHintedError(f"its exponent is not one whole number in 1..{MAX_POWER}")
+        raise NotHintedError(f"its exponent is not 1/2 or one whole number in 1..{MAX_POWER}")
     view = as_factor(lowering, base)
     found = replace(view, index=broadcast(view.index, shape))
     for step in range(1, int(power)):
@@ -111,6 +118,12 @@ def rescaled(pending: Pending, factor: float) -> Pending:
         # Nothing is a multiple of zero.
         return replace(pending, form=form, source="", multiple=1.0)
     return replace(pending, form=form, multiple=multiple)
+
+
+def shifted_by(pending: Pending, offset: float) -> Pending:
+    """A constant added to a tensor that is not rounded yet."""
+    form = replace(pending.form, bias=pending.form.bias + offset)
+    return replace(pending, form=form, source="", multiple=1.0)
 
 
 def _total(lowering: Lowering, factors: Mapping[str, float], shape: tuple[int, ...]) -> Value:

@@ -16,10 +16,11 @@ import onnx
 
 from zkml_ray.chunking.hinted.forms import Floats, Form, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.grid import View
-from zkml_ray.chunking.hinted.operators.linear import rescaled
+from zkml_ray.chunking.hinted.operators.linear import rescaled, shifted_by
 from zkml_ray.chunking.hinted.operators.reading import broadcast, number, optional
 from zkml_ray.chunking.hinted.settle import Rounding
 from zkml_ray.chunking.hinted.values import Signs, Value
+from zkml_ray.chunking.hinted.whole import bits_of
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
@@ -63,7 +64,9 @@ def clipped(lowering: Lowering, node: onnx.NodeProto) -> Value:
     most = None if high is None or high * lowering.resolution >= limit else high
     for bound in (least, most):
         if bound is not None and abs(bound) * lowering.resolution > limit:
-            raise NotHintedError(f"its bound {bound:g} lies outside --range-bits")
+            raise NotHintedError(
+                f"its bound {bound:g} lies outside --range-bits", range_bits=bits_of(abs(bound))
+            )
     dropped = (least is None and low is not None) or (most is None and high is not None)
     if least is None and most is None:
         return lowering.rounded(node.input[0]) if dropped else lowering.value(node.input[0])
@@ -72,14 +75,14 @@ def clipped(lowering: Lowering, node: onnx.NodeProto) -> Value:
     )
     if least is None:
         top = round(most * lowering.resolution)  # type: ignore[operator]
-        under = _shifted(rescaled(pending, -1.0), top / lowering.resolution)
+        under = shifted_by(rescaled(pending, -1.0), top / lowering.resolution)
         return _affine(lowering, _relu_of(lowering, under, node), -1, offset=top)
     bottom = round(least * lowering.resolution)
-    above = _relu_of(lowering, _shifted(pending, -bottom / lowering.resolution), node)
+    above = _relu_of(lowering, shifted_by(pending, -bottom / lowering.resolution), node)
     if most is None:
         return above if not bottom else _affine(lowering, above, 1, offset=bottom)
     top = round(most * lowering.resolution)
-    left = _shifted(rescaled(identity(above), -1.0), (top - bottom) / lowering.resolution)
+    left = shifted_by(rescaled(identity(above), -1.0), (top - bottom) / lowering.resolution)
     return _affine(lowering, _relu_of(lowering, left, node), -1, offset=top)
 
 
@@ -112,7 +115,10 @@ def _spread(lowering: Lowering, name: str, shape: tuple[int, ...]) -> View | Flo
     if isinstance(lowering.value(name), np.ndarray):
         constant = lowering.constant(name)
         if np.abs(constant).max(initial=0) > 2.0**lowering.numbers.range_bits:
-            raise NotHintedError("it compares with a constant outside --range-bits")
+            most = float(np.abs(constant).max(initial=0))
+            raise NotHintedError(
+                "it compares with a constant outside --range-bits", range_bits=bits_of(most)
+            )
         return np.broadcast_to(constant, shape)
     view = lowering.view(name)
     return replace(view, index=broadcast(view.index, shape))
@@ -149,11 +155,6 @@ def _bound(lowering: Lowering, node: onnx.NodeProto, place: int) -> float | None
     if not isinstance(value, np.ndarray) or value.size != 1:
         raise NotHintedError("a bound is no constant number")
     return float(value.ravel()[0])
-
-
-def _shifted(pending: Pending, offset: float) -> Pending:
-    form = replace(pending.form, bias=pending.form.bias + offset)
-    return replace(pending, form=form, source="", multiple=1.0)
 
 
 def _relu_of(lowering: Lowering, pending: Pending, node: onnx.NodeProto) -> View:

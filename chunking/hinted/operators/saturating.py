@@ -6,12 +6,12 @@ rounding counts a quarter, and the result's is halved. So LSTM and GRU have one 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx
 
-from zkml_ray.chunking.hinted.functions import odd
-from zkml_ray.chunking.hinted.grid import View
+from zkml_ray.chunking.hinted.functions import odd, shifted
 from zkml_ray.chunking.hinted.operators.linear import rescaled
 from zkml_ray.chunking.hinted.values import Value
 
@@ -26,11 +26,6 @@ def tanh(lowering: Lowering, node: onnx.NodeProto) -> Value:
 
 def sigmoid(lowering: Lowering, node: onnx.NodeProto) -> Value:
     """Sigmoid: 1 + tanh(x / 2), twice as fine."""
-    circuit, one = lowering.circuit, 1 << lowering.numbers.scale
-    half = odd(lowering, "Tanh", rescaled(lowering.linear(node.input[0]), 0.5), node.input[0])
-    size, nominal = half.wire.size, half.wire.nominal
-    raised = circuit.raised(circuit.dynamic(one), 0, nominal)
-    tensor = circuit.add(half.wire.name, raised, size)
-    lowering.step(do="affine", wire=tensor, parts=[half.wire.name], factor=1, offset=one)
-    wire = lowering.wire(tensor, size, 0, 2 * one, 2 * lowering.resolution, nominal)
-    return View(wire=wire, index=half.index)
+    argument = rescaled(lowering.linear(node.input[0]), 0.5)
+    found = shifted(lowering, odd(lowering, "Tanh", argument, node.input[0]), 1.0)
+    return replace(found, wire=replace(found.wire, resolution=2 * lowering.resolution))

@@ -1,7 +1,7 @@
 """SVMClassifier and SVMRegressor: a kernel of the input with each support vector, weighted.
 
 |x - v|^2 of the RBF kernel is |x|^2 - 2 x v + |v|^2: one square a feature, and a product. Its
-exponential is read at -8 and above, as elsewhere.
+exponential is read at -7.75 and above, as elsewhere.
 """
 
 from __future__ import annotations

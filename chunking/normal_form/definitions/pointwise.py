@@ -1,7 +1,7 @@
 """Functions of one element.
 
-exp is read only at -8 and above, where it is in ezkl's table; below, e^x is under 0.0004 and counts
-as e^-8.
+exp is read only at -7.75 and above, where it is in ezkl's table; below, e^x is under 0.00044 and
+counts as that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from zkml_ray.chunking.normal_form.writer import Writer
 
-FLOOR: Final = -8.0
+FLOOR: Final = -7.75
 """Smallest argument at which exp is read."""
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from zkml_ray.chunking.normal_form.definitions.pointwise import FLOOR
 from zkml_ray.chunking.normal_form.writer import Writer
 
 LARGEST_LOG: Final = 7.5
@@ -156,10 +157,10 @@ def _log(write: Writer, total: ir.Value, most: float) -> ir.Value:
 
 
 def _shifted(write: Writer, x: ir.Value | None, axes: ir.Value | None) -> tuple[ir.Value, ir.Value]:
-    """Sum e^(x - m) and m, the largest x; exp is read at -8 and above, as elsewhere."""
+    """Sum e^(x - m) and m, the largest x; exp is read at `FLOOR` and above, as elsewhere."""
     reads = [] if axes is None else [axes]
     largest = write.op("ReduceMax", x, *reads, keepdims=1)
-    below = write.op("Clip", write.op("Sub", x, largest), write.floats(-8.0), write.floats(0.0))
+    below = write.op("Clip", write.op("Sub", x, largest), write.floats(FLOOR), write.floats(0.0))
     return write.op("ReduceSum", write.op("Exp", below), *reads, keepdims=1), largest
 
 

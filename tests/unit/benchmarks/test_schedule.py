@@ -22,9 +22,9 @@ def test_one_worker_does_chunks_in_plan_order():
     assert schedule.makespan_s == 7
 
 
-def test_idle_workers_take_the_queue_in_their_own_order():
+def test_an_idle_worker_takes_the_longest_chunk_that_waits():
     schedule = simulate([task("a", 5), task("b", 1), task("c", 1), task("d", 2)], 2)
-    assert [span[:2] for span in schedule.spans] == [("a", 0), ("b", 1), ("c", 1), ("d", 1)]
+    assert [span[:2] for span in schedule.spans] == [("a", 0), ("b", 1), ("d", 1), ("c", 1)]
     assert schedule.makespan_s == 5
 
 
@@ -42,9 +42,9 @@ def test_verifying_an_answer_delays_the_next_answer_but_not_its_worker():
     assert schedule.makespan_s == 6
 
 
-def test_one_answer_a_look_while_witnesses_are_made():
+def test_one_look_takes_all_answers_that_came_while_a_witness_was_made():
     tasks = [task("a", 1), task("b", 1), task("c", 1, witness_s=5), task("d", 1)]
-    # At 5 both a and b are done. Handing over c takes one answer, handing over d the other.
+    # At 5 both a and b are done: one gets c, the other d, which is ready in the same moment.
     assert simulate(tasks, 2).spans == (
         ("a", 0, 0, 1),
         ("b", 1, 0, 1),

@@ -19,8 +19,10 @@ from onnx import numpy_helper
 
 from tests.unit.chunking import hinted_circuit as circuits
 from tests.unit.chunking import test_hinted_decisions as decisions
+from tests.unit.chunking import test_hinted_exponentials as exponentials
 from tests.unit.chunking import test_hinted_functions as functions
 from tests.unit.chunking import test_hinted_operators as operators
+from tests.unit.chunking import test_hinted_quotients as quotients
 from tests.unit.chunking import test_hinted_tables as tables
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
 from zkml_ray.chunking.hinted import fine, layer_norm, lower, settle, softmax
@@ -30,6 +32,8 @@ from zkml_ray.chunking.hinted.forms import Form, Local, NotHintedError, Pending,
 from zkml_ray.chunking.hinted.grid import Wire
 from zkml_ray.chunking.hinted.layout import Layout
 from zkml_ray.chunking.hinted.numbers import Arithmetic, stride_bits
+from zkml_ray.chunking.hinted.operators import exponentials as exponential_operators
+from zkml_ray.chunking.hinted.operators import quotients as quotient_operators
 from zkml_ray.chunking.hinted.recipe import advice_of
 from zkml_ray.chunking.hinted.rounding import Quantised
 from zkml_ray.commitments.field import MODULUS
@@ -49,8 +53,13 @@ CASES = {
        for name, case in functions.CASES.items()
        for kind, numbers in functions.ALL_NUMBERS.items()},
     **{f"{name}, {kind}": (case.proto(), numbers)
-       for name, case in {**tables.CASES, **decisions.CASES}.items()
+       for name, case in {**tables.CASES, **decisions.CASES, **quotients.CASES}.items()
        for kind, numbers in functions.ALL_NUMBERS.items()},
+    **{f"{name}, deep": (case.proto(), exponentials.DEEP)
+       for name, case in exponentials.CASES.items()},
+    "selu between layers, short": (
+        exponentials.BELOW_ZERO["selu between layers"].proto(), exponentials.SHORT
+    ),
 }  # fmt: skip
 
 
@@ -291,7 +300,14 @@ def test_sums_of_products_that_could_wrap_are_refused() -> None:
         Circuit(logrows=10, columns=1).check_zero("a", 1 << FIELD_BITS)
 
 
-NORMALISED = [name for name in CASES if "softmax" in name or "layer norm" in name]
+NORMALISED = [
+    name
+    for name in CASES
+    if "softmax" in name
+    or "layer norm" in name
+    or name.rpartition(",")[0] in quotients.CASES
+    or "logarithm" in name
+]
 
 
 @pytest.mark.parametrize("name", NORMALISED)
@@ -311,7 +327,10 @@ def test_no_difference_wraps_whatever_its_digits(
         fine.check_not_negative(lowering, tensor, count, **bounds)
 
     with monkeypatch.context() as patch:
-        for module in (softmax, layer_norm):
+        for module in (softmax, layer_norm, quotient_operators, exponential_operators):
+            if not hasattr(module, "fine_hints"):
+                patch.setattr(module, "check_not_negative", checking)
+                continue
             patch.setattr(module, "check_not_negative", checking)
             patch.setattr(module, "fine_hints", hinting)
         chunk, seen = lowered(name, monkeypatch)

@@ -531,38 +531,6 @@ def test_random_attention_and_normalisation_give_the_loops_integers(data: st.Dat
 # Refusals.
 
 REFUSED = {
-    "erf that is not multiplied": (
-        Case(nodes=[node("Erf", "x")], x=[1, 4], y=[1, 4]),
-        "stands where a tensor of values is expected",
-    ),
-    "erf times another tensor": (
-        Case(
-            nodes=[
-                node("MatMul", "x", "w", to="g"),
-                node("MatMul", "x", "w", to="h"),
-                node("Erf", "g", to="e"),
-                node("Mul", "h", "e"),
-            ],
-            x=[1, 4],
-            y=[1, 4],
-            constants=[dense(4, 4)],
-        ),
-        "erf is multiplied by another tensor than its argument",
-    ),
-    "GELU of a chunk's input, which is not to be rounded again": (
-        Case(
-            nodes=[
-                node("Div", "x", "root", to="v"),
-                node("Erf", "v", to="e"),
-                node("Add", "e", "one", to="p"),
-                node("Mul", "x", "p"),
-            ],
-            x=[1, 4],
-            y=[1, 4],
-            constants=[ROOT_2, number("one", 1.0)],
-        ),
-        "products of two tensors have no hinted form",
-    ),
     "normalised sum of numbers too fine for one rounding": (
         Case(
             nodes=[
@@ -574,52 +542,6 @@ REFUSED = {
             constants=[weight("gamma", 64), weight("beta", 64)],
         ),
         "weights are too large for their scale",
-    ),
-    "erf times its argument's relu": (
-        Case(
-            nodes=[
-                node("MatMul", "x", "w", to="g"),
-                node("Relu", "g", to="r"),
-                node("Erf", "g", to="e"),
-                node("Mul", "r", "e"),
-            ],
-            x=[1, 4],
-            y=[1, 4],
-            constants=[dense(4, 4)],
-        ),
-        "erf is multiplied by another tensor than its argument",
-    ),
-    "quotient by erf": (
-        Case(
-            nodes=[
-                node("MatMul", "x", "w", to="g"),
-                node("Erf", "g", to="e"),
-                node("Add", "e", "one", to="p"),
-                node("Div", "g", "p"),
-            ],
-            x=[1, 4],
-            y=[1, 4],
-            constants=[dense(4, 4), number("one", 1.0)],
-        ),
-        "divides by a tensor that is no constant",
-    ),
-    "a number minus erf": (
-        Case(
-            nodes=[node("Erf", "x", to="e"), node("Sub", "one", "e")],
-            x=[1, 4],
-            y=[1, 4],
-            constants=[number("one", 1.0)],
-        ),
-        "erf is only multiplied by its argument, or has 1 added",
-    ),
-    "erf plus a row": (
-        Case(
-            nodes=[node("Erf", "x", to="e"), node("Add", "e", "k")],
-            x=[1, 4],
-            y=[1, 4],
-            constants=[weight("k", 4)],
-        ),
-        "erf is only multiplied by its argument, or has 1 added",
     ),
     "softmax over the first axis": (
         Case(nodes=[node("Softmax", "x", axis=0)], x=[3, 4], y=[3, 4]),

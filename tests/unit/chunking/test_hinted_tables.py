@@ -1,4 +1,4 @@
-"""Hinted forms of functions by table that saturate: Sigmoid, Tanh.
+"""Hinted forms of functions by table that saturate: Sigmoid, Tanh, Erf.
 
 As in `test_hinted_functions`: the circuit's nodes, fed by the recipe, give the loops' integers;
 those are near onnxruntime; and ezkl accepts the witness. And no argument is too large.
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.unit.chunking.builders import integers
+from tests.unit.chunking.builders import integers, weight
 from tests.unit.chunking.builders import run as run_float
 from tests.unit.chunking.hinted_circuit import (
     NUMBERS,
@@ -85,6 +85,73 @@ CASES = {
         constants=[number("one", 1.0)],
     ),
     "gates": gates(),
+    "erf alone": Case(nodes=[node("Erf", "x")], x=[3, 4], y=[3, 4]),
+    "erf times another tensor": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="g"),
+            node("MatMul", "x", "v", to="h"),
+            node("Erf", "g", to="e"),
+            node("Mul", "h", "e"),
+        ],
+        x=[3, 4],
+        y=[3, 4],
+        constants=[dense(4, 4), dense(4, 4, to="v")],
+    ),
+    "GELU of a chunk's input": Case(
+        nodes=[
+            node("Div", "x", "root", to="v"),
+            node("Erf", "v", to="e"),
+            node("Add", "e", "one", to="p"),
+            node("Mul", "x", "p"),
+        ],
+        x=[3, 4],
+        y=[3, 4],
+        constants=[number("root", math.sqrt(2)), number("one", 1.0)],
+    ),
+    "erf times its argument's relu": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="g"),
+            node("Relu", "g", to="r"),
+            node("Erf", "g", to="e"),
+            node("Mul", "r", "e"),
+        ],
+        x=[3, 4],
+        y=[3, 4],
+        constants=[dense(4, 4)],
+    ),
+    "quotient by erf": Case(
+        nodes=[
+            node("MatMul", "x", "w", to="g"),
+            node("Relu", "g", to="r"),
+            node("Erf", "r", to="e"),
+            node("Add", "e", "one", to="p"),
+            node("Div", "g", "p"),
+        ],
+        x=[3, 4],
+        y=[3, 4],
+        constants=[dense(4, 4), number("one", 1.0)],
+    ),
+    "a number minus erf": Case(
+        nodes=[node("Erf", "x", to="e"), node("Sub", "one", "e")],
+        x=[3, 4],
+        y=[3, 4],
+        constants=[number("one", 1.0)],
+    ),
+    "erf plus a row": Case(
+        nodes=[node("Erf", "x", to="e"), node("Add", "e", "k")],
+        x=[3, 4],
+        y=[3, 4],
+        constants=[weight("k", 4)],
+    ),
+    "erf and its product": Case(
+        nodes=[
+            node("Erf", "x", to="e"),
+            node("Mul", "e", "x", to="p"),
+            node("Add", "p", "e"),
+        ],
+        x=[3, 4],
+        y=[3, 4],
+    ),
 }
 
 
@@ -105,21 +172,28 @@ def test_ezkl_accepts_the_honest_witness(name: str, columns: int, tmp_path: Path
     assert accepted(chunk, chunk.quantised(inputs(CASES[name], NUMBERS)), tmp_path)
 
 
-@pytest.mark.parametrize("operator", ["Tanh", "Sigmoid"])
-@pytest.mark.parametrize("logrows", [10, 11, 13])
+REAL = {
+    "Tanh": np.tanh,
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "Erf": np.vectorize(math.erf),
+}
+
+
+@pytest.mark.parametrize("operator", ["Tanh", "Sigmoid", "Erf"])
+@pytest.mark.parametrize("logrows", [10, 13])
 def test_every_value_of_the_range_has_the_tables_result(operator: str, logrows: int) -> None:
     """Ties, zero, the table's end and what lies beyond, to the ends of the range."""
     numbers = Arithmetic(scale=7, logrows=logrows, range_bits=6)
     values = np.arange(-(64 << 7), 64 << 7, dtype=np.int64)
     case = Case(nodes=[node(operator, "x")], x=[1, len(values)], y=[1, len(values)])
     found = checked_whole(hinted_chunk(case.proto(), numbers), {"x": values[None]})["y"][0]
-    exact = np.tanh(values / 128) if operator == "Tanh" else 1 / (1 + np.exp(-values / 128))
+    exact = REAL[operator](values / 128)
     # Half a step of the table; of a sigmoid another half, for its own rounding.
-    assert np.abs(found - exact * 128).max() <= (0.5 if operator == "Tanh" else 1.0)
+    assert np.abs(found - exact * 128).max() <= (1.0 if operator == "Sigmoid" else 0.5)
     assert (np.diff(found) >= 0).all()
 
 
-@pytest.mark.parametrize("operator", ["Tanh", "Sigmoid"])
+@pytest.mark.parametrize("operator", ["Tanh", "Sigmoid", "Erf"])
 def test_no_argument_is_too_large(operator: str) -> None:
     """Values at the end of the range, times weights that take their sums far beyond it."""
     weights = np.full((64, 64), 7.5, dtype=np.float32)
@@ -132,7 +206,7 @@ def test_no_argument_is_too_large(operator: str) -> None:
     )
     chunk = hinted_chunk(case.proto(), NUMBERS)
     found = checked_whole(chunk, {"x": np.full((1, 64), (32 << 7) - 1)})["y"][0]
-    lowest = -128 if operator == "Tanh" else 0
+    lowest = 0 if operator == "Sigmoid" else -128
     assert found.tolist() == [lowest, 128] * 32
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.unit.chunking.builders import integers, model, random_feeds, run, weight
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import parse_model
-from zkml_ray.chunking.normal_form.constants import MAX_FOLDED_ELEMENTS
+from zkml_ray.chunking.normal_form.constants import MAX_FOLDED_ELEMENTS, MAX_SUMMED
 from zkml_ray.chunking.normal_form.opset import OPSET
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.errors import ChunkingError, ModelFormatError, UnsupportedOperatorError
@@ -248,6 +248,43 @@ def test_a_constant_that_would_grow_huge_is_not_folded() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "made"),
+    [
+        ((2, 3), (3, 4), (2, 4)),
+        ((3,), (3, 4), (4,)),
+        ((2, 3), (3,), (2,)),
+        ((5, 2, 3), (3, 4), (5, 2, 4)),
+        ((2, 1, 2, 3), (5, 3, 1), (2, 5, 2, 1)),
+    ],
+)
+def test_small_products_of_constants_are_folded(
+    left: tuple[int, ...], right: tuple[int, ...], made: tuple[int, ...]
+) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["a", "b"], ["c"], "product"),
+        helper.make_node("Add", ["x", "c"], ["y"], "add"),
+    ]
+    proto = model(nodes, {"x": made}, {"y": made}, [weight("a", *left), weight("b", *right)])
+    check_same(proto, {"x": made}, ["Add"])
+
+
+def test_folded_products_are_summed_exactly_and_large_ones_left_alone() -> None:
+    """An order of summation that a processor chooses would change the plan."""
+    nodes = [
+        helper.make_node("MatMul", ["a", "b"], ["c"], "product"),
+        helper.make_node("Add", ["x", "c"], ["y"], "add"),
+    ]
+    rows = numpy_helper.from_array(np.float32([[1e8, 1, -1e8, 3e-8]]), "a")
+    ones = numpy_helper.from_array(np.ones((4, 1), dtype=np.float32), "b")
+    folded = normalise(model(nodes, {"x": [1, 1]}, {"y": [1, 1]}, [rows, ones]), {})
+    (constant,) = folded.graph.initializer
+    assert numpy_helper.to_array(constant).item() == np.float32(1 + 3e-8)
+    large = [weight("a", 1, MAX_SUMMED + 1), weight("b", MAX_SUMMED + 1, 1)]
+    kept = normalise(model(nodes, {"x": [1, 1]}, {"y": [1, 1]}, large), {})
+    assert [node.op_type for node in kept.graph.node] == ["MatMul", "Add"]
+
+
 def test_inexact_operators_of_constants_are_left_alone() -> None:
     """A folded Exp could differ in its last bit from machine to machine, and the plan with it."""
     nodes = [
@@ -263,12 +300,11 @@ def test_inexact_operators_of_constants_are_left_alone() -> None:
 
 def test_a_foldable_operator_on_an_activation_is_refused_by_name() -> None:
     nodes = [
-        helper.make_node("CumSum", ["x", "i"], ["f"], "the_sum"),
-        helper.make_node("Relu", ["f"], ["y"], "relu"),
+        helper.make_node("NonZero", ["x"], ["f"], "the_places"),
+        helper.make_node("Cast", ["f"], ["y"], "cast", to=TensorProto.FLOAT),
     ]
-    axis = numpy_helper.from_array(np.array(1), "i")
-    with pytest.raises(UnsupportedOperatorError, match=r"the_sum.*reads x"):
-        normalise(model(nodes, {"x": [1, 2]}, {"y": [1, 2]}, [axis]), {})
+    with pytest.raises(ChunkingError, match=r"the_places.*reads x|cast.*computed in a way"):
+        normalise(model(nodes, {"x": [1, 2]}, {"y": [2, "n"]}), {})
 
 
 def test_unknown_operator_is_refused_by_name() -> None:
@@ -512,3 +548,34 @@ def test_an_attribute_that_says_what_holds_without_it_is_left_out() -> None:
     )
     result = normalise(model([node], {"x": [1, 1, 4, 4]}, {"y": [1, 1, 3, 3]}), {})
     assert "ceil_mode" not in {a.name for each in result.graph.node for a in each.attribute}
+
+
+@pytest.mark.parametrize("negated", [True, False])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_logistic_function_that_is_written_out_is_a_sigmoid(negated: bool, swapped: bool) -> None:
+    sides = ["one", "e"] if swapped else ["e", "one"]
+    nodes = [
+        *([helper.make_node("Neg", ["x"], ["z"], "neg")] if negated else []),
+        helper.make_node("Exp", ["z" if negated else "x"], ["e"], "exp"),
+        helper.make_node("Add", sides, ["s"], "add"),
+        helper.make_node("Reciprocal", ["s"], ["y"], "reciprocal"),
+    ]
+    one = numpy_helper.from_array(np.float32([1.0]), "one")
+    proto = model(nodes, {"x": [2, 3]}, {"y": [2, 3]}, [one])
+    normal = normalise(proto, {})
+    assert [n.op_type for n in normal.graph.node] == ["Neg"] * (not negated) + ["Sigmoid"]
+    feeds = random_feeds({"x": (2, 3)})
+    np.testing.assert_allclose(run(normal, feeds)["y"], run(proto, feeds)["y"], atol=1e-6)
+
+
+def test_what_is_no_logistic_function_stays() -> None:
+    one = numpy_helper.from_array(np.float32([1.0]), "one")
+    two = numpy_helper.from_array(np.float32([2.0]), "two")
+    for bottom, top in (("two", "one"), ("one", "two")):
+        nodes = [
+            helper.make_node("Exp", ["x"], ["e"], "exp"),
+            helper.make_node("Add", [bottom, "e"], ["s"], "add"),
+            helper.make_node("Div", [top, "s"], ["y"], "div"),
+        ]
+        proto = model(nodes, {"x": [2, 3]}, {"y": [2, 3]}, [one, two])
+        assert "Sigmoid" not in [n.op_type for n in normalise(proto, {}).graph.node]

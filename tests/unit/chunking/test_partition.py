@@ -13,8 +13,9 @@ from tests import zoo
 from tests.unit.chunking.builders import integers, model, weight
 from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.graph import Crossing, ModelGraph
+from zkml_ray.chunking.hinted.functions import TABLE_OF
 from zkml_ray.chunking.normalize import normalise
-from zkml_ray.chunking.partition import layer_partition
+from zkml_ray.chunking.partition import layer_partition, split_by_kind
 from zkml_ray.chunking.rewrite import apply_rewrites
 from zkml_ray.errors import ChunkingError, ConfigError
 
@@ -54,6 +55,35 @@ def test_layer_partition_product_of_two_activations_starts_no_layer() -> None:
         [weight("w", 4, 4)],
     )
     assert layer_partition(indexed(proto)) == (("weighted", "relu", "unweighted"),)
+
+
+def gated(*operators: str) -> ModelGraph:
+    """A layer, and functions one behind the other with sums between them."""
+    nodes, value = [helper.make_node("MatMul", ["x", "w"], ["m"], "fc")], "m"
+    for index, operator in enumerate(operators):
+        nodes.append(helper.make_node(operator, [value], [f"f{index}"], f"f{index}"))
+        value = f"s{index}" if index + 1 < len(operators) else "y"
+        nodes.append(helper.make_node("Add", [f"f{index}", "b"], [value], f"add{index}"))
+    proto = model(nodes, {"x": [2, 4]}, {"y": [2, 4]}, [weight("w", 4, 4), weight("b", 4)])
+    return indexed(proto)
+
+
+@pytest.mark.parametrize(
+    ("operators", "sizes"),
+    [
+        (("Sigmoid", "Tanh", "Sigmoid"), [7]),
+        (("Sigmoid", "Softmax"), [3, 2]),
+        (("Erf", "Tanh", "Exp", "Softmax"), [3, 2, 4]),
+        (("Relu", "Neg"), [5]),
+    ],
+)
+def test_parts_that_need_two_tables_are_cut_between_them(
+    operators: tuple[str, ...], sizes: list[int]
+) -> None:
+    graph = gated(*operators)
+    parts = split_by_kind(graph, layer_partition(graph), TABLE_OF)
+    assert [len(part) for part in parts] == sizes
+    assert [name for part in parts for name in part] == list(graph.nodes)
 
 
 def test_layer_partition_below_one_layer_is_refused() -> None:
