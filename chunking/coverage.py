@@ -17,6 +17,7 @@ from zkml_ray.chunking.normal_form.definitions.table import DEFINITIONS
 from zkml_ray.chunking.normal_form.expanded import EXPANDED
 from zkml_ray.chunking.normal_form.logic import LOGIC
 from zkml_ray.chunking.normal_form.moves import MOVES
+from zkml_ray.chunking.normal_form.quantised import QUANTISED
 from zkml_ray.chunking.normal_form.tails import TAILS
 from zkml_ray.chunking.operators import FOLDABLE, SUPPORTED
 
@@ -124,6 +125,8 @@ def _written(name: str) -> str:
         return "written with others, as ONNX defines it"
     if name in MOVES:
         return "one Gather of known places"
+    if name in QUANTISED:
+        return "weights as they are, activations not rounded to the model's own steps"
     if name in LOGIC and name not in SUPPORTED:
         return "written with others, truth as 0 or 1, by Sign"
     return ""

@@ -14,7 +14,10 @@ from tests.unit.chunking.builders import run
 from tests.unit.chunking.classical import FLOAT, INT64, MODES, grown, model, node, weighted
 from tests.zoo.quantised import real_outputs
 from zkml_ray import PlanOptions, prove_distributed
+from zkml_ray.chunking.load import parse_model
 from zkml_ray.chunking.normalize import normalise
+from zkml_ray.stages.accuracy import measure_accuracy
+from zkml_ray.stages.plan import CircuitKind, plan
 
 FEATURES = 4
 
@@ -73,6 +76,19 @@ def test_an_input_that_is_a_threshold_is_decided_as_onnxruntime_does(
         feeds = {"x": at_thresholds(proto, seed)}
         found = real_outputs(normal, feeds, tmp_path, scale=10)["shares"]
         np.testing.assert_allclose(found, run(proto, feeds)["shares"], atol=2 / 2**10)
+
+
+@pytest.mark.parametrize("circuits", ["hinted", "native"])
+@pytest.mark.parametrize("modes", [("BRANCH_LEQ",), ("BRANCH_LT",), MODES], ids=str)
+def test_both_kinds_of_circuits_decide_thresholds_alike(
+    circuits: CircuitKind, modes: tuple[str, ...]
+) -> None:
+    proto = forest(4, trees=2, depth=3, classes=2, modes=modes)
+    loaded = parse_model(proto.SerializeToString(), "trees.onnx")
+    made = plan(loaded, PlanOptions(circuits=circuits, layers_per_chunk=100))
+    assert {chunk.arguments.kind for chunk in made.plan.chunks} == {circuits}
+    samples = [{"x": at_thresholds(proto, seed)} for seed in range(6)]
+    assert measure_accuracy(loaded, made, samples).max_abs_error < 2 / 2**10
 
 
 @pytest.mark.parametrize("scale", [8, 12])

@@ -24,6 +24,7 @@ from zkml_ray.chunking.hinted.refusal import NotHintedError
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.normal_form.floats import other_floats
 from zkml_ray.chunking.normal_form.interface import input_notices, output_notices
+from zkml_ray.chunking.normal_form.quantised import quantisation_notices
 from zkml_ray.chunking.normal_form.tails import tail_notices
 from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.chunking.rewrite import PASSES, apply_rewrites
@@ -32,7 +33,7 @@ from zkml_ray.circuits.derive import DerivedCircuits, derive_circuits, normalise
 from zkml_ray.cost.load import geometry_of
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
-from zkml_ray.errors import ChunkingError, ConfigError
+from zkml_ray.errors import ChunkingError, ConfigError, TrustRootError
 from zkml_ray.events import Listener, Working, ignore
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.schema.profile import Profile
@@ -42,9 +43,11 @@ from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
 from zkml_ray.stages.trial import TRIED, range_failure
+from zkml_ray.verifying.extent import check_sizes
 from zkml_ray.verifying.policy import VerifierPolicy, shortfalls
 
 CircuitKind = Literal["auto", "hinted", "native"]
+TokenKind = Literal["revealed", "hidden"]
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +86,9 @@ class PlanOptions:
         circuits: "hinted", "native", or "auto": hinted where every operator has a hinted form and
             the cuts fit, else native; the plan's notices then say why.
         range_bits: Inputs and rounded values of hinted circuits may reach +-2^range_bits.
+        tokens: "revealed": rows that are looked up at places which are an input (an embedding's)
+            are looked up outside of circuits, and the statement shows the places. "hidden": in
+            circuits, which takes a product with every row of the table.
     """
 
     scale: int = 10
@@ -95,6 +101,7 @@ class PlanOptions:
     passes: tuple[str, ...] | None = None
     circuits: CircuitKind = "auto"
     range_bits: int = 5
+    tokens: TokenKind = "revealed"
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= limits.MAX_SCALE_BITS:
@@ -112,6 +119,7 @@ class PlanOptions:
                 f"{self.memory_bytes} bytes"
             )
         circuit_kind(self.circuits)
+        token_kind(self.tokens)
         if not 0 <= self.range_bits <= limits.MAX_RANGE_BITS:
             raise ConfigError(
                 f"range bits must lie in 0..{limits.MAX_RANGE_BITS}, not {self.range_bits}"
@@ -138,6 +146,7 @@ class PlanOptions:
                 passes=self.passes,
                 circuits=self.circuits,
                 range_bits=self.range_bits,
+                tokens=self.tokens,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -145,6 +154,10 @@ class PlanOptions:
                 f"plan options: {' '.join(map(str, first['loc']))}: {first['msg']}, not "
                 f"{str(first['input'])[:100]}"
             ) from None
+
+    def taken_by(self, model: LoadedModel) -> LoadedModel:
+        """A model as it is to be proved."""
+        return replace(model, tokens_outside=self.tokens == "revealed")
 
     def dimensions_of(self, model: LoadedModel) -> Completed:
         """Values of a model's open dimensions: the chosen ones, and batches of 1."""
@@ -164,6 +177,7 @@ class PlanOptions:
             passes=choices.passes,
             circuits=choices.circuits,
             range_bits=choices.range_bits,
+            tokens=choices.tokens,
         )
 
 
@@ -178,6 +192,19 @@ def circuit_kind(name: str) -> CircuitKind:
             found: CircuitKind = kind
             return found
     raise ConfigError(f"circuits must be one of {', '.join(get_args(CircuitKind))}, not {name}")
+
+
+def token_kind(name: str) -> TokenKind:
+    """What becomes of places that are an input, by its name.
+
+    Raises:
+        ConfigError: There is no such choice.
+    """
+    for kind in get_args(TokenKind):
+        if kind == name:
+            found: TokenKind = kind
+            return found
+    raise ConfigError(f"tokens must be one of {', '.join(get_args(TokenKind))}, not {name}")
 
 
 def plan(
@@ -198,6 +225,7 @@ def plan(
         ZkmlRayError: The model cannot be planned; the message says why.
     """
     backend.check_version()
+    model = options.taken_by(model)
     chosen = profile or load_profile()
     return kept_plan(
         model.data, options.choices(), chosen, lambda: _made(model, options, chosen, listener)
@@ -219,6 +247,7 @@ def _made(
         *taken.notices,
         *output_notices(model.proto),
         *tail_notices(model.proto),
+        *quantisation_notices(model.proto),
         *_float_notices(model),
     )
     return replace(made, notices=(*notices, *made.notices))
@@ -239,13 +268,31 @@ def _of_kind(
     """The plan with the kind of circuits that the options ask for."""
     listener(Working(what="bringing the model into one form"))
     graph = normalised_graph(model, options.dimensions)
+    try:
+        check_sizes(graph, limits.MAX_TENSOR_ELEMENTS)
+    except TrustRootError as error:
+        raise ChunkingError(
+            f"the model is larger than what can be proved: {error.subject} is {error.got}, "
+            f"{error.expected} is expected; choose smaller dimensions (--dim), or prove parts of it"
+        ) from None
     circuits = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
-    circuits = replace(circuits, notices=(*input_notices(graph.unread), *circuits.notices))
+    notices = (*input_notices(graph.unread), *lookup_notices(graph))
+    circuits = replace(circuits, notices=(*notices, *circuits.notices))
     refusal = shortfalls(circuits.plan, VerifierPolicy(), graph)
     if refusal is None:
         return circuits
     notice = f"who verifies with the model refuses this plan by default: {refusal}"
     return replace(circuits, notices=(*circuits.notices, notice))
+
+
+def lookup_notices(graph: ModelGraph) -> tuple[str, ...]:
+    """Which inputs are places of rows that are looked up outside of circuits, a sentence each."""
+    places = dict.fromkeys(lookup.input for lookup in graph.lookups)
+    return tuple(
+        f"input {name} is shown by the statement, and rows are looked up at its numbers outside of "
+        "circuits: --tokens hidden proves the look-up"
+        for name in places
+    )
 
 
 def _of_its_kind(

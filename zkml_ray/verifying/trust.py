@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -81,6 +81,12 @@ class TrustRoot:
                 f"{self.plan_digest[:100]!r} is no plan digest: 64 lowercase hexadecimal digits "
                 "were expected (zkml-ray plan --verify-keys prints one)"
             )
+
+    def for_plan(self, plan: Plan) -> TrustRoot:
+        """The same, a model's look-ups standing where a plan has them."""
+        if self.model is None:
+            return self
+        return replace(self, model=replace(self.model, tokens_outside=bool(plan.lookups)))
 
     @property
     def name(self) -> str:
@@ -346,9 +352,27 @@ def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
         return
     if arguments.range_bits:
         raise _argument(f"{chunk.id} range_bits", arguments.range_bits, "0 in a native circuit")
+    _check_native_range(chunk, plan)
     if not -limits.MAX_LOOKUP <= low < 0 < high <= limits.MAX_LOOKUP:
         raise _argument(
             f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{limits.MAX_LOOKUP}"
+        )
+
+
+def _check_native_range(chunk: ChunkPlan, plan: Plan) -> None:
+    """Factors and small weights are written with as many bits as the range leaves them.
+
+    With fewer they would be rounded, to zero in the end (docs/adr/0029).
+    """
+    arguments, commitment = chunk.arguments, plan.commitment
+    taken_apart = arguments.decomp_base**arguments.decomp_legs
+    if taken_apart < 1 << limits.MIN_NATIVE_BITS:
+        raise _argument(
+            f"{chunk.id} decomposition", taken_apart, f"2^{limits.MIN_NATIVE_BITS} or more"
+        )
+    if taken_apart != commitment.decomp_base**commitment.decomp_legs:
+        raise _argument(
+            f"{chunk.id} decomposition", taken_apart, "the range that boundaries are packed for"
         )
 
 
