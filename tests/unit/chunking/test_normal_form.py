@@ -579,3 +579,19 @@ def test_what_is_no_logistic_function_stays() -> None:
         ]
         proto = model(nodes, {"x": [2, 3]}, {"y": [2, 3]}, [one, two])
         assert "Sigmoid" not in [n.op_type for n in normalise(proto, {}).graph.node]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, np.int64])
+def test_whole_powers_of_whole_constants_are_folded(kind: type) -> None:
+    base = numpy_helper.from_array(np.array([2, -3, 10], dtype=kind), "base")
+    power = numpy_helper.from_array(np.array([4, 3, 0], dtype=np.float32), "power")
+    nodes = [
+        helper.make_node("Pow", ["base", "power"], ["p"], "pow"),
+        helper.make_node("Cast", ["p"], ["f"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["x", "f"], ["y"], "mul"),
+    ]
+    proto = model(nodes, {"x": [3]}, {"y": [3]}, [base, power])
+    normal = normalise(proto, {})
+    assert [n.op_type for n in normal.graph.node] == ["Mul"]
+    feeds = random_feeds({"x": (3,)})
+    np.testing.assert_array_equal(run(normal, feeds)["y"], feeds["x"] * np.float32([16, -27, 1]))
