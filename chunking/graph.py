@@ -8,6 +8,7 @@ from functools import cached_property
 
 import onnx
 
+from zkml_ray.chunking.lookups import recorded_lookups
 from zkml_ray.chunking.normal_form.interface import recorded_inputs
 from zkml_ray.errors import ChunkingError
 
@@ -55,10 +56,17 @@ class ModelGraph:
         self.inputs = tuple(
             value.name for value in graph.input if value.name not in self.initializers
         )
-        self.unread = tuple(name for name in recorded_inputs(proto) if name not in self.inputs)
+        self.lookups = recorded_lookups(proto)
+        """Look-ups at places that are an input, which are not among the nodes."""
+        sources = {each.input for each in self.lookups}
+        self.unread = tuple(
+            name for name in recorded_inputs(proto) if name not in {*self.inputs, *sources}
+        )
         """Inputs of the user's file that no output depends on."""
         self.given = recorded_inputs(proto)
         """All inputs of the user's file, in order."""
+        self.asked = tuple(name for name in self.given if name not in self.unread)
+        """Those of them that a proof depends on."""
         self.outputs = tuple(value.name for value in graph.output)
         self.producer_of = {name: node.name for node in graph.node for name in node.output if name}
         self._infos = {
@@ -91,6 +99,13 @@ class ModelGraph:
         return TensorInfo(
             name=name, shape=shape, is_float=tensor.elem_type == onnx.TensorProto.FLOAT
         )
+
+    def tensor_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, or of an input at whose places rows are looked up."""
+        for lookup in self.lookups:
+            if lookup.input == name:
+                return lookup.shape
+        return self.tensor(name).shape
 
     def crossings(self, parts: Sequence[Sequence[str]]) -> list[Crossing]:
         """The tensors that cross the cuts of a partition, in order of production.

@@ -34,11 +34,14 @@ class LoadedModel:
         name: The file's name.
         data: Its bytes; where weights lie in other files, those of one file with everything.
         proto: The parsed model: nothing in other files, no sparse tensor, no function.
+        tokens_outside: Whether it is to be proved without the look-ups at its beginning
+            (`chunking.lookups`): a plan's choice.
     """
 
     name: str
     data: bytes
     proto: onnx.ModelProto
+    tokens_outside: bool = False
 
 
 def load_model(path: Path) -> LoadedModel:

@@ -23,7 +23,7 @@ The result's bytes are a deterministic function of the model's bytes: their dige
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -32,6 +32,7 @@ from onnx_ir.passes import common as passes
 
 from zkml_ray.chunking.dimensions import fix_dimensions, free_inputs
 from zkml_ray.chunking.finite import check_constants
+from zkml_ray.chunking.lookups import Lookup, record_lookups
 from zkml_ray.chunking.normal_form.attributes import DropDefaults, refuse_unread
 from zkml_ray.chunking.normal_form.batchnorm import FoldBatchNorm
 from zkml_ray.chunking.normal_form.branches import TakeBranches
@@ -46,6 +47,7 @@ from zkml_ray.chunking.normal_form.floats import as_float32
 from zkml_ray.chunking.normal_form.interface import record_inputs, without_idle_outputs
 from zkml_ray.chunking.normal_form.logic import LOGIC, AsFloats
 from zkml_ray.chunking.normal_form.logistic import LogisticFunction
+from zkml_ray.chunking.normal_form.lookups import CutLookups, Outside
 from zkml_ray.chunking.normal_form.masks import (
     GUARDS,
     AnswerGuards,
@@ -85,12 +87,16 @@ _FOLDING_ROUNDS = 16
 """A chain of shape arithmetic is folded as far as shapes are known; each round knows more."""
 
 
-def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.ModelProto:
+def normalise(
+    proto: onnx.ModelProto, dimensions: Mapping[str, int], *, tokens_outside: bool = False
+) -> onnx.ModelProto:
     """Bring a model into the one form that chunks are cut from.
 
     Args:
         proto: A checked model (not changed).
         dimensions: Value of each symbolic dimension, by name.
+        tokens_outside: Whether look-ups at places that are an input are left out
+            (`chunking.lookups`).
 
     Raises:
         DynamicShapeError: A dimension has no value.
@@ -103,7 +109,8 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     fixed = _expanded(expand_defined(fixed))
     refuse_ours(fixed.graph)
     _refuse_unknown(fixed)
-    model = ir.from_proto(_common(_inferred(fixed)))
+    outside = Outside() if tokens_outside else None
+    model = ir.from_proto(_common(_inferred(fixed), outside))
     model = ir.from_proto(_inferred(ir.to_proto(_folded(model, OPSET))))
     _apply(model, DropInfiniteBounds(), DropIdentity(), passes.RemoveUnusedNodesPass())
     original = _constant_names(proto)
@@ -137,12 +144,15 @@ def normalise(proto: onnx.ModelProto, dimensions: Mapping[str, int]) -> onnx.Mod
     model.producer_version = None
     model.ir_version = min(model.ir_version, IR_VERSION)
     result = _inferred(ir.to_proto(model))
-    if [v.name for v in result.graph.input] != [v.name for v in fixed.graph.input]:
+    lookups = outside.lookups if outside is not None else []
+    if [v.name for v in result.graph.input] != _begins(fixed, lookups):
         raise ChunkingError(
             "an input of the model has the name of a tensor that is made from an operator: give it "
             "another name"
         )
     record_inputs(result, [value.name for value in free_inputs(proto)])
+    if outside is not None:
+        record_lookups(result, lookups, list(outside.tables.values()))
     return result
 
 
@@ -177,16 +187,36 @@ def _guessed(proto: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
 
-def _common(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _begins(fixed: onnx.ModelProto, lookups: Sequence[Lookup]) -> list[str]:
+    """Names of a normalised model's inputs: rows that are looked up in the place of where."""
+    names = []
+    for value in fixed.graph.input:
+        rows = [each.tensor for each in lookups if each.input == value.name]
+        names += rows or [value.name]
+    return names
+
+
+def _common(proto: onnx.ModelProto, outside: Outside | None) -> onnx.ModelProto:
     """The model in operators of the common version, without those that are written with others.
 
     Those that came later are written while the model still has its own version.
     """
     if opset_of(proto) > OPSET:
-        own = _masked(_written(proto, CHANGED))
+        own = _looked_up(_masked(_written(proto, CHANGED)), outside)
         return _inferred(convert_opset(_written(_without_logic(own), WRITTEN)))
     common = _inferred(convert_opset(_written(proto, CHANGED)))
-    return _written(_without_logic(_masked(common)), WRITTEN)
+    return _written(_without_logic(_looked_up(_masked(common), outside)), WRITTEN)
+
+
+def _looked_up(proto: onnx.ModelProto, outside: Outside | None) -> onnx.ModelProto:
+    """The model without look-ups at places that are an input, or the same one."""
+    kinds = {value.type.tensor_type.elem_type for value in proto.graph.input}
+    if outside is None or kinds <= {onnx.TensorProto.FLOAT}:
+        return proto
+    model = _known(proto, opset_of(proto))
+    if not _apply(model, CutLookups(outside), passes.RemoveUnusedNodesPass()):
+        return proto
+    return _inferred(ir.to_proto(model))
 
 
 def _masked(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 
+from zkml_ray.chunking.lookups import with_tables
 from zkml_ray.chunking.passes.attention import ATTENTION
 from zkml_ray.chunking.passes.average import AverageDeferred
 from zkml_ray.chunking.passes.base import Exactness, Rewrite, RewritePass, node_named
@@ -86,6 +87,7 @@ def apply_rewrites(proto: onnx.ModelProto, rewrites: Sequence[Rewrite]) -> onnx.
     """
     if not rewrites:
         return proto
+    original = proto
     for rewrite in rewrites:
         if rewrite.name not in PASSES:
             known = ", ".join(PASSES) or "none"
@@ -99,7 +101,7 @@ def apply_rewrites(proto: onnx.ModelProto, rewrites: Sequence[Rewrite]) -> onnx.
         model = ir.from_proto(proto)
         PASSES[rewrite.name].apply(model, rewrite)
         proto = _tidied(model)
-    return proto
+    return with_tables(proto, original)
 
 
 def names_in(nodes: Iterable[ir.Node]) -> list[str]:

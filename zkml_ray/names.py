@@ -67,6 +67,11 @@ def verifier_srs(logrows: int) -> str:
     return f"keys/srs/kzg{logrows}.verifier.srs"
 
 
+def table(index: int) -> str:
+    """A quantised table of the plan's look-ups, by its place among them."""
+    return f"models/table-{index:03d}.bin"
+
+
 def proof(chunk_id: str) -> str:
     """A chunk's proof, in canonical form."""
     return f"proofs/{chunk_id}.json"

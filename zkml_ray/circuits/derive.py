@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from onnx import numpy_helper
 
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
@@ -18,6 +21,7 @@ from zkml_ray.chunking.graph import Crossing, ModelGraph
 from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.load import LoadedModel
+from zkml_ray.chunking.lookups import quantised_table
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.passes.forms import is_lowered
 from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
@@ -31,6 +35,7 @@ from zkml_ray.schema.plan import (
     CircuitArguments,
     CommitmentArguments,
     LayoutSpec,
+    LookupPlan,
     Plan,
     RewriteStep,
 )
@@ -67,12 +72,14 @@ class DerivedCircuits:
         plan: The plan.
         files: Per chunk id, its circuit's files.
         normalised: The normalised model's bytes.
+        tables: Per look-up of the plan, its quantised table (`chunking.lookups`).
         notices: What whoever planned should know about the choice, a sentence each.
     """
 
     plan: Plan
     files: Mapping[str, CircuitFiles]
     normalised: bytes
+    tables: tuple[bytes, ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -80,7 +87,8 @@ def normalised_graph(
     model: LoadedModel, dimensions: Mapping[str, int], rewrites: Sequence[Rewrite] = ()
 ) -> ModelGraph:
     """The normalised and rewritten model of a user's file, indexed."""
-    return ModelGraph(apply_rewrites(normalise(model.proto, dimensions), rewrites))
+    normalised = normalise(model.proto, dimensions, tokens_outside=model.tokens_outside)
+    return ModelGraph(apply_rewrites(normalised, rewrites))
 
 
 def derive_circuits(
@@ -170,6 +178,20 @@ def derive_circuits(
         if made_chunk is not None:
             made_chunk(chunks[-1])
     normalised = graph.proto.SerializeToString(deterministic=True)
+    tables = {
+        each.table: numpy_helper.to_array(graph.initializers[each.table]) for each in graph.lookups
+    }
+    quantised = {name: quantised_table(table, input_scale) for name, table in tables.items()}
+    lookups = tuple(
+        LookupPlan(
+            input=each.input,
+            boundary=each.tensor,
+            rows=len(tables[each.table]),
+            table_sha256=sha256_hex(quantised[each.table]),
+        )
+        for each in graph.lookups
+    )
+    looked_up: dict[str, Any] = {"lookups": lookups} if lookups else {}
     plan = Plan(
         ezkl_version=backend.EZKL_VERSION,
         model_sha256=sha256_hex(model.data),
@@ -194,8 +216,14 @@ def derive_circuits(
         ),
         model_inputs=graph.inputs,
         model_outputs=graph.outputs,
+        **looked_up,
     )
-    return DerivedCircuits(plan=plan, files=files, normalised=normalised)
+    return DerivedCircuits(
+        plan=plan,
+        files=files,
+        normalised=normalised,
+        tables=tuple(quantised[each.table] for each in graph.lookups),
+    )
 
 
 def _check_cuts(chunk_id: str, graph: ModelGraph, outgoing: Sequence[str]) -> None:

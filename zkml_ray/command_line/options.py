@@ -280,6 +280,14 @@ class CircuitOptions:
             "or normalise the input.",
         ),
     ] = 5
+    tokens: Annotated[
+        str,
+        typer.Option(
+            "--tokens",
+            help="revealed: rows of an embedding are looked up outside of circuits, and the "
+            "statement shows at which numbers; hidden: in circuits, for small embeddings.",
+        ),
+    ] = "revealed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +323,7 @@ def plan_options(
         ConfigError: One of them has no such value.
     """
     from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions, circuit_kind
+    from zkml_ray.stages.plan import PlanOptions, circuit_kind, token_kind
 
     return PlanOptions(
         scale=scale,
@@ -327,6 +335,7 @@ def plan_options(
         passes=None if passes is None else _passes(passes.passes, passes.no_pass or []),
         circuits=circuit_kind(circuits.circuits),
         range_bits=circuits.range_bits,
+        tokens=token_kind(circuits.tokens),
     )
 
 

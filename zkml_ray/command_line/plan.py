@@ -95,7 +95,6 @@ def plan(
     from zkml_ray.report.progress import Progress
     from zkml_ray.stages.plan import plan as make_plan
 
-    loaded = load_model(model)
     scales = scale_options(scale)
     options = plan_options(
         scales[0],
@@ -105,6 +104,7 @@ def plan(
         workers=workers,
         memory=memory,
     )
+    loaded = options.taken_by(load_model(model))
     prices = CostModel(profile=load_profile(profile), threads=checked_threads(workers, threads))
 
     accuracy, unmeasured = None, ""

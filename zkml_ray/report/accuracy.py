@@ -7,7 +7,7 @@ something, if little, about what it is the difference of.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zkml_ray import names
 from zkml_ray.chunking.load import parse_model
@@ -76,6 +76,7 @@ def boundary_accuracy(facts: RunFacts, store: ArtifactStore) -> Accuracy:
         from zkml_ray.stages.inputs import from_store_form
 
         loaded = parse_model(store.read_verified(model), manifest.model_file)
+        loaded = replace(loaded, tokens_outside=bool(plan.lookups))
         graph = normalised_graph(loaded, dict(plan.dimensions))
         document = StoredInput.parse(store.read_verified(stored), what="stored input")
         quantised = {}

@@ -168,7 +168,9 @@ def gather(
             )
         except (VerificationError, ManifestError) as error:
             refusal = (
-                error if isinstance(error, VerificationError) else VerificationError(error.message)
+                error
+                if isinstance(error, VerificationError)
+                else VerificationError(error.message, code="manifest-schema")
             )
     last = logs[-1] if logs else None
     state: State = "under way"

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
+import numpy as np
+import numpy.typing as npt
+
 from zkml_ray.circuits.srs import SrsFile
 from zkml_ray.commitments.field import encode
 from zkml_ray.errors import ConfigError
@@ -22,6 +25,7 @@ from zkml_ray.schema.manifest import (
     Manifest,
     RevealedBoundary,
     StageRecord,
+    StatedPlaces,
     Statement,
 )
 from zkml_ray.schema.plan import Plan, SealedPlan, VerifyingKeyPin
@@ -47,6 +51,13 @@ def revealed_names(plan: Plan, request: RunRequest) -> tuple[str, ...]:
             )
     if request.private_input:
         wanted -= set(plan.model_inputs)
+    for lookup in plan.lookups:
+        if lookup.boundary not in wanted:
+            raise ConfigError(
+                f"input {lookup.input} is to stay hidden, but this plan looks rows up at its "
+                "numbers outside of circuits, which only shown ones allow: use --tokens hidden "
+                '(tokens="hidden"), or reveal it'
+            )
     return tuple(name for name in known if name in wanted)
 
 
@@ -87,6 +98,7 @@ def assemble(
     accuracy: Accuracy | None,
     comparison: Comparison,
     warnings: Sequence[str],
+    arrays: Mapping[str, npt.NDArray[np.float32]],
 ) -> Manifest:
     """Link a run's proofs and describe the result. Stores the sealed plan, not the manifest.
 
@@ -103,6 +115,7 @@ def assemble(
         accuracy: Difference from the float model.
         comparison: The same, output by output.
         warnings: What a reader should know.
+        arrays: The model's input, by name.
 
     Raises:
         BoundaryMismatchError: Two chunks show different leaves for one boundary.
@@ -139,6 +152,7 @@ def assemble(
             plan_sha256=plan_sha256,
             commitments=tuple(entry for entry in stated if entry.boundary in ends),
             revealed=revealed,
+            **_places(plan, arrays),
         ),
         boundaries=stated,
         artifacts=dict(journal.artifacts),
@@ -151,6 +165,18 @@ def assemble(
         command=request.command,
         warnings=tuple(warnings),
     )
+
+
+def _places(
+    plan: Plan, arrays: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, tuple[StatedPlaces, ...]]:
+    """The statement's places, where the plan looks something up."""
+    inputs = dict.fromkeys(lookup.input for lookup in plan.lookups)
+    stated = tuple(
+        StatedPlaces(input=name, places=tuple(int(v) for v in arrays[name].ravel()))
+        for name in inputs
+    )
+    return {"places": stated} if stated else {}
 
 
 def _versions() -> dict[str, str]:

@@ -281,6 +281,7 @@ class Coordinator:
                 accuracy=summary(self._differences),
                 comparison=comparison,
                 warnings=self._warnings,
+                arrays=self._arrays,
             )
         with self._stage("verify", "verifying the stored run as an outsider would"):
             verdict = verify_manifest(

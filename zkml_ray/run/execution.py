@@ -87,7 +87,7 @@ def read_model(model: ModelLike, inputs: Inputs, options: PlanOptions | None) ->
         ChunkingError: It cannot be proved.
     """
     options = options or PlanOptions()
-    loaded = take_model(model, inputs)
+    loaded = options.taken_by(take_model(model, inputs))
     taken = options.dimensions_of(loaded)
     return ReadModel(
         model=loaded,
@@ -135,7 +135,8 @@ def begin(
     journal = Journal(opened_store(store), layout)
     loaded = read.model
     journal.check_new()
-    stored_input = store_form(layout.run_id, model_input.arrays).to_bytes()
+    asked = {name: model_input.arrays[name] for name in read.graph.asked}
+    stored_input = store_form(layout.run_id, asked).to_bytes()
     request = RunRequest(
         project=layout.project,
         run_id=layout.run_id,
@@ -185,7 +186,9 @@ def take_up(journal: Journal, max_error: MaxError | None = None) -> Begun:
         request = request.model_copy(update={"max_error": checked_max_error(max_error)})
         journal.begin(request)
     loaded = parse_model(journal.store.read_verified(request.model), request.model_file)
-    dimensions = PlanOptions.of(request.choices).dimensions_of(loaded)
+    options = PlanOptions.of(request.choices)
+    loaded = options.taken_by(loaded)
+    dimensions = options.dimensions_of(loaded)
     graph = normalised_graph(loaded, dimensions.values)
     stored = StoredInput.parse(journal.store.read_verified(request.input), what="stored input")
     arrays = from_store_form(graph, stored)

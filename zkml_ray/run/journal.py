@@ -147,6 +147,8 @@ class Journal:
     def keep_circuits(self, circuits: DerivedCircuits) -> None:
         """Store a plan and its circuits; the plan last."""
         self.share(names.NORMALISED, "models", circuits.normalised)
+        for index, table in enumerate(circuits.tables):
+            self.share(names.table(index), "models", table)
         for chunk_id, files in circuits.files.items():
             self.share(names.chunk_model(chunk_id), "circuits", files.onnx)
             self.share(names.settings(chunk_id), "circuits", files.settings)
@@ -163,6 +165,10 @@ class Journal:
             return None
         try:
             normalised = self._shared(names.NORMALISED, "models", plan.normalised_sha256)
+            tables = tuple(
+                self._shared(names.table(index), "models", lookup.table_sha256)
+                for index, lookup in enumerate(plan.lookups)
+            )
             files = {
                 chunk.id: CircuitFiles(
                     onnx=self._shared(names.chunk_model(chunk.id), "circuits", chunk.onnx_sha256),
@@ -174,7 +180,7 @@ class Journal:
             }
         except _MISSING_OR_DAMAGED:
             return None
-        return DerivedCircuits(plan=plan, files=files, normalised=normalised)
+        return DerivedCircuits(plan=plan, files=files, normalised=normalised, tables=tables)
 
     def keep_checkpoint(self, position: int, checkpoint: BoundaryCheckpoint) -> None:
         """Store a boundary's values and salts."""

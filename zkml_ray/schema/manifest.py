@@ -26,6 +26,7 @@ Error = Annotated[float, Field(allow_inf_nan=False)]
 RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Elements = Annotated[tuple[Integer, ...], Field(max_length=1 << 22)]
 Boundaries = Field(max_length=100_000)
+Place = Annotated[int, Field(ge=0, lt=1 << 24)]
 Chunks = Field(max_length=10_000)
 
 
@@ -50,6 +51,18 @@ class RevealedBoundary(Document):
     salts: Elements
 
 
+class StatedPlaces(Document):
+    """Where rows were looked up outside of circuits (`LookupPlan`): tokens, for people.
+
+    Attributes:
+        input: The model's input.
+        places: Its elements, flat, row-major.
+    """
+
+    input: Name
+    places: Annotated[tuple[Place, ...], Field(max_length=1 << 22)]
+
+
 class Statement(Document):
     """What the run claims to prove.
 
@@ -60,11 +73,26 @@ class Statement(Document):
         plan_sha256: Digest of the sealed plan.
         commitments: Commitments of the model's inputs and outputs, in plan order.
         revealed: The boundaries whose values are shown, in plan order.
+        places: Inputs at which the plan looks rows up; a statement without any does not name them.
     """
 
     plan_sha256: Sha256
     commitments: Annotated[tuple[BoundaryCommitment, ...], Boundaries]
     revealed: Annotated[tuple[RevealedBoundary, ...], Boundaries]
+    places: Annotated[tuple[StatedPlaces, ...], Field(max_length=1_000)] = ()
+
+    @model_validator(mode="after")
+    def _one_spelling(self) -> Statement:
+        if not self.places and "places" in self.model_fields_set:
+            raise ValueError("a statement of no look-ups does not name places")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = dumped(self)
+        if not self.places:
+            del document["places"]
+        return document
 
 
 class Span(Document):

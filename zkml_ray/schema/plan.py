@@ -10,9 +10,14 @@ Nothing in here depends on an input or on a machine's speed.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from zkml_ray.commitments.leaves import LeafLayout, salts_for
 from zkml_ray.commitments.merkle import BoundaryMetadata
@@ -213,6 +218,22 @@ class RewriteStep(Document):
     parameter: Annotated[int, Field(ge=0, le=1 << 20)] = 0
 
 
+class LookupPlan(Document):
+    """Rows that are looked up outside of all circuits, at places that the statement shows.
+
+    Attributes:
+        input: The model's input that holds the places.
+        boundary: The rows, an input of the circuits: a row for every place, in order.
+        rows: Rows of the table; places lie in 0..rows - 1.
+        table_sha256: Digest of the quantised table: 32-bit integers, little-endian, row-major.
+    """
+
+    input: Name
+    boundary: Name
+    rows: Annotated[int, Field(ge=1, le=1 << 24)]
+    table_sha256: Sha256
+
+
 class Plan(Document):
     """Everything about a model's circuits that does not need a key.
 
@@ -230,6 +251,8 @@ class Plan(Document):
         boundaries: Inputs of the model first, then in order of production.
         model_inputs: Boundaries that are the model's inputs.
         model_outputs: Boundaries that are the model's outputs.
+        lookups: Rows that are looked up outside of circuits; a plan without any does not name
+            them.
     """
 
     format: Literal["zkml_ray/plan/1"] = "zkml_ray/plan/1"
@@ -244,6 +267,20 @@ class Plan(Document):
     boundaries: Annotated[tuple[BoundaryPlan, ...], Field(min_length=1, max_length=100_000)]
     model_inputs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000)]
     model_outputs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000)]
+    lookups: Annotated[tuple[LookupPlan, ...], Field(max_length=1_000)] = ()
+
+    @model_validator(mode="after")
+    def _one_spelling(self) -> Plan:
+        if not self.lookups and "lookups" in self.model_fields_set:
+            raise ValueError("a plan that looks nothing up does not name lookups")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = dumped(self)
+        if not self.lookups:
+            del document["lookups"]
+        return document
 
     def boundary(self, name: str) -> BoundaryPlan:
         """The boundary of this name (KeyError if there is none)."""

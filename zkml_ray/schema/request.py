@@ -32,6 +32,7 @@ class PlanChoices(Document):
     passes: tuple[Name, ...] | None = None
     circuits: Literal["auto", "hinted", "native"] = "auto"
     range_bits: Annotated[int, Field(ge=0, le=MAX_RANGE_BITS)] = 5
+    tokens: Literal["revealed", "hidden"] = "revealed"
 
 
 class RunRequest(Document):

@@ -9,6 +9,7 @@ is proved and no key is made; the salts are of no consequence and drawn from a f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,6 +100,7 @@ def measure_accuracy(
     if not samples:
         raise ConfigError("accuracy needs at least one sample")
     plan = circuits.plan
+    model = replace(model, tokens_outside=bool(plan.lookups))
     graph = normalised_graph(model, dict(plan.dimensions))
     cut = ModelGraph(onnx.ModelProto.FromString(circuits.normalised))
     inner = [b.name for b in plan.boundaries if b.name not in plan.model_outputs]
@@ -318,11 +320,11 @@ def _stacked(graph: ModelGraph, path: Path) -> list[dict[str, Any]] | None:
         return None
     try:
         loaded = np.load(path, allow_pickle=False)
-        named = {graph.inputs[0]: loaded} if path.suffix.lower() == ".npy" else dict(loaded)
+        named = {graph.asked[0]: loaded} if path.suffix.lower() == ".npy" else dict(loaded)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from None
     named = {name: array for name, array in named.items() if name not in graph.unread}
-    shapes = {name: graph.tensor(name).shape for name in graph.inputs}
+    shapes = {name: graph.tensor_shape(name) for name in graph.asked}
     if set(named) != set(shapes) or any(
         array.shape[1:] != shapes[name] for name, array in named.items()
     ):

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from onnx import numpy_helper
 
 from zkml_ray.chunking.given import as_numpy
 from zkml_ray.chunking.graph import ModelGraph
@@ -26,7 +27,8 @@ from zkml_ray.errors import InputError, ManifestError
 from zkml_ray.schema.manifest import InputSource
 from zkml_ray.schema.request import StoredInput, StoredTensor
 
-Arrays: TypeAlias = dict[str, npt.NDArray[np.float32]]
+Array: TypeAlias = npt.NDArray[np.float32]
+Arrays: TypeAlias = dict[str, Array]
 Inputs: TypeAlias = "str | Path | npt.ArrayLike | Mapping[str, npt.ArrayLike] | None"
 
 DEFAULT_SEED = 0
@@ -38,7 +40,8 @@ class ModelInput:
     """A checked input.
 
     Attributes:
-        arrays: Per input name, float32, in the model's shape.
+        arrays: Per input name, float32, in the model's shape; those that circuits begin with among
+            them, where they are rows that are looked up.
         source: Where it came from.
     """
 
@@ -61,15 +64,46 @@ def read_inputs(graph: ModelGraph, inputs: Inputs, *, seed: int = DEFAULT_SEED) 
         if not 0 <= seed <= MAX_SEED:
             raise InputError(f"seed must lie in 0..{MAX_SEED}, not {seed}")
         generator = np.random.default_rng(seed)
-        arrays = {
-            name: generator.random(graph.tensor(name).shape, dtype=np.float32)
-            for name in graph.inputs
-        }
-        return ModelInput(arrays=arrays, source=InputSource(kind="random", seed=seed))
+        arrays = {name: _random(graph, name, generator) for name in graph.asked}
+        return ModelInput(
+            arrays=with_rows(graph, arrays), source=InputSource(kind="random", seed=seed)
+        )
     found = _read_path(Path(inputs)) if isinstance(inputs, str | Path) else inputs
     named = _by_name(graph, found)
-    arrays = {name: _checked(graph, name, named[name]) for name in graph.inputs}
-    return ModelInput(arrays=arrays, source=InputSource(kind="given"))
+    arrays = {name: _checked(graph, name, named[name]) for name in graph.asked}
+    return ModelInput(arrays=with_rows(graph, arrays), source=InputSource(kind="given"))
+
+
+def with_rows(graph: ModelGraph, arrays: Arrays) -> Arrays:
+    """A user's arrays, and the rows that are looked up at their places.
+
+    Raises:
+        InputError: A place is no row of its table.
+    """
+    found = dict(arrays)
+    for lookup in graph.lookups:
+        table = numpy_helper.to_array(graph.initializers[lookup.table])
+        places = arrays[lookup.input].astype(np.float64)
+        wrong = (places != np.floor(places)) | (places < 0) | (places >= len(table))
+        if wrong.any():
+            raise InputError(
+                f"input {lookup.input}: element {int(np.argmax(wrong.ravel()))} is "
+                f"{places.ravel()[int(np.argmax(wrong.ravel()))]:g}; a row of its table was "
+                f"expected, 0 to {len(table) - 1}"
+            )
+        rows = table[places.astype(np.int64).ravel()]
+        found[lookup.tensor] = rows.reshape(graph.tensor(lookup.tensor).shape)
+    return found
+
+
+def _random(graph: ModelGraph, name: str, generator: np.random.Generator) -> Array:
+    """Numbers in [0, 1), or places of a table."""
+    for lookup in graph.lookups:
+        if lookup.input == name:
+            rows = graph.initializers[lookup.table].dims[0]
+            shape = graph.tensor_shape(name)
+            return generator.integers(rows, size=shape).astype(np.float32)
+    return generator.random(graph.tensor_shape(name), dtype=np.float32)
 
 
 def store_form(run_id: str, arrays: Arrays) -> StoredInput:
@@ -164,30 +198,30 @@ def _read_json(path: Path) -> list[Any] | dict[str, Any]:
 
 def _by_name(graph: ModelGraph, found: Any) -> dict[str, Any]:
     if isinstance(found, Mapping):
-        missing = [name for name in graph.inputs if name not in found]
+        missing = [name for name in graph.asked if name not in found]
         extra = [str(name) for name in found if name not in graph.given]
         if missing or extra:
             raise InputError(
-                f"the model's inputs are {', '.join(graph.inputs)}; missing: "
+                f"the model's inputs are {', '.join(graph.asked)}; missing: "
                 f"{', '.join(missing) or 'none'}, unknown: {', '.join(extra) or 'none'}"
             )
-        return {name: found[name] for name in graph.inputs}
+        return {name: found[name] for name in graph.asked}
     if graph.unread and isinstance(found, list | tuple) and len(found) == len(graph.given):
         # One input's own numbers may be as many as the inputs are.
-        first, *more = graph.inputs
-        if more or _size(found) != int(np.prod(graph.tensor(first).shape)):
-            return {n: v for n, v in zip(graph.given, found, strict=True) if n in graph.inputs}
-    if len(graph.inputs) == 1:
-        (name,) = graph.inputs
+        first, *more = graph.asked
+        if more or _size(found) != int(np.prod(graph.tensor_shape(first))):
+            return {n: v for n, v in zip(graph.given, found, strict=True) if n in graph.asked}
+    if len(graph.asked) == 1:
+        (name,) = graph.asked
         is_list_of_one = isinstance(found, list | tuple) and len(found) == 1
-        is_wrapped = is_list_of_one and _shape_of(found) != graph.tensor(name).shape
+        is_wrapped = is_list_of_one and _shape_of(found) != graph.tensor_shape(name)
         return {name: found[0] if is_wrapped else found}
-    if not isinstance(found, Sequence) or len(found) != len(graph.inputs):
+    if not isinstance(found, Sequence) or len(found) != len(graph.asked):
         raise InputError(
-            f"the model has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}): give as many "
+            f"the model has {len(graph.asked)} inputs ({', '.join(graph.asked)}): give as many "
             "arrays, in that order, or by name"
         )
-    return dict(zip(graph.inputs, found, strict=True))
+    return dict(zip(graph.asked, found, strict=True))
 
 
 def _shape_of(value: Any) -> tuple[int, ...] | None:
@@ -203,7 +237,7 @@ def _size(value: Any) -> int | None:
 
 
 def _checked(graph: ModelGraph, name: str, value: Any) -> npt.NDArray[np.float32]:
-    shape = graph.tensor(name).shape
+    shape = graph.tensor_shape(name)
     try:
         array = np.asarray(as_numpy(value))
     except ValueError as error:

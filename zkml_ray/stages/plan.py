@@ -46,6 +46,7 @@ from zkml_ray.stages.trial import TRIED, range_failure
 from zkml_ray.verifying.policy import VerifierPolicy, shortfalls
 
 CircuitKind = Literal["auto", "hinted", "native"]
+TokenKind = Literal["revealed", "hidden"]
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +85,9 @@ class PlanOptions:
         circuits: "hinted", "native", or "auto": hinted where every operator has a hinted form and
             the cuts fit, else native; the plan's notices then say why.
         range_bits: Inputs and rounded values of hinted circuits may reach +-2^range_bits.
+        tokens: "revealed": rows that are looked up at places which are an input (an embedding's)
+            are looked up outside of circuits, and the statement shows the places. "hidden": in
+            circuits, which takes a product with every row of the table.
     """
 
     scale: int = 10
@@ -96,6 +100,7 @@ class PlanOptions:
     passes: tuple[str, ...] | None = None
     circuits: CircuitKind = "auto"
     range_bits: int = 5
+    tokens: TokenKind = "revealed"
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= limits.MAX_SCALE_BITS:
@@ -113,6 +118,7 @@ class PlanOptions:
                 f"{self.memory_bytes} bytes"
             )
         circuit_kind(self.circuits)
+        token_kind(self.tokens)
         if not 0 <= self.range_bits <= limits.MAX_RANGE_BITS:
             raise ConfigError(
                 f"range bits must lie in 0..{limits.MAX_RANGE_BITS}, not {self.range_bits}"
@@ -139,6 +145,7 @@ class PlanOptions:
                 passes=self.passes,
                 circuits=self.circuits,
                 range_bits=self.range_bits,
+                tokens=self.tokens,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -146,6 +153,10 @@ class PlanOptions:
                 f"plan options: {' '.join(map(str, first['loc']))}: {first['msg']}, not "
                 f"{str(first['input'])[:100]}"
             ) from None
+
+    def taken_by(self, model: LoadedModel) -> LoadedModel:
+        """A model as it is to be proved."""
+        return replace(model, tokens_outside=self.tokens == "revealed")
 
     def dimensions_of(self, model: LoadedModel) -> Completed:
         """Values of a model's open dimensions: the chosen ones, and batches of 1."""
@@ -165,6 +176,7 @@ class PlanOptions:
             passes=choices.passes,
             circuits=choices.circuits,
             range_bits=choices.range_bits,
+            tokens=choices.tokens,
         )
 
 
@@ -179,6 +191,19 @@ def circuit_kind(name: str) -> CircuitKind:
             found: CircuitKind = kind
             return found
     raise ConfigError(f"circuits must be one of {', '.join(get_args(CircuitKind))}, not {name}")
+
+
+def token_kind(name: str) -> TokenKind:
+    """What becomes of places that are an input, by its name.
+
+    Raises:
+        ConfigError: There is no such choice.
+    """
+    for kind in get_args(TokenKind):
+        if kind == name:
+            found: TokenKind = kind
+            return found
+    raise ConfigError(f"tokens must be one of {', '.join(get_args(TokenKind))}, not {name}")
 
 
 def plan(
@@ -199,6 +224,7 @@ def plan(
         ZkmlRayError: The model cannot be planned; the message says why.
     """
     backend.check_version()
+    model = options.taken_by(model)
     chosen = profile or load_profile()
     return kept_plan(
         model.data, options.choices(), chosen, lambda: _made(model, options, chosen, listener)
@@ -242,12 +268,23 @@ def _of_kind(
     listener(Working(what="bringing the model into one form"))
     graph = normalised_graph(model, options.dimensions)
     circuits = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
-    circuits = replace(circuits, notices=(*input_notices(graph.unread), *circuits.notices))
+    notices = (*input_notices(graph.unread), *lookup_notices(graph))
+    circuits = replace(circuits, notices=(*notices, *circuits.notices))
     refusal = shortfalls(circuits.plan, VerifierPolicy(), graph)
     if refusal is None:
         return circuits
     notice = f"who verifies with the model refuses this plan by default: {refusal}"
     return replace(circuits, notices=(*circuits.notices, notice))
+
+
+def lookup_notices(graph: ModelGraph) -> tuple[str, ...]:
+    """Which inputs are places of rows that are looked up outside of circuits, a sentence each."""
+    places = dict.fromkeys(lookup.input for lookup in graph.lookups)
+    return tuple(
+        f"input {name} is shown by the statement, and rows are looked up at its numbers outside of "
+        "circuits: --tokens hidden proves the look-up"
+        for name in places
+    )
 
 
 def _of_its_kind(

@@ -60,6 +60,8 @@ def kept_plan(
         (folder / "plan.json").write_bytes(canonical_json(circuits.plan.model_dump(mode="json")))
         (folder / "notices.json").write_text(json.dumps(circuits.notices))
         (folder / "normalised.onnx").write_bytes(circuits.normalised)
+        for index, table in enumerate(circuits.tables):
+            (folder / f"table-{index}.bin").write_bytes(table)
         for chunk_id, files in circuits.files.items():
             (folder / f"{chunk_id}.onnx").write_bytes(files.onnx)
             (folder / f"{chunk_id}.settings.json").write_bytes(files.settings)
@@ -81,6 +83,9 @@ def _read(folder: Path) -> DerivedCircuits:
         plan=plan,
         files=files,
         normalised=(folder / "normalised.onnx").read_bytes(),
+        tables=tuple(
+            (folder / f"table-{index}.bin").read_bytes() for index in range(len(plan.lookups))
+        ),
         notices=tuple(json.loads((folder / "notices.json").read_text())),
     )
 

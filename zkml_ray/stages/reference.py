@@ -124,7 +124,8 @@ def float_tensors(
     if not made:
         return {name: arrays[name] for name in names}
     session = _session(proto.SerializeToString())
-    results = dict(zip(made, session.run(made, dict(arrays)), strict=True))
+    feeds = {name: arrays[name] for name in graph.inputs}
+    results = dict(zip(made, session.run(made, feeds), strict=True))
     return {name: results[name] if name in results else arrays[name] for name in names}
 
 

@@ -84,6 +84,8 @@ def write_bundle(
         # A run that stores no keys (--store-keys none) is for verifiers who have the model.
         vk = manifest.artifacts.get(names.verifying_key(chunk.id))
         wanted += [] if vk is None else [vk]
+    for index in range(len(sealed.plan.lookups)):
+        wanted.append(_listed(manifest, names.table(index)))
     for pin in sealed.srs:
         wanted.append(_listed(manifest, names.verifier_srs(pin.logrows)))
         wanted += [_listed(manifest, names.srs(pin.logrows))] if whole_srs else []

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -81,6 +81,12 @@ class TrustRoot:
                 f"{self.plan_digest[:100]!r} is no plan digest: 64 lowercase hexadecimal digits "
                 "were expected (zkml-ray plan --verify-keys prints one)"
             )
+
+    def for_plan(self, plan: Plan) -> TrustRoot:
+        """The same, a model's look-ups standing where a plan has them."""
+        if self.model is None:
+            return self
+        return replace(self, model=replace(self.model, tokens_outside=bool(plan.lookups)))
 
     @property
     def name(self) -> str:

@@ -260,7 +260,9 @@ def _leaks(plan: Plan, revealed: Mapping[str, Sequence[float]]) -> list[str]:
 def _sentence(manifest: Manifest, plan: Plan, revealed: Mapping[str, Sequence[float]]) -> str:
     def end(names: Sequence[str]) -> str:
         hidden = [name for name in names if name not in revealed]
-        return f"{', '.join(names)} ({'committed, not shown' if hidden else 'revealed'})"
+        places = {lookup.boundary: lookup.input for lookup in plan.lookups}
+        called = dict.fromkeys(places.get(name, name) for name in names)
+        return f"{', '.join(called)} ({'committed, not shown' if hidden else 'revealed'})"
 
     return (
         f"The model with SHA-256 {plan.model_sha256[:16]}..., quantised as plan "

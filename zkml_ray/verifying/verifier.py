@@ -47,6 +47,7 @@ from zkml_ray.stores.base import ArtifactStore
 from zkml_ray.stores.layout import RunLayout
 from zkml_ray.verifying.extent import check_extent, check_structure
 from zkml_ray.verifying.link import boundary_leaves, check_instance_layout, commitments
+from zkml_ray.verifying.places import check_lookups, check_places
 from zkml_ray.verifying.policy import VerifierPolicy, check_policy, check_weights
 from zkml_ray.verifying.reader import (
     MAX_MANIFEST_BYTES,
@@ -159,6 +160,7 @@ def verify_manifest(
         sealed = reader.sealed_plan(manifest.plan_sha256)
         plan = sealed.plan
         check_named(trust, sealed, manifest.plan_sha256)
+        trust = trust.for_plan(plan)
         normalised = None if trust.model is None else check_extent(trust.model, plan)
         clock.step(f"trust root: the {trust.name} is the trusted one")
         # 2. The plan uses only arguments known to be sound, and none coarser than the verifier's
@@ -167,6 +169,7 @@ def verify_manifest(
         if policy is not None:
             check_policy(plan, policy)
         check_topology(plan)
+        check_lookups(plan)
         check_pins(sealed)
         # With the model as trust root a stranger chose the plan: its graph is compared with the
         # model's before anything is made of it.
@@ -212,6 +215,7 @@ def verify_manifest(
         # 9. The revealed values are in range and open their commitments; real values come from the
         #    plan's scales. No salt serves twice.
         revealed = _check_statement(manifest, plan, computed, leaves)
+        revealed |= check_places(manifest, plan, reader)
         _check_salts(manifest, plan, leaves)
         clock.step("revealed values open their commitments")
     return describe(manifest, sealed, trust.name, policy, measured, revealed, tuple(clock.steps))
@@ -260,6 +264,7 @@ def _pinned(sealed: SealedPlan) -> dict[str, str]:
     pins |= {names.srs(pin.logrows): pin.sha256 for pin in sealed.srs}
     pins |= {names.verifier_srs(pin.logrows): pin.verifier_sha256 for pin in sealed.srs}
     pins |= {names.verifying_key(pin.chunk): pin.sha256 for pin in sealed.verifying_keys}
+    pins |= {names.table(i): lookup.table_sha256 for i, lookup in enumerate(plan.lookups)}
     for chunk in plan.chunks:
         pins[names.chunk_model(chunk.id)] = chunk.onnx_sha256
         pins[names.settings(chunk.id)] = chunk.settings_sha256
