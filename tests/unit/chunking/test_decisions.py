@@ -342,10 +342,10 @@ def test_every_operator_of_decisions_has_a_case() -> None:
             r"the_TopK_y \(TopK\): its number must be a constant, and its result sorted",
         ),
         (
-            [node("CumSum", "x", "k")],
+            [node("ReduceProd", "x", "k")],
             {"x": (INT64, (3,))},
-            [numpy_helper.from_array(np.array(0), "k")],
-            r"the_CumSum_y \(CumSum\): truth values or integers that depend on the input",
+            [integers("k", 0)],
+            r"the_ReduceProd_y \(ReduceProd\): truth values or integers that depend on the input",
         ),
     ],
 )

@@ -308,8 +308,8 @@ def test_a_foldable_operator_on_an_activation_is_refused_by_name() -> None:
 
 
 def test_unknown_operator_is_refused_by_name() -> None:
-    proto = model([helper.make_node("Shrink", ["x"], ["y"], "gate")], {"x": [1]}, {"y": [1]})
-    with pytest.raises(UnsupportedOperatorError, match=r"Shrink.*gate.*supported operators"):
+    proto = model([helper.make_node("Bernoulli", ["x"], ["y"], "gate")], {"x": [1]}, {"y": [1]})
+    with pytest.raises(UnsupportedOperatorError, match=r"Bernoulli.*gate.*supported operators"):
         normalise(parse_model(proto.SerializeToString(), "model.onnx").proto, {})
 
 
@@ -402,7 +402,7 @@ def test_what_no_output_depends_on_is_no_obstacle() -> None:
 
 def test_every_operator_that_cannot_be_proved_is_named_at_once() -> None:
     nodes = [
-        helper.make_node("Shrink", ["x"], ["s"], "first"),
+        helper.make_node("Bernoulli", ["x"], ["s"], "first"),
         helper.make_node("Own", ["s"], ["t"], "second", domain="com.example"),
         helper.make_node("Det", ["t"], ["y"], "third"),
     ]
@@ -412,7 +412,7 @@ def test_every_operator_that_cannot_be_proved_is_named_at_once() -> None:
     with pytest.raises(UnsupportedOperatorError) as caught:
         normalise(proto, {})
     for named in (
-        "Shrink of node 'first'",
+        "Bernoulli of node 'first'",
         "com.example.Own of node 'second'",
         "Det of node 'third'",
     ):
