@@ -168,6 +168,9 @@ def moves() -> Iterator[Case]:
         pads[len(shape) - 1], pads[-1] = 2, 1
         yield case("Pad", shape, integers("p", *pads), mode=mode)
     yield case("Pad", (1, 5), integers("p", 0, 2, 0, 3), mode="wrap", opset=19)
+    widths = ((0, -1, 0, 2), (0, 2, 0, -2), (-1, -1, 0, -1), (-1, 1, 1, -2))
+    for mode, cut in itertools.product(("edge", "reflect", "wrap"), widths):
+        yield case("Pad", (3, 5), integers("p", *cut), mode=mode, opset=19)
     for axis in (0, 1, -1):
         index = numpy_helper.from_array(np.array([[0, 1, -1], [1, 0, 0]]), "i")
         yield case("GatherElements", (2, 3), index, axis=axis)
