@@ -33,7 +33,7 @@ from zkml_ray.circuits.derive import DerivedCircuits, derive_circuits, normalise
 from zkml_ray.cost.load import geometry_of
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
-from zkml_ray.errors import ChunkingError, ConfigError
+from zkml_ray.errors import ChunkingError, ConfigError, TrustRootError
 from zkml_ray.events import Listener, Working, ignore
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.schema.profile import Profile
@@ -43,6 +43,7 @@ from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
 from zkml_ray.stages.trial import TRIED, range_failure
+from zkml_ray.verifying.extent import check_sizes
 from zkml_ray.verifying.policy import VerifierPolicy, shortfalls
 
 CircuitKind = Literal["auto", "hinted", "native"]
@@ -267,6 +268,13 @@ def _of_kind(
     """The plan with the kind of circuits that the options ask for."""
     listener(Working(what="bringing the model into one form"))
     graph = normalised_graph(model, options.dimensions)
+    try:
+        check_sizes(graph, limits.MAX_TENSOR_ELEMENTS)
+    except TrustRootError as error:
+        raise ChunkingError(
+            f"the model is larger than what can be proved: {error.subject} is {error.got}, "
+            f"{error.expected} is expected; choose smaller dimensions (--dim), or prove parts of it"
+        ) from None
     circuits = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
     notices = (*input_notices(graph.unread), *lookup_notices(graph))
     circuits = replace(circuits, notices=(*notices, *circuits.notices))
