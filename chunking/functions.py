@@ -6,11 +6,14 @@ changes what is computed; onnx_ir's keeps them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from zkml_ray.errors import ModelFormatError, UnsupportedOperatorError
+from zkml_ray.limits import MAX_INLINED_NODES
 
 _STANDARD = ("", "ai.onnx")
 _TAKEN = ("ai.onnx", "com.microsoft", "com.ms", "org.pytorch.aten")
@@ -45,6 +48,7 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
                 f"function {name} hands its input {handed[0]} on as its result; let it return an "
                 "Identity of it"
             )
+    _check_size(proto)
     outputs = [value.name for value in proto.graph.output]
     try:
         model = ir.from_proto(proto)
@@ -60,3 +64,44 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
         )
     del inlined.functions[:]
     return inlined
+
+
+def _check_size(proto: onnx.ModelProto) -> None:
+    """Calls of functions that call functions stand for no more nodes than can be worked with.
+
+    Counted without writing them out: thirty functions of two calls each would be 2^30 nodes.
+    """
+    bodies = {(f.domain, f.name, f.overload): list(_all(f.node)) for f in proto.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+    unfinished = set()
+    work = [(key, False) for key in bodies]
+    while work:
+        key, done = work.pop()
+        if done:
+            sizes[key] = sum(sizes.get(_called(node), 1) for node in bodies[key])
+            unfinished.discard(key)
+        elif key not in sizes:
+            unfinished.add(key)
+            work.append((key, True))
+            inner = {_called(node) for node in bodies[key]} & bodies.keys()
+            if inner & unfinished:
+                raise ModelFormatError(f"function {key[1]} calls itself")
+            work += [(each, False) for each in inner if each not in sizes]
+    total = sum(sizes.get(_called(node), 1) for node in _all(proto.graph.node))
+    if total > MAX_INLINED_NODES:
+        raise ModelFormatError(
+            f"the model's functions stand for {total} nodes in all, more than {MAX_INLINED_NODES}"
+        )
+
+
+def _all(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes, and those of graphs that are attributes of theirs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _all(graph.node)
+
+
+def _called(node: onnx.NodeProto) -> tuple[str, str, str]:
+    return node.domain, node.op_type, node.overload

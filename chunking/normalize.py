@@ -83,6 +83,9 @@ _SHOWN = 10
 IR_VERSION = 10
 """Of the normalised model, at most: onnxruntime runs no file that is newer than itself."""
 
+SCAN_WITHOUT_BATCHES = 9
+"""Version from which Scan has no axis of batches."""
+
 _FOLDING_ROUNDS = 16
 """A chain of shape arithmetic is folded as far as shapes are known; each round knows more."""
 
@@ -161,6 +164,13 @@ def _expanded(proto: onnx.ModelProto) -> onnx.ModelProto:
     if not any(_is_expanded(node) for node in proto.graph.node):
         return proto
     _refuse_unknown(proto)
+    if opset_of(proto) < SCAN_WITHOUT_BATCHES:
+        for node in proto.graph.node:
+            if node.op_type == "Scan":
+                raise ChunkingError(
+                    f"{node_label(node)}: Scan of opset {opset_of(proto)} goes over batches, which "
+                    "cannot be proved; export the model with opset 9 or later"
+                )
     if opset_of(proto) < OPSET:
         proto = convert_opset(proto)
     opset = opset_of(proto)
@@ -256,7 +266,7 @@ def _written(proto: onnx.ModelProto, operators: frozenset[str]) -> onnx.ModelPro
     opset = opset_of(proto)
     if not any(node.op_type in operators for node in proto.graph.node):
         return proto
-    model = _folded(ir.from_proto(proto), opset)
+    model = ir.from_proto(_inferred(ir.to_proto(_folded(ir.from_proto(proto), opset))))
     _apply(model, WriteDefinitions(opset, operators))
     return _inferred(ir.to_proto(model))
 

@@ -17,6 +17,10 @@ MAX_SCALE_BITS: Final = 20
 MAX_RANGE_BITS: Final = 20
 """log2 of the largest value of a hinted circuit, as a real number."""
 
+MIN_NATIVE_BITS: Final = 28
+"""Width of what a native circuit takes apart, at least: its factors keep two bits fewer. A plan of
+2^14 had factors of 2^-14 rounded to zero, and another class verified."""
+
 MAX_COMMITTED_BITS: Final = 40
 """Width of the values that a circuit may admit and a commitment holds. Soundness needs far less
 than the field's 253."""
@@ -30,8 +34,21 @@ MAX_ELEMENTS: Final = 1 << 24
 MAX_TENSOR_ELEMENTS: Final = 1 << 26
 """Elements of all tensors of a model under a plan's dimensions together."""
 
+MAX_REWRITTEN_ELEMENTS: Final = 1 << 28
+"""The same once a plan's rewrites were made: a convolution's columns repeat what it reads."""
+
+MAX_COLUMNS: Final = 1 << 25
+"""Elements of a convolution's columns where a rewrite gathers them, by positions written out."""
+
+MAX_READS: Final = 1 << 27
+"""What the windows of one convolution or pooling read in all, each element as often as it is read:
+a hinted circuit's positions are written out."""
+
 MAX_REWRITES_PER_NODE: Final = 4
 """Rewrites of a plan for every node of the normalised model. A planner makes two at most."""
+
+MAX_INLINED_NODES: Final = 1 << 17
+"""Nodes of a model once its functions stand in place of their calls."""
 
 MAX_STEPS: Final = 1 << 12
 """Steps of a recurrent operator, which are written out one by one."""

@@ -42,6 +42,11 @@ def settings(chunk_id: str) -> str:
     return f"circuits/{chunk_id}/settings.json"
 
 
+def weights(chunk_id: str) -> str:
+    """The weights of a chunk's products that its circuit does not hold."""
+    return f"circuits/{chunk_id}/weights.bin"
+
+
 def verifying_key(chunk_id: str) -> str:
     """A chunk's verifying key."""
     return f"keys/{chunk_id}/vk.key"

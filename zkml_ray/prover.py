@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
-
-from typing_extensions import Unpack
+from typing import Any
 
 from zkml_ray.api import Run, revealed_floats, run_of
 from zkml_ray.chunking.given import ModelLike
@@ -39,26 +37,6 @@ from zkml_ray.verification import DEFAULT_PROJECT, opened_store
 
 SUFFIXES = (".json", ".npy", ".npz")
 """Names of files that may hold inputs."""
-
-
-class Settings(TypedDict, total=False):
-    """Arguments of `Prover` besides the model and the number of workers."""
-
-    example: Inputs
-    store: str | Path | ArtifactStore | None
-    project: str
-    threads: int | None
-    store_keys: StoreKeys
-    options: PlanOptions | None
-    reveal: Sequence[str] | None
-    private_input: bool
-    allow_leaky_native: bool
-    keep_checkpoints: bool
-    max_error: MaxError | None
-    address: str | None
-    command: Sequence[str]
-    listener: Listener
-    progress: Shown
 
 
 class BatchError(ZkmlRayError):
@@ -287,23 +265,46 @@ def prove_many(
     workers: int = 2,
     *,
     run_id: str | None = None,
-    **settings: Unpack[Settings],
+    store: str | Path | ArtifactStore | None = None,
+    project: str = DEFAULT_PROJECT,
+    threads: int | None = None,
+    store_keys: StoreKeys = StoreKeys.VERIFYING,
+    options: PlanOptions | None = None,
+    reveal: Sequence[str] | None = None,
+    private_input: bool = False,
+    allow_leaky_native: bool = False,
+    keep_checkpoints: bool = True,
+    max_error: MaxError | None = None,
+    address: str | None = None,
+    command: Sequence[str] = (),
+    listener: Listener = ignore,
+    progress: Shown = "auto",
 ) -> list[Run]:
     """Prove many inputs of a model on Ray workers, each in a run of its own.
 
-    Args:
-        model: As for `zkml_ray.prove_distributed`.
-        inputs: As `Prover.prove_many` takes them.
-        workers: Ray actors that prove.
-        run_id: What the runs' ids begin with.
-        settings: The other arguments of `Prover`.
-
-    Raises:
-        ZkmlRayError: As `Prover` and `Prover.prove_many`.
+    `inputs`, `run_id` and what is returned and raised are those of `Prover.prove_many`, the other
+    arguments those of `prove_distributed`.
     """
-    if not isinstance(inputs, str | Path) and len(inputs) > 0:
-        settings.setdefault("example", inputs[0])
-    with Prover(model, workers, **settings) as prover:
+    example = None if isinstance(inputs, str | Path) or len(inputs) == 0 else inputs[0]
+    with Prover(
+        model,
+        workers,
+        example=example,
+        store=store,
+        project=project,
+        threads=threads,
+        store_keys=store_keys,
+        options=options,
+        reveal=reveal,
+        private_input=private_input,
+        allow_leaky_native=allow_leaky_native,
+        keep_checkpoints=keep_checkpoints,
+        max_error=max_error,
+        address=address,
+        command=command,
+        listener=listener,
+        progress=progress,
+    ) as prover:
         return prover.prove_many(inputs, run_id=run_id)
 
 

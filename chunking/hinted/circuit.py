@@ -146,7 +146,10 @@ class Circuit:
 
     def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node with one result; cells are not counted."""
-        name = f"zkml_ray/hinted/{len(self.nodes):05d}"
+        return self.named(op, inputs, f"zkml_ray/hinted/{len(self.nodes):05d}", **attributes)
+
+    def named(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """The same, with a name of its own."""
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
         return name
 

@@ -25,6 +25,7 @@ from onnx import TensorProto, helper
 from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.blinding import Advice
+from zkml_ray.chunking.hinted.challenge import LEAF
 from zkml_ray.chunking.hinted.circuit import GIVEN, HINTS, Circuit
 from zkml_ray.chunking.hinted.grid import Ints
 from zkml_ray.chunking.hinted.lower import Lowering
@@ -33,6 +34,7 @@ from zkml_ray.chunking.hinted.operators import OPERATORS
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY
 from zkml_ray.chunking.hinted.refusal import refusing
 from zkml_ray.chunking.unique import check_names
+from zkml_ray.commitments.challenge import COUNT
 from zkml_ray.commitments.graph import commit_nodes
 from zkml_ray.errors import ChunkingError
 
@@ -50,6 +52,7 @@ def extract_hinted_chunk(
     numbers: Arithmetic,
     *,
     columns: int = 1,
+    challenge: bool = False,
 ) -> bytes:
     """Build a chunk's hinted ONNX model.
 
@@ -60,6 +63,7 @@ def extract_hinted_chunk(
         outgoing: Boundaries it produces, in plan order.
         numbers: Digits and ranges of the circuit.
         columns: Its inner columns, over which blinders are spread.
+        challenge: Whether products may be checked by a challenge (`challenge`).
 
     Returns:
         The model's bytes, deterministic in the arguments.
@@ -69,7 +73,9 @@ def extract_hinted_chunk(
         ChunkingError: A boundary's packing does not hold the values.
     """
     with refusing():
-        lowering = Lowering(numbers, graph.initializers, shapes_of(graph, nodes), columns)
+        lowering = Lowering(
+            numbers, graph.initializers, shapes_of(graph, nodes), columns, challenge=challenge
+        )
         for index, tensor in enumerate(incoming):
             lowering.receive(tensor.info.name, f"zkml_ray/incoming_{index}")
         lowering.run([graph.nodes[name] for name in nodes], OPERATORS)
@@ -83,6 +89,7 @@ def _emitted(
     columns: int,
 ) -> bytes:
     circuit, outputs, touched = lowering.circuit, [], [*incoming, *outgoing]
+    inputs: list[tuple[str, int]] = []
     for index, (tensor, source, salt) in enumerate(ended(lowering, incoming, outgoing)):
         commit = commit_nodes(
             prefix=f"zkml_ray/boundary_{index}",
@@ -94,6 +101,10 @@ def _emitted(
         circuit.nodes += commit.nodes
         circuit.initializers += commit.initializers
         outputs += commit.outputs
+    if lowering.identity is not None and lowering.identity.held:
+        leaf = helper.make_tensor_value_info(LEAF, TensorProto.FLOAT, [COUNT + 2])
+        outputs.append(leaf)
+        inputs = lowering.identity.inputs()
     sizes = {
         "hints": circuit.hint_count,
         "given": sum(t.layout.element_count for t in incoming)
@@ -107,7 +118,10 @@ def _emitted(
         helper.make_graph(
             [*head, *circuit.nodes],
             "chunk",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [advice.length])],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, [length])
+                for name, length in ((INPUT, advice.length), *inputs)
+            ],
             outputs,
             circuit.initializers,
         ),
@@ -154,6 +168,8 @@ def ended(
                 "packing holds"
             )
     zero, nominal = circuit.finish()
+    if lowering.identity is not None and lowering.identity.held:
+        lowering.identity.end(nominal)
     touched = [*incoming, *outgoing]
     salts = [f"zkml_ray/salts_{index}" for index in range(len(touched))]
     for index, (tensor, source) in enumerate(zip(touched, tensors, strict=True)):

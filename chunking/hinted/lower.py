@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from zkml_ray.chunking.hinted.challenge import Identity
 from zkml_ray.chunking.hinted.circuit import Circuit, Mark
 from zkml_ray.chunking.hinted.forms import Floats, NotHintedError, Pending, identity
 from zkml_ray.chunking.hinted.grid import Ints, View, Wire
@@ -51,6 +52,7 @@ class Lowering:
         shapes: Mapping[str, tuple[int, ...]],
         columns: int,
         *,
+        challenge: bool = False,
         counted: bool = False,
     ) -> None:
         """Start an empty circuit.
@@ -60,9 +62,11 @@ class Lowering:
             constants: The model's initializers.
             shapes: Shape of every tensor.
             columns: Its inner columns.
+            challenge: Whether products may be checked by a challenge.
             counted: It is made for its size alone.
         """
         self.circuit = Circuit(logrows=numbers.logrows, columns=columns, counted=counted)
+        self.identity = Identity(self.circuit) if challenge else None
         self.numbers = numbers
         self._constants = constants
         self._shapes = shapes
@@ -73,19 +77,21 @@ class Lowering:
         self._once: dict[str, Any] = {}
         self._makers: dict[str, onnx.NodeProto] = {}
 
-    def mark(self) -> tuple[Mark, Mark]:
+    def mark(self) -> tuple[Mark, Mark, Mark]:
         """Where it stands, for `rewind`."""
         own = {
             name: copy(value) if isinstance(value, (list, dict)) else value
             for name, value in vars(self).items()
         }
-        return own, self.circuit.mark()
+        return own, self.circuit.mark(), {} if self.identity is None else self.identity.mark()
 
-    def rewind(self, mark: tuple[Mark, Mark]) -> None:
+    def rewind(self, mark: tuple[Mark, Mark, Mark]) -> None:
         """Forget what was lowered since a mark; a mark is good for one time."""
-        own, circuit = mark
+        own, circuit, identity = mark
         vars(self).update(own)
         self.circuit.rewind(circuit)
+        if self.identity is not None:
+            self.identity.rewind(identity)
 
     def receive(self, name: str, tensor: str) -> None:
         """An incoming boundary: hold its elements in range.
@@ -250,7 +256,9 @@ class Lowering:
     def settle(self, pending: Pending, rounding: Rounding, name: str) -> Settled:
         """Round a pending tensor in a way of one's own."""
         with refusing(self._makers.get(name)):
-            settled, step = settle(self.circuit, self.numbers, pending, rounding, name)
+            settled, step = settle(
+                self.circuit, self.numbers, pending, rounding, name, self.identity
+            )
         self._steps.append(step)
         return settled
 

@@ -21,6 +21,7 @@ from onnx import numpy_helper
 
 from zkml_ray.chunking.hinted.bits import bits_and_digits
 from zkml_ray.chunking.hinted.blinding import Advice
+from zkml_ray.chunking.hinted.challenge import CHALLENGES
 from zkml_ray.chunking.hinted.circuit import product_cells
 from zkml_ray.chunking.hinted.clamp import Clamp
 from zkml_ray.chunking.hinted.digits import FineDigits
@@ -143,6 +144,26 @@ def cell_count(model: onnx.ModelProto, columns: int) -> int:
     return total
 
 
+def products_of(data: bytes) -> list[Ints] | None:
+    """Weights of the products that a chunk model's circuit does not hold.
+
+    Returns:
+        [K, N] each, in order; None: no product is checked by a challenge.
+    """
+    model = onnx.load_model_from_string(data)
+    if CHALLENGES not in [source.name for source in model.graph.input]:
+        return None
+    known = {tensor.name: tensor for tensor in model.graph.initializer}
+    terms = [
+        term
+        for step in json.loads(_entry(model))["steps"]
+        for term in step.get("terms", [])
+        if term.get("product")
+    ]
+    arrays = [numpy_helper.to_array(known[term["weights"]]) for term in terms]
+    return [whole(array).reshape(len(array), -1) for array in arrays]
+
+
 def _entry(model: onnx.ModelProto) -> str:
     return str(next(e.value for e in model.metadata_props if e.key == METADATA_KEY))
 
@@ -192,7 +213,7 @@ class _Solver:
         every = np.broadcast_to(valid, (t, a, b, p))
         if step["clamp"]:
             self._clamped(quotient[0][valid], step)
-            self._remainders(remainder, every, places, width)
+            self._remainders(remainder, every, places, width, all_given=step["challenged"])
             return
         best = quotient.max(axis=0)
         name, top = step["name"], step["row_top"]
@@ -221,17 +242,19 @@ class _Solver:
         elif step["below"]:
             self._wires[step["below"]] = below[every]
         self.hints += moves
-        self._remainders(remainder, every, places, width)
+        self._remainders(remainder, every, places, width, all_given=step["challenged"])
         self._wires[step["wire"]] = results - step["offset"]
 
-    def _remainders(self, remainder: Ints, every: Ints, places: int, width: int) -> None:
-        """Digits of remainders; the first one's lowest is what its equation leaves."""
+    def _remainders(
+        self, remainder: Ints, every: Ints, places: int, width: int, *, all_given: bool
+    ) -> None:
+        """Digits of remainders; of packed ones the first one's lowest is what is left."""
         for place in range(places):
             digit = remainder >> (width * place)
             if place < places - 1:
                 digit = digit & ((1 << width) - 1)
             kept = every.copy()
-            if place == 0:
+            if place == 0 and not all_given:
                 kept[..., 0] = False
             self.hints.append(digit[kept].astype(np.int64))
 

@@ -43,6 +43,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zkml_ray.chunking.hinted.challenge import Identity
 from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.clamp import Clamp, Clamped, clamped
 from zkml_ray.chunking.hinted.forms import NotHintedError, Pending
@@ -51,6 +52,7 @@ from zkml_ray.chunking.hinted.layout import Layout
 from zkml_ray.chunking.hinted.numbers import Arithmetic, packable, stride_bits
 from zkml_ray.chunking.hinted.rounding import Quantised
 from zkml_ray.chunking.hinted.sums import Step, packed_sums
+from zkml_ray.chunking.hinted.weighed import is_cheaper, weighed_sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,7 @@ def settle(
     pending: Pending,
     rounding: Rounding,
     name: str,
+    identity: Identity | None = None,
 ) -> tuple[Settled, Step]:
     """Round a pending tensor.
 
@@ -118,6 +121,7 @@ def settle(
         pending: What is rounded.
         rounding: How.
         name: The tensor's, for error messages.
+        identity: What a challenge checks, of circuits that have one (`challenge`).
 
     Returns:
         The result, and the recipe's step.
@@ -149,9 +153,19 @@ def settle(
     layout = Layout.choose(
         quantised, groups, packable(reach), stride_bits(reach), only_channels=moved
     )
-    sums, terms = packed_sums(circuit, quantised, layout)
-    checks = _Checks(circuit, numbers, layout, quantised, rounding, clamp)
-    circuit.check_digits(checks.left_of(sums), layout.units, quantised.nominal)
+    challenged = identity is not None and is_cheaper(quantised, groups, layout)
+    if identity is not None and challenged:
+        if not packable(reach):
+            raise NotHintedError("sums are too large for a field element")
+        layout = Layout(groups, form.channels, 1, stride_bits(reach), over_channels=True)
+        checks = _Checks(circuit, numbers, layout, quantised, rounding, clamp, challenged=True)
+        error, terms = weighed_sums(circuit, identity, quantised, layout)
+        error = circuit.add(error, checks.weighed(identity), 1)
+        identity.hold(error, quantised.nominal)
+    else:
+        sums, terms = packed_sums(circuit, quantised, layout)
+        checks = _Checks(circuit, numbers, layout, quantised, rounding, clamp)
+        circuit.check_digits(checks.left_of(sums), layout.units, quantised.nominal)
     if rounding.below_digits:
         checks.hold_products(with_result=pending.relu or moved)
     wire = checks.result()
@@ -164,6 +178,7 @@ def settle(
         "constants": [circuit.whole(layout.arranged_constant(c)) for c in quantised.constants],
         "valid": circuit.whole(layout.valid.astype(np.int64)),
         "divisor": [divisor.value, divisor.digits, divisor.step],
+        "challenged": challenged,
         "relu": pending.relu and not moved,
         "result_digits": rounding.result_digits,
         "below": below,
@@ -193,6 +208,8 @@ class _Checks:
         form: Quantised,
         rounding: Rounding,
         clamp: Clamp | None,
+        *,
+        challenged: bool = False,
     ) -> None:
         self._circuit = circuit
         self._numbers = numbers
@@ -217,7 +234,8 @@ class _Checks:
         if self._moved:
             self._moves = [circuit.hints(layout.shape[1]) for _ in range(numbers.digits)]
         first = every.copy()
-        first[..., 0] = False
+        if not challenged:
+            first[..., 0] = False
         places = range(form.divisor.digits)
         self._remainders = [self._placed(every if place else first) for place in places]
 
@@ -251,6 +269,57 @@ class _Checks:
             taken = circuit.subtract(taken, down, layout.units)
         raised = circuit.raised(taken, 0, self._form.nominal)
         return circuit.subtract(sums, raised, layout.units)
+
+    def weighed(self, identity: Identity) -> str:
+        """Sum of rho^i sigma^j (c - d (M - D) - R), shape [1], at the form's nominal scale."""
+        circuit, divisor, step = self._circuit, self._form.divisor, self._numbers.overlap_bits
+        t, a, b, _ = self._layout.shape
+        rows = identity.rho(t * a)
+        # What stands once a window is taken from each of its candidates.
+        shared = rows
+        if t > 1:
+            turned = np.arange(t * a, dtype=np.int64).reshape(t, a).T
+            shared = circuit.sum_rows(circuit.gather(rows, turned), a, t)
+        channels = self._constant_channels(shared)
+        # Of rows that are moved, M = X - E.
+        result_sign = 1 if self._moved else -1
+        for sign, factor, width, taken, count, digits in (
+            (result_sign, divisor.value, step, shared, a, self._results),
+            (1, divisor.value, step, rows, t * a, self._distances),
+            (-1, 1, divisor.step, rows, t * a, self._remainders),
+        ):
+            for place, index in enumerate(digits):
+                flat = circuit.hinted(index.reshape(-1, b))
+                summed = circuit.product("i,ib->b", taken, flat, outputs=b, length=count)
+                summed = self._times(summed, factor << (width * place), b)
+                combine = circuit.add if sign > 0 else circuit.subtract
+                channels = combine(channels, summed, b)
+        if self._clamped is not None:
+            values = circuit.reshape(self._clamped.value, [a, b])
+            summed = circuit.product("i,ib->b", shared, values, outputs=b, length=a)
+            channels = circuit.subtract(channels, self._times(summed, divisor.value, b), b)
+        if self._moved:
+            tops = circuit.multiply(shared, self._whole(self._moves), a)
+            taken_rows = self.taken[..., 0].astype(np.int64)
+            mask = circuit.whole(np.ones((a, 1)) if taken_rows.all() else taken_rows)
+            size = 1 if taken_rows.all() else b
+            summed = circuit.product("i,ib->b", tops, mask, outputs=size, length=a)
+            channels = circuit.subtract(channels, self._times(summed, divisor.value, size), b)
+        total = circuit.product("b,b->", channels, identity.sigma(b), outputs=1, length=b)
+        return circuit.raised(circuit.reshape(total, [1]), 0, self._form.nominal)
+
+    def _constant_channels(self, shared: str) -> str:
+        """Sum over the rows of what is taken once a window times c_ij, [channels]."""
+        circuit = self._circuit
+        _, a, b, _ = self._layout.shape
+        constant = self._layout.arranged_constant(self._form.constant)[..., 0]
+        if constant.shape[0] != 1:
+            raise NotHintedError("constants that differ inside a pooling window")
+        if constant.shape[1] == 1:
+            every = circuit.sum_rows(circuit.reshape(shared, [1, a]), 1, a)
+            return circuit.multiply(circuit.whole(constant[0, 0]), every, b)
+        matrix = circuit.whole(constant[0])
+        return circuit.product("i,ib->b", shared, matrix, outputs=b, length=a)
 
     def hold_products(self, *, with_result: bool) -> None:
         """One of the candidates' distances, or the result, is zero."""

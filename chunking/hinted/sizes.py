@@ -39,7 +39,7 @@ class End:
 
 
 def sized_circuits(
-    graph: ModelGraph, ends: Sequence[End], numbers: Arithmetic
+    graph: ModelGraph, ends: Sequence[End], numbers: Arithmetic, *, challenge: bool = False
 ) -> Iterator[Circuit | ChunkingError]:
     """The chunks from one beginning to every end, one after the other.
 
@@ -47,12 +47,14 @@ def sized_circuits(
         graph: The normalised model.
         ends: The ends, the nearest first.
         numbers: Digits and ranges of the circuits.
+        challenge: Whether products may be checked by a challenge.
 
     Yields:
         Of every end, its chunk's circuit, for its size (`Circuit.cells_at`); or why it has none.
     """
     every = [name for end in ends for name in end.nodes]
-    lowering = Lowering(numbers, graph.initializers, shapes_of(graph, every), 1, counted=True)
+    shapes = shapes_of(graph, every)
+    lowering = Lowering(numbers, graph.initializers, shapes, 1, challenge=challenge, counted=True)
     received: set[str] = set()
     refusal: ChunkingError | None = None
     for end in ends:

@@ -29,8 +29,8 @@ MAX_WHOLE_BITS: Final = 40
 """Whole factors stay below 2^40: times a value of the decomposition's range, and summed up, they
 are far from where the field (253 bits) or ezkl's integers (127 bits) end."""
 
-FEW_BITS: Final = 14
-"""A factor below 2^-14 would keep fewer bits than that: it is applied in two steps."""
+KEPT_BITS: Final = 12
+"""A factor that would keep fewer bits is applied in two steps: with 26 bits, one below 2^-14."""
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Writer:
             return self.node("Mul", [data, self.constant(factor)], to=to)
         largest = float(np.abs(factor).max())
         missing = -math.frexp(largest)[1]
-        if missing > FEW_BITS:
+        if missing > max(0, room - KEPT_BITS):
             first = min(missing, room)
             data = self.halved(self.shifted(data, first + 1))
             return self.times(data, np.ldexp(factor, first), to=to)

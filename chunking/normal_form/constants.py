@@ -31,6 +31,9 @@ MAX_SUMMED: Final = 1 << 16
 """Products of numbers in a matrix product that is folded: the first step of a recurrent operator,
 whose state is a constant, has one."""
 
+_EXACT: Final = 1 << 24
+"""Whole numbers up to here are float32 numbers."""
+
 _OF_SHAPE: Final = frozenset({"Shape", "Size"})
 _OF_VALUES: Final = frozenset({"NonZero"})
 """Operators whose result's shape follows from values: at most one row an element, of its places."""
@@ -87,6 +90,8 @@ class FoldConstants(InPlacePass):
     def _evaluated(self, node: ir.Node) -> list[np.ndarray]:
         if node.op_type in _OF_SHAPE:
             return [_shape_result(node)]
+        if node.op_type == "Pow" and (power := _whole_power(node)) is not None:
+            return [power]
         names = [value.name if value is not None else "" for value in node.inputs]
         feeds = {}
         for value in node.inputs:
@@ -150,7 +155,7 @@ def _is_foldable(node: ir.Node) -> bool:
         depth = factors[0].shape[-1]
         finite = all(np.isfinite(each).all() for each in factors)
         return made is not None and finite and 0 < made * depth <= MAX_SUMMED
-    if node.op_type not in FOLDABLE or node.domain not in ("", "ai.onnx"):
+    if node.op_type not in FOLDABLE | {"Pow"} or node.domain not in ("", "ai.onnx"):
         return False
     if any(output.is_graph_output() for output in node.outputs):
         return False
@@ -158,6 +163,8 @@ def _is_foldable(node: ir.Node) -> bool:
         return _size(node.inputs[0]) is not None
     inputs = [value for value in node.inputs if value is not None]
     if not all(value.const_value is not None and value.is_initializer() for value in inputs):
+        return False
+    if node.op_type == "Pow" and _whole_power(node) is None:
         return False
     if node.op_type in _INTEGERS_ONLY and any(
         value.dtype not in (ir.DataType.INT64, ir.DataType.INT32) for value in inputs
@@ -171,6 +178,27 @@ def _is_foldable(node: ir.Node) -> bool:
         if output.uses() and (made is None or made > max(MAX_FOLDED_ELEMENTS, read)):
             return False
     return True
+
+
+def _whole_power(node: ir.Node) -> np.ndarray | None:
+    """A power of whole constants that is whole and below 2^24, or None: any other is rounded."""
+    constants = [None if v is None else v.const_value for v in node.inputs]
+    if len(constants) != 2 or constants[0] is None or constants[1] is None:
+        return None
+    base, exponent = (tensor.numpy() for tensor in constants if tensor is not None)
+    pairs = np.broadcast(base, exponent)
+    if pairs.size > 1 << 10:
+        return None
+    found = []
+    for number, power in pairs:
+        if not np.isfinite(number) or not np.isfinite(power):
+            return None
+        if number != int(number) or power != int(power) or not 0 <= power <= 64:
+            return None
+        found.append(int(number) ** int(power))
+        if abs(found[-1]) > _EXACT:
+            return None
+    return np.array(found, dtype=base.dtype).reshape(pairs.shape)
 
 
 def _size(value: ir.Value | None) -> int | None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from zkml_ray.chunking.normal_form.definitions import decisions
+from zkml_ray.chunking.normal_form.definitions import decisions, scattered
 from zkml_ray.chunking.normal_form.writer import Writer
 
 _Kind = Literal["truth", "natural", "whole"]
@@ -155,6 +155,16 @@ class _Walk:
             natural = places != "whole"
             made = rule(write, self._float(write, 0), self._float(write, 1), natural=natural)
             self._put(write, [made], self._kind_of(node, 0))
+        elif op_type == "GatherND" and places is not None:
+            data, at = self._float(write, 0), self._float(write, 1)
+            made = scattered.gather_nd(write, data, at, natural=places != "whole")
+            self._put(write, [made], self._kind_of(node, 0))
+        elif op_type in ("ScatterElements", "ScatterND") and places is not None:
+            nd = op_type == "ScatterND"
+            spread = scattered.scatter_nd if nd else scattered.scatter_elements
+            data, at, updates = (self._float(write, index) for index in range(3))
+            made = spread(write, data, at, updates, natural=places != "whole")
+            self._put(write, [made], self._joint(node, [0, 2], node.outputs[0]))
         elif computed:
             self._same(write, known)
 

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from zkml_ray.chunking.normal_form.padding import REPEATING
 from zkml_ray.chunking.normal_form.writer import Writer
 
 MOVES: Final[dict[str, tuple[int, ...]]] = {
@@ -84,13 +85,37 @@ def moved(write: Writer) -> ir.Value:
     made = 0 if node.op_type == "Compress" else math.prod(write.output_shape())
     if max(start, made) > _MAX_ELEMENTS:
         raise write.refusal(f"it moves more than {_MAX_ELEMENTS} elements")
-    places = np.rint(_evaluated(write, feeds)).astype(np.int64)
+    evaluated = _padded if node.op_type == "Pad" else _evaluated
+    places = np.rint(evaluated(write, feeds)).astype(np.int64)
     if (places == 0).any():
         parts.append(write.floats([0.0]))
         places = np.where(places == 0, start, places)
     source = parts[0] if len(parts) == 1 else write.op("Concat", *parts, axis=0)
     flat = write.op("Gather", source, write.integers(places.ravel() - 1), axis=0)
     return write.reshape(flat, places.shape)
+
+
+def _padded(write: Writer, feeds: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Pad by what there is: negative widths cut off first, which onnx's evaluation does not do."""
+    data, widths = feeds["0"], feeds["1"].astype(np.int64).reshape(2, -1)
+    axes = feeds["3"].astype(np.int64).reshape(-1) if "3" in feeds else np.arange(data.ndim)
+    if widths.shape[1] != len(axes):
+        raise write.refusal(f"{widths.size} pads do not go with {len(axes)} axes")
+    around, cut = [(0, 0)] * data.ndim, [slice(None)] * data.ndim
+    for axis, before, after in zip(axes % data.ndim, *widths.tolist(), strict=True):
+        cut[axis] = slice(max(0, -before), data.shape[axis] - max(0, -after))
+        around[axis] = (max(0, before), max(0, after))
+    kept = data[tuple(cut)]
+    mode = str(write.attribute("mode", "constant"))
+    if mode not in REPEATING:
+        raise write.refusal(f"there is no mode {mode!r} of padding")
+    if not kept.size:
+        raise write.refusal("its negative pads leave nothing to repeat")
+    if mode == "reflect" and any(
+        max(pair) >= size for pair, size in zip(around, kept.shape, strict=True) if max(pair)
+    ):
+        raise write.refusal("it reflects more than there is")
+    return np.pad(kept, around, mode=REPEATING[mode])
 
 
 def _evaluated(write: Writer, feeds: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:

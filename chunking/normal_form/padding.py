@@ -15,7 +15,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from zkml_ray.chunking.normal_form.graph import Place, array_of, data_of, described, sizes, text
 from zkml_ray.errors import ChunkingError
 
-_REPEATING: dict[str, Literal["edge", "reflect", "wrap"]] = {
+REPEATING: dict[str, Literal["edge", "reflect", "wrap"]] = {
     "edge": "edge",
     "reflect": "reflect",
     "wrap": "wrap",
@@ -46,14 +46,14 @@ def _rewrite(model: ir.Model, node: ir.Node) -> None:
     rank = len(shape)
     before, after = _by_axis(node, rank)
     mode = text(node, "mode", "constant")
-    if mode != "constant" and mode not in _REPEATING:
+    if mode != "constant" and mode not in REPEATING:
         raise ChunkingError(f"{described(node)}: there is no mode {mode!r} of padding")
     for axis in range(rank):
         index = np.arange(shape[axis])
         index = index[max(0, -before[axis]) : len(index) - max(0, -after[axis])]
         if mode != "constant":
             widths = max(0, before[axis]), max(0, after[axis])
-            index = np.pad(index, widths, mode=_REPEATING[mode])
+            index = np.pad(index, widths, mode=REPEATING[mode])
         if len(index) != shape[axis] or (index != np.arange(len(index))).any():
             shape[axis] = len(index)
             data = place.node("Gather", [data, place.integers(index)], shape, axis=axis)

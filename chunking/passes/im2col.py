@@ -40,6 +40,7 @@ from zkml_ray.chunking.passes.base import (
 )
 from zkml_ray.chunking.passes.precision import check_kept
 from zkml_ray.chunking.passes.scales import carried, integer_weights
+from zkml_ray.limits import MAX_COLUMNS
 
 DEFAULT_BITS = 10
 
@@ -189,6 +190,9 @@ def _parts(node: ir.Node, bits: int) -> _Parts | str:
     window, output = Window.of(node), dims_of(node.outputs[0])
     if window is None or output is None:
         return "it is dilated, or a shape is not known"
+    read = window.source[1] * math.prod(window.kernel)
+    if output[0] * math.prod(output[2:]) * read > MAX_COLUMNS:
+        return f"its columns would have more than {MAX_COLUMNS} elements"
     groups = node.attributes["group"].as_int()
     shape = (groups, len(weight) // groups, -1) if groups > 1 else (len(weight), -1)
     exact = weight.reshape(shape)

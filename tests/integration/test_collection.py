@@ -24,7 +24,14 @@ FAST: Final = frozenset(
         *("clip_by_attribute", "square", "divided", "divided_by_little"),
         *("product_and_quotient", "mean", "variance", "largest", "smallest", "l1", "softmax"),
         *("largest_class", "identity", "concat", "flatten", "reshape", "pad", "slice"),
-        *("transpose", "upsample", "resize_linear", "lower_triangle", "upper_triangle"),
+        *(
+            "transpose",
+            "upsample",
+            "padded_as_computed",
+            "resize_linear",
+            "lower_triangle",
+            "upper_triangle",
+        ),
         *("eye", "window", "depth_to_space", "linear", "conv", "downsample"),
         *("conv_transposed", "batch_norm", "instance_norm", "layer_norm", "max_pool"),
         *("average_pool", "mlp_one", "mlp_four", "mlp_prelu", "mlp_deep"),
@@ -37,7 +44,10 @@ FAST: Final = frozenset(
 
 PROVED: Final = sorted(
     FAST - {"identity", "relu_twice", "upper_triangle", "eye"}
-    | {"sigmoid", "tanh", "where", "top_two", "truth", "rnn", "decision_tree", "covariances"}
+    | {
+        *("sigmoid", "tanh", "where", "top_two", "truth", "rnn", "decision_tree", "covariances"),
+        *("lstm", "unet_nearest", "unet_linear"),
+    }
 )
 """One of every kind whose proof takes seconds."""
 

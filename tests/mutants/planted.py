@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants import committed, hinted, trusting, verifying
+from tests.mutants import chosen, committed, hinted, trusting, verifying
 
-MUTANTS: Final = (*hinted.MUTANTS, *committed.MUTANTS, *trusting.MUTANTS, *verifying.MUTANTS)
+MUTANTS: Final = (
+    *hinted.MUTANTS,
+    *committed.MUTANTS,
+    *trusting.MUTANTS,
+    *verifying.MUTANTS,
+    *chosen.MUTANTS,
+)

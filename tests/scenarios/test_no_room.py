@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.raylets import proving, raylets
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_what_is_needed_and_what_is_there_is_said_within_30_s_and_fewer_workers_are_used(
@@ -36,7 +36,6 @@ def test_what_is_needed_and_what_is_there_is_said_within_30_s_and_fewer_workers_
         assert {chunk["threads"] for chunk in manifest["chunks"]} == {2}
 
 
-@pytest.mark.slow
 def test_more_workers_than_cpus_use_what_there_is_each_with_its_nodes_share(
     models: Path, tmp_path: Path
 ) -> None:
@@ -49,7 +48,6 @@ def test_more_workers_than_cpus_use_what_there_is_each_with_its_nodes_share(
     assert {chunk["threads"] for chunk in chunks} == {1}
 
 
-@pytest.mark.slow
 def test_a_node_that_joins_is_used_by_a_run_that_waits_for_room(
     models: Path, tmp_path: Path
 ) -> None:

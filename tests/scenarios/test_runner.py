@@ -142,11 +142,11 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def digests(store: Path) -> dict[str, str]:
-    """Digests of what lies in a store, but for forecasts and logs: each machine has its own."""
+    """Digests of what lies in a store, but for the forecast, which is each machine's own."""
     return {
         str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(store.rglob("*"))
-        if path.is_file() and path.name != "forecast.json" and path.parent.name != "reports"
+        if path.is_file() and path.name != "forecast.json"
     }
 
 

@@ -46,6 +46,9 @@ SCALES: Final = (*range(1, 21),)
 DIGITS: Final = ((128, 4), (128, 2), (64, 3), (16384, 2), (1024, 4), (2, 16), (512, 2), (32, 3))
 MULTIPLIERS: Final = (1, 1, 1, 2, 3, 5, 8)
 LOGROWS: Final = (*range(8, 18),)
+MAX_RANGE: Final = 12
+"""Largest range that is tried beside those drawn at large: digits and rows have to go with it."""
+
 NATIVE_LOGROWS: Final = 17
 """A native circuit computes the same with more rows, and its keys are not made here."""
 
@@ -118,28 +121,29 @@ class HostilePlanner:
         draw = self._draw
         hinted = draw.random() < 0.5
         scale = draw.randint(limits.MIN_SCALE, 12)
+        range_bits = draw.choice((5, 5, *range(MAX_RANGE + 1)))
         return Choice(
             kinds=("hinted" if hinted else "native",),
             scale=scale,
             param_scales=(scale,),
             multipliers=(1,),
-            digits=self._digits_for(scale) if hinted else (128, 4),
+            digits=self._digits_for(scale, range_bits) if hinted else (128, 4),
             columns=draw.choice((2, 4)),
             logrows=(scale + draw.randint(2, 4),),
-            range_bits=5,
+            range_bits=range_bits,
             lookup=3,
             cuts=tuple(sorted(draw.random() for _ in range(draw.randint(0, 3)))),
             share=0.0 if hinted else 0.8,
             bits=scale,
             seed=draw.getrandbits(32),
-            commitment=self._commitment(hinted, scale),
+            commitment=self._commitment(hinted, scale, range_bits),
         )
 
-    def _digits_for(self, scale: int) -> tuple[int, int]:
-        return 1 << -(-max(scale + 8, scale + 7) // 2), 2
+    def _digits_for(self, scale: int, range_bits: int) -> tuple[int, int]:
+        return min(1 << -(-max(scale + 8, scale + range_bits + 2) // 2), 1 << 20), 2
 
-    def _commitment(self, hinted: bool, scale: int) -> CommitmentArguments:
-        base, legs = self._digits_for(scale) if hinted else (128, 4)
+    def _commitment(self, hinted: bool, scale: int, range_bits: int) -> CommitmentArguments:
+        base, legs = self._digits_for(scale, range_bits) if hinted else (128, 4)
         return CommitmentArguments(decomp_base=base, decomp_legs=legs, salts_apart=hinted)
 
     def _at_large(self) -> Choice:
@@ -148,7 +152,8 @@ class HostilePlanner:
         hinted = draw.random() < 0.5
         scale = draw.choice(SCALES)
         rows = [scale + draw.choice((1, 2, 2, 3, 4, 6)) for _ in many]
-        digits = self._digits_for(scale) if hinted else draw.choice(DIGITS)
+        range_bits = draw.choice((0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 20))
+        digits = self._digits_for(scale, range_bits) if hinted else draw.choice(DIGITS)
         return replace(
             honest,
             kinds=tuple(
@@ -163,7 +168,7 @@ class HostilePlanner:
             digits=digits,
             columns=draw.randint(1, 7),
             logrows=tuple(min(max(r, 8), 20) for r in rows),
-            range_bits=draw.choice((0, 1, 2, 3, 4, 5, 6, 8, 12)),
+            range_bits=range_bits,
             lookup=draw.choice((0, 1, 2, 3, 4, 6)),
             cuts=tuple(sorted(draw.random() for _ in range(draw.randint(0, 5)))),
             share=draw.choice((0.0, 0.3, 1.0)) if not hinted else draw.choice((0.0, 0.3)),
@@ -201,17 +206,12 @@ class HostilePlanner:
             ("scale", "param", "multiplier", "rows", "range", "lookup", "cuts", "bits", "share",
              "digits", "columns", "slots", "seed")
         )  # fmt: skip
+        hinted = "hinted" in choice.kinds
         if field == "scale":
             scale = near(choice.scale, least, 14)
             rows = tuple(max(8, scale + r - choice.scale) for r in choice.logrows)
             made = replace(choice, scale=scale, logrows=rows)
-            if "hinted" in choice.kinds:
-                digits = self._digits_for(scale)
-                commitment = choice.commitment.model_copy(
-                    update={"decomp_base": digits[0], "decomp_legs": digits[1]}
-                )
-                made = replace(made, param_scales=(scale,), digits=digits, commitment=commitment)
-            return made
+            return self._fitting(replace(made, param_scales=(scale,)) if hinted else made)
         if field == "param" and "hinted" not in choice.kinds:
             return replace(
                 choice,
@@ -222,7 +222,7 @@ class HostilePlanner:
         if field == "rows":
             return replace(choice, logrows=tuple(near(r, 8, 16) for r in choice.logrows))
         if field == "range":
-            return replace(choice, range_bits=near(choice.range_bits, 0, 8))
+            return self._fitting(replace(choice, range_bits=near(choice.range_bits, 0, MAX_RANGE)))
         if field == "lookup":
             return replace(choice, lookup=near(choice.lookup, 0, 10))
         if field == "cuts":
@@ -246,6 +246,14 @@ class HostilePlanner:
                 choice, commitment=choice.commitment.model_copy(update={"max_slots": slots})
             )
         return replace(choice, seed=draw.getrandbits(32))
+
+    def _fitting(self, choice: Choice) -> Choice:
+        """Hinted circuits and commitments for the scale and the range of a choice."""
+        if "hinted" not in choice.kinds:
+            return choice
+        base, legs = self._digits_for(choice.scale, choice.range_bits)
+        wide = choice.commitment.model_copy(update={"decomp_base": base, "decomp_legs": legs})
+        return replace(choice, digits=(base, legs), commitment=wide)
 
     # Plans.
 

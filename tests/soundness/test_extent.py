@@ -14,13 +14,18 @@ from onnx import helper
 
 from tests import zoo
 from tests.unit.chunking.builders import model as build
+from tests.unit.chunking.hinted_circuit import hinted_chunk
 from zkml_ray import PlanOptions, limits
+from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.load import LoadedModel, load_model
+from zkml_ray.chunking.normalize import normalise
+from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites, find_places
 from zkml_ray.circuits import backend, derive
-from zkml_ray.errors import TrustRootError
+from zkml_ray.errors import ChunkingError, TrustRootError
 from zkml_ray.schema.plan import Plan
 from zkml_ray.stages.plan import plan as make_plan
-from zkml_ray.verifying.extent import check_extent, check_structure
+from zkml_ray.verifying.extent import check_extent, check_sizes, check_structure
 
 
 class WorkDoneError(AssertionError):
@@ -193,6 +198,81 @@ def test_steps_of_a_recurrent_operator_are_bounded_before_they_are_written_out(
         check_extent(loaded, of(limits.MAX_STEPS + 1))
     assert caught.value.code == "model-circuits"
     assert len(check_extent(loaded, of(3)).nodes) > 6
+
+
+def computed_shape(proto_rows: str = "N") -> onnx.ModelProto:
+    """Expand to N^3 rows, which follow from a product that shape inference does not follow."""
+    integers = {"first": [0], "one": [1], "axes": [0]}
+    constants = [
+        onnx.numpy_helper.from_array(np.array(values, dtype=np.int64), name)
+        for name, values in integers.items()
+    ]
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"], "shape"),
+        helper.make_node("Gather", ["s", "first"], ["n"], "rows"),
+        helper.make_node("Concat", ["n", "n", "n"], ["three"], "three", axis=0),
+        helper.make_node("ReduceProd", ["three"], ["q"], "cube", keepdims=1),
+        helper.make_node("Concat", ["q", "one"], ["to"], "target", axis=0),
+        helper.make_node("ReduceSum", ["x", "axes"], ["t"], "total"),
+        helper.make_node("Expand", ["t", "to"], ["e"], "expand"),
+        helper.make_node("ReduceSum", ["e", "axes"], ["y"], "sum"),
+    ]
+    return build(nodes, {"x": [proto_rows, 8]}, {"y": [1, 8]}, constants)
+
+
+def test_shapes_that_only_normalising_tells_are_summed_up_as_well(
+    tmp_path: Path, honest: Plan, no_work: None
+) -> None:
+    """They counted as one element each: 4,096 rows would have been 2^39 positions to write out."""
+    path = tmp_path / "cube.onnx"
+    onnx.save(computed_shape(), path)
+    loaded = load_model(path)
+
+    def of(rows: int) -> Plan:
+        return honest.model_copy(
+            update={"dimensions": (("N", rows),), "rewrites": (), "chunks": (), "boundaries": ()}
+        )
+
+    assert check_extent(loaded, of(8)).tensor("e").shape == (512, 8)
+    for rows in (1 << 8, 1 << 12):
+        with pytest.raises(TrustRootError, match="number of elements of all tensors") as caught:
+            check_extent(loaded, of(rows))
+        assert caught.value.code == "plan-extent"
+        with pytest.raises(ChunkingError, match=r"larger than what can be proved.*--dim"):
+            make_plan(loaded, PlanOptions(dimensions={"N": rows}))
+
+
+def test_shape_that_nothing_tells_is_refused(honest: Plan, model: LoadedModel) -> None:
+    graph = check_extent(model, honest)
+    proto = onnx.ModelProto.FromString(graph.proto.SerializeToString())
+    del proto.graph.value_info[:]
+    with pytest.raises(TrustRootError, match="a shape that is known") as caught:
+        check_sizes(ModelGraph(proto), limits.MAX_TENSOR_ELEMENTS)
+    assert caught.value.code == "plan-extent"
+
+
+def wide_windows(kernel: int) -> onnx.ModelProto:
+    weight = np.full((1, 1, kernel, kernel), 0.01, dtype=np.float32)
+    side = 1024 - kernel + 1
+    return build(
+        [helper.make_node("Conv", ["x", "w"], ["y"], "conv")],
+        {"x": [1, 1, 1024, 1024]},
+        {"y": [1, 1, side, side]},
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+
+
+@pytest.mark.parametrize("kernel", [64, 256])
+def test_windows_whose_elements_would_be_written_out_are_refused_before_they_are(
+    kernel: int,
+) -> None:
+    """The tensors are small, what windows of theirs read is not: up to 2^35 positions."""
+    proto = normalise(wide_windows(kernel), {})
+    with pytest.raises(ChunkingError, match="columns would have more than"):
+        apply_rewrites(proto, [Rewrite(name="conv-im2col", node="conv", parameter=10)])
+    assert find_places(proto, "conv-im2col") == []
+    with pytest.raises(NotHintedError, match="its windows read"):
+        hinted_chunk(wide_windows(kernel))
 
 
 STRUCTURES: dict[str, Callable[[dict[str, Any]], object]] = {

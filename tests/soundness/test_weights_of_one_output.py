@@ -30,6 +30,7 @@ from zkml_ray.chunking.choose import default_rewrites
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.load import LoadedModel, load_model
+from zkml_ray.chunking.native.writer import Writer
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.passes.precision import CoarseWeightsError
 from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites, find_places
@@ -365,6 +366,22 @@ def test_native_circuits_keep_the_weights_of_every_output(name: str, tmp_path: P
     found = real_outputs(proto, arrays, tmp_path, scale=scale)["y"]
     off = np.abs(found - exact)
     assert (off <= 4 * 2.0**-scale + np.abs(exact) * 2.0**-8).all(), float(off.max())
+
+
+@pytest.mark.parametrize("room", [4, 8, 12, 16, 26])
+def test_small_factors_are_not_zero_whatever_a_circuit_takes_apart(room: int) -> None:
+    """Decompositions of 2^14 made a factor of 2^-14 zero: mock proofs of another class held."""
+    for factor in (2.0**-14, 3 * 2.0**-16, 1e-4, 1e-6, 1 / 49):
+        write = Writer(prefix="p", scale=11, max_bits=room)
+        write.times("x", np.array(factor), to="y")
+        constants = {t.name: numpy_helper.to_array(t) for t in write.constants}
+        values: dict[str, float] = {"x": 1.0}
+        for node in write.nodes:
+            first, second = (values.get(n, constants.get(n)) for n in node.input)
+            assert first is not None and second is not None
+            made = first * second if node.op_type == "Mul" else first + second
+            values[node.output[0]] = float(np.asarray(made).reshape(-1)[0])
+        assert abs(values["y"] / factor - 1) <= 2.0 ** -min(room, 11)
 
 
 # Hinted circuits.

@@ -12,6 +12,7 @@ from onnx import helper
 from tests.unit.chunking.hinted_circuit import hinted_chunk, saved
 from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
 from tests.unit.chunking.test_hinted_operators import CASES
+from zkml_ray.chunking.hinted import settle
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.circuits import backend
 from zkml_ray.circuits.hinted_settings import SPARE_CONSTANTS
@@ -26,11 +27,13 @@ SOME = sorted(CASES)[::6]
 
 
 def settings_of(
-    case: str, folder: Path, *, salted: bool, columns: int
+    case: str, folder: Path, *, salted: bool, columns: int, challenge: bool = False
 ) -> tuple[dict[str, object], dict[str, object]]:
     """What is computed and what ezkl says, of one circuit."""
     every = {**CASES, **FUNCTIONS}
-    chunk = hinted_chunk(every[case].proto(), NUMBERS, salted=salted, columns=columns)
+    chunk = hinted_chunk(
+        every[case].proto(), NUMBERS, salted=salted, columns=columns, challenge=challenge
+    )
     path, arguments = saved(chunk, folder), chunk.arguments()
     computed = json.loads(backend.derive_settings(path, arguments).data)
     asked = json.loads(backend.settings_for(path, backend.run_args(arguments)).data)
@@ -38,9 +41,18 @@ def settings_of(
 
 
 @pytest.mark.parametrize("case", [*SOME, *sorted(FUNCTIONS)[::2]])
-def test_computed_settings_are_what_ezkl_says(case: str, tmp_path: Path) -> None:
-    salted = len(case) % 2 == 0
-    computed, asked = settings_of(case, tmp_path, salted=salted, columns=1 + len(case) % 7)
+@pytest.mark.parametrize("challenge", [False, True])
+def test_computed_settings_are_what_ezkl_says(
+    case: str, challenge: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "is_cheaper", lambda *_: True)
+    computed, asked = settings_of(
+        case,
+        tmp_path,
+        salted=len(case) % 2 == 0,
+        columns=1 + len(case) % 7,
+        challenge=challenge,
+    )
     constants, counted = computed.pop("total_const_size"), asked.pop("total_const_size")
     assert isinstance(constants, int) and isinstance(counted, int)
     assert 1 <= constants - counted <= 2 * SPARE_CONSTANTS

@@ -26,12 +26,14 @@ from zkml_ray.chunking.partition import layer_partition
 from zkml_ray.circuits import backend
 from zkml_ray.circuits.derive import committed_tensors, normalised_graph, rederive_circuits
 from zkml_ray.commitments.packing import PackingSpec
+from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import shipped_profile
 from zkml_ray.errors import ChunkingError, StageError
 from zkml_ray.events import Event, Working
 from zkml_ray.schema.plan import CommitmentArguments
 from zkml_ray.stages import estimate, size
 from zkml_ray.stages.estimate import Estimator
+from zkml_ray.stages.hinted import MAX_UNITS, HintedPlanner
 from zkml_ray.stages.pieces import likeness
 from zkml_ray.stages.plan import PlanOptions, hinted_commitment, plan
 
@@ -252,6 +254,24 @@ def test_every_node_is_lowered_once_for_all_chunks_that_begin_at_one(
         followed.clear()
         assert all(isinstance(c, Circuit) for c in sized_circuits(graph, ends, numbers))
         assert followed == [name for end in ends for name in end.nodes]
+
+
+@pytest.mark.parametrize("layers", [MAX_UNITS + 8, 2 * MAX_UNITS])
+def test_many_small_layers_are_joined_before_cuts_are_searched(layers: int) -> None:
+    graph = normalised_graph(loaded(deep(layers)), {})
+    planner = HintedPlanner(
+        graph,
+        scale=7,
+        range_bits=5,
+        commitment=hinted_commitment(PlanOptions(scale=7)),
+        prices=CostModel(profile=PROFILE, threads=1),
+        memory_bytes=None,
+    )
+    units = layer_partition(graph)
+    assert len(units) == layers
+    joined = planner._joined(units)
+    assert MAX_UNITS / 2 <= len(joined) <= 2 * MAX_UNITS
+    assert [n for unit in joined for n in unit] == [n for unit in units for n in unit]
 
 
 # Large native circuits.

@@ -9,7 +9,6 @@ import pytest
 from mypy import api as mypy
 
 import zkml_ray
-from zkml_ray.prover import Settings
 
 NAMES = sorted(set(zkml_ray.__all__) - {"__version__"})
 
@@ -29,9 +28,10 @@ zkml_ray.verify("r", modle="m.onnx")
 """
 
 
-def test_settings_of_many_inputs_are_the_provers_arguments() -> None:
+def test_many_inputs_take_the_arguments_of_a_prover() -> None:
     arguments = set(inspect.signature(zkml_ray.Prover.__init__).parameters)
-    assert set(Settings.__annotations__) == arguments - {"self", "model", "workers"}
+    taken = set(inspect.signature(zkml_ray.prove_many).parameters)
+    assert taken == arguments - {"self", "example"} | {"inputs", "run_id"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -172,6 +172,26 @@ def test_layout_that_is_valid_but_another_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("packed", "taken_apart", "what"),
+    [((128, 2), (128, 2), r"2\^28 or more"), ((1024, 4), (128, 4), "boundaries are packed for")],
+)
+def test_native_circuit_takes_apart_enough_and_what_boundaries_are_packed_for(
+    packed: tuple[int, int], taken_apart: tuple[int, int], what: str
+) -> None:
+    """With 2^14 its factors are rounded to zero, and another class is proved."""
+    base, legs = packed
+    plan = paper_plan(CommitmentArguments(decomp_base=base, decomp_legs=legs, max_slots=32))
+
+    def edit(document: Json) -> None:
+        for chunk in document["chunks"]:
+            chunk["arguments"].update(decomp_base=taken_apart[0], decomp_legs=taken_apart[1])
+
+    with pytest.raises(VerificationError, match=what) as caught:
+        check_arguments(edited(plan, edit))
+    assert caught.value.code == "plan-arguments"
+
+
+@pytest.mark.parametrize(
     ("values", "what"),
     [
         # As wide as commitments of that width, but wider than any circuit may admit.

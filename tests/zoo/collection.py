@@ -175,6 +175,22 @@ def resized_linear(net: Net) -> str:
     return net.op("Resize", "x", "", "", size, mode="linear")
 
 
+def padded_as_computed(net: Net) -> str:
+    """Reflected by amounts that a little program reverses, then enlarged."""
+    first = net.op(
+        "ConstantOfShape", integers(net, 4), value=numpy_helper.from_array(np.zeros(1, np.int64))
+    )
+    amounts = net.op("Concat", integers(net, 1, 1, 1, 1), first, axis=0)
+    pairs = net.op("Reshape", amounts, integers(net, -1, 2))
+    ends = (integers(net, v) for v in (-1, -9, 0, -1))
+    turned = net.op("Transpose", net.op("Slice", pairs, *ends), perm=[1, 0])
+    pads = net.op("Cast", net.op("Reshape", turned, integers(net, -1)), to=INT64)
+    padded = net.op("Pad", "x", pads, mode="reflect")
+    attributes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    scales = net.constant([1.0, 1.0, 2.0, 2.0])
+    return net.op("Resize", padded, "", scales, mode="nearest", **attributes)
+
+
 def matmul_eye(net: Net) -> str:
     return net.op("MatMul", "x", net.constant(np.eye(8)))
 
@@ -314,6 +330,17 @@ def many_heads(net: Net) -> tuple[str, ...]:
     flat = net.op("Reshape", x, net.op("Concat", count, integers(net, -1), axis=0))
     heads = [net.dense(flat, 16, 3) for _ in range(2)]
     return heads[0], net.op("Tanh", heads[1])
+
+
+def unet(net: Net, mode: str) -> str:
+    """Down and up once: the enlarged image beside the one of its size."""
+    top = net.op("Relu", net.conv("x", 1, 3, 3))
+    low = net.op("MaxPool", top, kernel_shape=[2, 2], strides=[2, 2])
+    low = net.op("Relu", net.conv(low, 3, 4, 3))
+    scales = net.constant([1.0, 1.0, 2.0, 2.0])
+    up = net.op("Resize", low, "", scales, mode=mode)
+    joined = net.op("Concat", top, net.conv(up, 4, 3, 1), axis=1)
+    return net.conv(net.op("Relu", net.conv(joined, 6, 3, 3)), 3, 2, 1)
 
 
 def trend_and_season(net: Net) -> str:
@@ -561,7 +588,6 @@ EXAMPLES: Final[dict[str, Example]] = {
     ),
     "sin": layer("Sin", 6),
     "cos": layer("Cos", 6),
-    "tan": layer("Tan", 6),
     "asin": between("Asin", -0.9, 0.9),
     "acos": between("Acos", -0.9, 0.9),
     "atan": layer("Atan", 6),
@@ -614,6 +640,7 @@ EXAMPLES: Final[dict[str, Example]] = {
     "slice": one([BATCH, 3, 2], sliced_by_attribute, opset=10),
     "transpose": layer("Transpose", 2, 3, 4, perm=[0, 3, 1, 2]),
     "upsample": one([BATCH, 3, 5, 5], upsampled, opset=11),
+    "padded_as_computed": one([1, 2, 4, 4], padded_as_computed),
     "resize_linear": one([1, 2, 4, 4], resized_linear),
     "lower_triangle": one([BATCH, 3, 3], partial(triangle, upper=0)),
     "upper_triangle": one([BATCH, 3, 3], partial(triangle, upper=1)),
@@ -680,6 +707,8 @@ EXAMPLES: Final[dict[str, Example]] = {
         opset=10,
     ),
     "many_heads": one([1, 3, 8, 8], many_heads, opset=13),
+    "unet_nearest": one([BATCH, 1, 8, 8], partial(unet, mode="nearest"), opset=13),
+    "unet_linear": one([BATCH, 1, 8, 8], partial(unet, mode="linear"), opset=13),
     "trend_and_season": one([BATCH, 12, 1], trend_and_season, opset=11),
     "generator": one([1, 6], generator, opset=12),
     # attention

@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -311,6 +311,29 @@ def prove(
         with _ezkl_call("prove", chunk_id):
             ezkl.prove(str(witness_path), str(compiled_path), str(pk_path), str(out), str(srs_path))
         return ChunkProof.from_ezkl(out)
+
+
+def commitment(
+    chunk_id: str, elements: Sequence[str], vk_path: Path, settings_path: Path, srs_path: Path
+) -> bytes:
+    """Commit to an input as its columns are committed to in a proof.
+
+    Args:
+        chunk_id: For error messages.
+        elements: Field elements, in their text form.
+        vk_path: The circuit's verifying key.
+        settings_path: Its settings.
+        srs_path: The whole SRS.
+
+    Returns:
+        64 bytes a column that holds any of them: x, then y, big-endian.
+
+    Raises:
+        BackendError: ezkl failed.
+    """
+    with _ezkl_call("prove", chunk_id):
+        points = ezkl.kzg_commit(list(elements), str(vk_path), str(settings_path), str(srs_path))
+    return b"".join(bytes.fromhex(p.x)[::-1] + bytes.fromhex(p.y)[::-1] for p in points)
 
 
 def verify_proof(proof: ChunkProof, settings_path: Path, vk_path: Path, srs_path: Path) -> bool:

@@ -20,12 +20,14 @@ from zkml_ray.chunking.extract import CommittedTensor, extract_chunk
 from zkml_ray.chunking.graph import Crossing, ModelGraph
 from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
 from zkml_ray.chunking.hinted.numbers import Arithmetic
+from zkml_ray.chunking.hinted.recipe import products_of
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.lookups import quantised_table
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.passes.forms import is_lowered
 from zkml_ray.chunking.rewrite import Rewrite, apply_rewrites
 from zkml_ray.circuits import backend
+from zkml_ray.commitments.challenge import write_weights
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError, StageError, UnsupportedOperatorError
 from zkml_ray.events import Listener, Working, ignore
@@ -53,15 +55,17 @@ HintedRule = Callable[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitFiles:
-    """The two files that define a chunk's circuit.
+    """The files that define a chunk's circuit.
 
     Attributes:
         onnx: The chunk model.
         settings: Its canonical settings.
+        weights: The weights of products that it does not hold; None: it holds all.
     """
 
     onnx: bytes
     settings: bytes
+    weights: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +164,9 @@ def derive_circuits(
         _check_range(chunk_id, made.chosen, packing)
         for name, shift in made.shifts.items():
             committed[name] = replace(committed[name], scale_shift=shift)
-        files[chunk_id] = CircuitFiles(onnx=made.onnx, settings=made.settings.data)
+        files[chunk_id] = CircuitFiles(
+            onnx=made.onnx, settings=made.settings.data, weights=made.weights
+        )
         chunks.append(
             ChunkPlan(
                 id=chunk_id,
@@ -171,6 +177,7 @@ def derive_circuits(
                 arguments=made.chosen,
                 onnx_sha256=sha256_hex(made.onnx),
                 settings_sha256=sha256_hex(made.settings.data),
+                weights_sha256=None if made.weights is None else sha256_hex(made.weights),
                 num_rows=made.settings.num_rows,
                 poseidon_rows=made.settings.poseidon_rows,
             )
@@ -319,6 +326,7 @@ class _Circuit:
     chosen: CircuitArguments
     settings: backend.Settings
     shifts: Mapping[str, int]
+    weights: bytes | None = None
 
 
 def _hinted_circuit(
@@ -336,9 +344,14 @@ def _hinted_circuit(
         raise ChunkingError(f"{chunk_id}: boundary {shifted[0]} has a scale of its own")
     numbers = hinted_arithmetic(chosen)
     columns = chosen.num_inner_cols
-    data = extract_hinted_chunk(graph, nodes, incoming, outgoing, numbers, columns=columns)
+    challenge = chosen.products == "challenge"
+    data = extract_hinted_chunk(
+        graph, nodes, incoming, outgoing, numbers, columns=columns, challenge=challenge
+    )
+    products = products_of(data) if challenge else None
+    weights = None if products is None else write_weights(products)
     _, settings = _settings(chunk_id, operators, data, chosen.input_scale, lambda *_: chosen)
-    leaves = sum(t.layout.leaf_count for t in (*incoming, *outgoing))
+    leaves = sum(t.layout.leaf_count for t in (*incoming, *outgoing)) + (weights is not None)
     # What ezkl takes the leaves' scales to be is a label: packed integers have none.
     labels = {0, chosen.input_scale}
     if settings.instance_count != leaves or not labels.issuperset(settings.output_scales):
@@ -346,7 +359,7 @@ def _hinted_circuit(
             f"{chunk_id}: its circuit has {settings.instance_count} instances at scales "
             f"{set(settings.output_scales)}; {leaves} at scales {labels} were expected"
         )
-    return _Circuit(onnx=data, chosen=chosen, settings=settings, shifts={})
+    return _Circuit(onnx=data, chosen=chosen, settings=settings, shifts={}, weights=weights)
 
 
 def hinted_arithmetic(arguments: CircuitArguments) -> Arithmetic:

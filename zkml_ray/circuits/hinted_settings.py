@@ -45,6 +45,8 @@ HASH_ROWS: Final[int] = 41
 HASH_ROWS_ONCE: Final[int] = 2
 """...and for every hash."""
 
+_IDENTITY: Final = "zkml_ray/identity"
+
 _FREE: Final = frozenset({"Concat", "Gather", "Reshape"})
 _ARITHMETIC: Final = frozenset({"Add", "Einsum", "MatMul", "Mul", "ReduceSum", "Sub"})
 
@@ -76,7 +78,9 @@ def hinted_settings(onnx_path: Path, arguments: CircuitArguments, version: str) 
     outputs = [_size(value) for value in model.graph.output]
     # Numbers of a function's scale are added, as zeros, to the last boundary (`Circuit.finish`).
     label = 0 if "HardSwish" in table else arguments.input_scale
-    last = model.graph.output[-1].name.rpartition("/")[0]
+    # So are those of what a challenge checks.
+    leaves = [value.name.rpartition("/")[0] for value in model.graph.output]
+    last = [name for name in leaves if name != _IDENTITY][-1]
     settings = {
         "run_args": _run_args(arguments),
         "num_rows": cells // columns,
@@ -89,10 +93,8 @@ def hinted_settings(onnx_path: Path, arguments: CircuitArguments, version: str) 
         "total_shuffle_col_size": 0,
         "einsum_params": {"equations": [], "total_einsum_col_size": 0},
         "model_instance_shapes": [],
-        "model_output_scales": [
-            label if value.name.rpartition("/")[0] == last else 0 for value in model.graph.output
-        ],
-        "model_input_scales": [0],
+        "model_output_scales": [label if name in (last, _IDENTITY) else 0 for name in leaves],
+        "model_input_scales": [0] * len(model.graph.input),
         "module_sizes": {
             "polycommit": [_size(value) for value in model.graph.input],
             "poseidon": [
@@ -106,7 +108,7 @@ def hinted_settings(onnx_path: Path, arguments: CircuitArguments, version: str) 
         "version": version,
         "num_blinding_factors": None,
         "timestamp": 0,
-        "input_types": ["F32"],
+        "input_types": ["F32"] * len(model.graph.input),
         "output_types": ["F32"] * len(outputs),
     }
     return canonical_json(settings)
@@ -135,14 +137,18 @@ def _table(path: Path, model: onnx.ModelProto, denominator: int) -> dict[str, An
 
 
 def _constants(model: onnx.ModelProto) -> int:
-    """Different numbers among the model's constants: each takes a cell of a fixed column."""
+    """Different numbers among the circuit's constants: each takes a cell of a fixed column.
+
+    Weights outside the circuit, which only the recipe reads, are none.
+    """
     import numpy as np
     import onnx
 
+    read = {name for node in model.graph.node for name in node.input}
     found = [
         np.unique(onnx.numpy_helper.to_array(tensor))
         for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.name in read
     ]
     return int(np.unique(np.concatenate(found)).size) if found else 0
 

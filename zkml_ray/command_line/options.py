@@ -280,6 +280,15 @@ class CircuitOptions:
             "or normalise the input.",
         ),
     ] = 5
+    products: Annotated[
+        str,
+        typer.Option(
+            "--products",
+            help="How hinted circuits check products with weights. packed: inside, weights in the "
+            "key; challenge: by a random combination, cheaper the larger a layer is, and "
+            "verifiers are given the quantised weights.",
+        ),
+    ] = "packed"
     tokens: Annotated[
         str,
         typer.Option(
@@ -323,7 +332,7 @@ def plan_options(
         ConfigError: One of them has no such value.
     """
     from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions, circuit_kind, token_kind
+    from zkml_ray.stages.plan import PlanOptions, circuit_kind, products_named, token_kind
 
     return PlanOptions(
         scale=scale,
@@ -335,6 +344,7 @@ def plan_options(
         passes=None if passes is None else _passes(passes.passes, passes.no_pass or []),
         circuits=circuit_kind(circuits.circuits),
         range_bits=circuits.range_bits,
+        products=products_named(circuits.products),
         tokens=token_kind(circuits.tokens),
     )
 

@@ -49,8 +49,8 @@ def run_app(app: typer.Typer, name: str) -> None:
     except ZkmlRayError as error:
         _fail(error, error.exit_code)
     except KeyboardInterrupt:
-        stderr.print("interrupted; what is stored stays, the run has no manifest")
-        sys.exit(130)
+        _interrupted("interrupted")
+        sys.exit(128 + signal.SIGINT)
     except OSError as error:
         _fail(error, ExitCode.INFRASTRUCTURE)
     except MemoryError:
@@ -58,7 +58,7 @@ def run_app(app: typer.Typer, name: str) -> None:
         sys.exit(int(ExitCode.INFRASTRUCTURE))
     except SystemExit as leave:
         if leave.code == 128 + signal.SIGTERM:
-            stderr.print("terminated; what is stored stays, the run has no manifest")
+            _interrupted("terminated")
         raise
     except GeneratorExit:
         raise
@@ -70,7 +70,13 @@ def run_app(app: typer.Typer, name: str) -> None:
         command = name if context is None else context.command_path
         _error(f"{' '.join(text.split())} ({command} --help shows the usage)")
         sys.exit(int(ExitCode.BAD_INPUT))
+    if code == 128 + signal.SIGINT:  # what typer makes of a KeyboardInterrupt
+        _interrupted("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted(how: str) -> None:
+    stderr.print(f"{how}; what is stored stays, the run has no manifest")
 
 
 def say(*lines: str, style: str | None = None) -> None:

@@ -37,14 +37,14 @@ from zkml_ray import names
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.load import LoadedModel
-from zkml_ray.circuits import backend
+from zkml_ray.circuits import backend, challenge
 from zkml_ray.circuits.derive import DerivedCircuits
 from zkml_ray.circuits.srs import SrsFile, ensure_srs
 from zkml_ray.cluster.pool import Assigned, Completed, PoolEvent, Trouble
 from zkml_ray.cluster.starting import StartingPool
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
-from zkml_ray.errors import StageError, ZkmlRayError
+from zkml_ray.errors import ProofRejectedError, StageError, ZkmlRayError
 from zkml_ray.events import (
     INSECURE_SRS_WARNING,
     ChunkMoved,
@@ -395,6 +395,7 @@ class Coordinator:
             "chunk": chunk,
             "onnx": artifacts[names.chunk_model(chunk.id)],
             "settings": artifacts[names.settings(chunk.id)],
+            "weights": artifacts.get(names.weights(chunk.id)),
             "srs": artifacts[names.srs(chunk.arguments.logrows)],
             "stored_keys": self._journal.stored_keys(chunk, srs.sha256),
             "upload_keys": self._upload_keys,
@@ -535,7 +536,9 @@ class Coordinator:
     ) -> str:
         """Why a proof is not accepted, or nothing."""
         try:
-            if proof.elements() != self._expected[chunk.id]:
+            elements = proof.elements()
+            leaves = elements if chunk.weights_sha256 is None else elements[:-1]
+            if leaves != self._expected[chunk.id]:
                 return "its public instances are not those of the witness"
         except ZkmlRayError as error:
             return str(error)
@@ -546,4 +549,16 @@ class Coordinator:
             srs_path = srs[chunk.arguments.logrows].path
             if not backend.verify_proof(proof, settings_path, vk_path, srs_path):
                 return "it does not verify"
+        weights = circuits.files[chunk.id].weights
+        if weights is not None:
+            try:
+                challenge.check(
+                    chunk,
+                    proof,
+                    weights=weights,
+                    vk_sha256=sha256_hex(vk),
+                    settings=circuits.files[chunk.id].settings,
+                )
+            except ProofRejectedError as error:
+                return str(error)
         return ""

@@ -256,6 +256,8 @@ def _references(
         for chunk in plan.chunks:
             yield layout.artifact_key("circuits", chunk.onnx_sha256)
             yield layout.artifact_key("circuits", chunk.settings_sha256)
+            if chunk.weights_sha256 is not None:
+                yield layout.artifact_key("circuits", chunk.weights_sha256)
             if (sha256 := srs.get(chunk.arguments.logrows, "")) != "":
                 circuit = circuit_name(chunk.onnx_sha256, chunk.settings_sha256)
                 found = find_keys(store, layout, circuit, sha256)

@@ -152,6 +152,8 @@ class Journal:
         for chunk_id, files in circuits.files.items():
             self.share(names.chunk_model(chunk_id), "circuits", files.onnx)
             self.share(names.settings(chunk_id), "circuits", files.settings)
+            if files.weights is not None:
+                self.share(names.weights(chunk_id), "circuits", files.weights)
         self.store.put(self.layout.run_key(names.PLAN), circuits.plan.to_bytes())
 
     def keep_forecast(self, forecast: Forecast) -> None:
@@ -175,6 +177,9 @@ class Journal:
                     settings=self._shared(
                         names.settings(chunk.id), "circuits", chunk.settings_sha256
                     ),
+                    weights=None
+                    if chunk.weights_sha256 is None
+                    else self._shared(names.weights(chunk.id), "circuits", chunk.weights_sha256),
                 )
                 for chunk in plan.chunks
             }

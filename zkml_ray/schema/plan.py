@@ -10,7 +10,7 @@ Nothing in here depends on an input or on a machine's speed.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     Field,
@@ -29,6 +29,7 @@ Dimension = Annotated[int, Field(ge=1, le=1 << 31)]
 Count = Annotated[int, Field(ge=0, le=1 << 40)]
 Scale = Annotated[int, Field(ge=0, le=40)]
 Names = Annotated[tuple[Name, ...], Field(max_length=100_000)]
+Products: TypeAlias = Literal["packed", "challenge"]
 Shape = Annotated[tuple[Dimension, ...], Field(max_length=16)]
 
 
@@ -49,6 +50,9 @@ class CircuitArguments(Document):
             whole numbers (`zkml_ray.chunking.hinted`). A hinted circuit's scale is that of its
             rounded values; weights' scale follows from `logrows`.
         range_bits: Rounded values of a hinted circuit may reach 2^range_bits, as real numbers.
+        products: How a hinted circuit checks products: "packed": inside, several in one field
+            element; "challenge": by a random combination, their weights outside
+            (`zkml_ray.chunking.hinted.challenge`), where that is cheaper.
     """
 
     input_scale: Scale
@@ -61,6 +65,7 @@ class CircuitArguments(Document):
     lookup_range: tuple[Integer, Integer] = (-128, 128)
     kind: Literal["native", "hinted"] = "native"
     range_bits: Annotated[int, Field(ge=0, le=MAX_RANGE_BITS)] = 0
+    products: Products = "packed"
 
 
 class LayoutSpec(Document):
@@ -153,6 +158,8 @@ class ChunkPlan(Document):
         arguments: Its circuit's arguments.
         onnx_sha256: Digest of the chunk's ONNX file (operators, weights, commit sub-graph).
         settings_sha256: Digest of the canonical settings file.
+        weights_sha256: Digest of the weights that the circuit does not hold
+            (`commitments.challenge.write_weights`); None: it holds all.
         num_rows: Rows of the main region, before they are split over column blocks.
         poseidon_rows: Rows of the hash region.
     """
@@ -165,6 +172,7 @@ class ChunkPlan(Document):
     arguments: CircuitArguments
     onnx_sha256: Sha256
     settings_sha256: Sha256
+    weights_sha256: Sha256 | None = None
     num_rows: Count
     poseidon_rows: Count
 
@@ -255,7 +263,7 @@ class Plan(Document):
             them.
     """
 
-    format: Literal["zkml_ray/plan/1"] = "zkml_ray/plan/1"
+    format: Literal["zkml_ray/plan/2"] = "zkml_ray/plan/2"
     ezkl_version: Name
     model_sha256: Sha256
     normalised_sha256: Sha256
@@ -297,8 +305,12 @@ class Plan(Document):
         raise KeyError(chunk_id)
 
     def instance_count(self, chunk: ChunkPlan) -> int:
-        """Public instances of a chunk's proof: one leaf hash per leaf it touches."""
-        return sum(self.boundary(name).layout.leaf_count for name in chunk.touched())
+        """Public instances of a chunk's proof: one leaf hash per leaf it touches.
+
+        A chunk with weights outside its circuit shows one more, of its challenges.
+        """
+        leaves = sum(self.boundary(name).layout.leaf_count for name in chunk.touched())
+        return leaves + (chunk.weights_sha256 is not None)
 
 
 class SrsPin(Document):

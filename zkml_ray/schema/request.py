@@ -14,7 +14,7 @@ from zkml_ray.limits import MAX_RANGE_BITS
 from zkml_ray.schema.artifact import ArtifactRef
 from zkml_ray.schema.document import Document, Name, Sha256, Text
 from zkml_ray.schema.manifest import ChunkRecord, InputSource, RunName
-from zkml_ray.schema.plan import Dimension, Scale, SrsPin
+from zkml_ray.schema.plan import Dimension, Products, Scale, SrsPin
 
 PositiveError = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -32,6 +32,7 @@ class PlanChoices(Document):
     passes: tuple[Name, ...] | None = None
     circuits: Literal["auto", "hinted", "native"] = "auto"
     range_bits: Annotated[int, Field(ge=0, le=MAX_RANGE_BITS)] = 5
+    products: Products = "packed"
     tokens: Literal["revealed", "hidden"] = "revealed"
 
 

@@ -37,7 +37,7 @@ from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.sizing import Sized, better_size
 from zkml_ray.errors import ChunkingError
 from zkml_ray.events import Listener, Working, ignore
-from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments, Products
 from zkml_ray.stages.search import Budget, TooLarge, split_more
 
 MIN_LOGROWS: Final = 8
@@ -47,8 +47,19 @@ MORE_ROWS: Final = 5
 """So many doublings of the least number of rows are tried."""
 
 COLUMNS: Final = (6, 5, 7, 4, 3, 2, 1)
-MAX_SEGMENTS: Final = 80
-"""Segments whose circuits are counted; longer ones are left out of large models."""
+MAX_UNITS: Final = 32
+"""Of more units small ones are joined before cuts are searched: what is less than this part of the
+model is not worth a proof of its own."""
+
+SMALL_CELLS: Final = 1 << 16
+"""Joined units hold no more where memory is limited."""
+
+MAX_WORK: Final = 1500
+"""How much is lowered for the search; longer segments are left out of large models. A unit of work
+takes some milliseconds."""
+
+WORK_ELEMENTS: Final = 50_000
+"""Elements of weights and tensors that are lowered as fast as the least node."""
 
 
 class HintedPlanner:
@@ -63,6 +74,7 @@ class HintedPlanner:
         commitment: CommitmentArguments,
         prices: CostModel,
         memory_bytes: int | None,
+        products: Products = "packed",
         listener: Listener = ignore,
     ) -> None:
         """Plan for a model.
@@ -74,9 +86,11 @@ class HintedPlanner:
             commitment: How boundaries are committed to, salts apart.
             prices: Predicts seconds and memory.
             memory_bytes: Most memory of one worker by prediction; None: any.
+            products: How products are checked.
             listener: Told what is being done.
         """
         self._graph = graph
+        self._products: Products = products
         self._listener = listener
         self._scale = scale
         self._range_bits = range_bits
@@ -146,28 +160,27 @@ class HintedPlanner:
 
     def _searched(self, workers: int) -> Sequence[Sequence[str]] | TooLarge:
         """Node names per chunk; or what needs more memory than there is."""
-        units = self._units(1)
+        units = self._joined(self._units(1))
         count = len(units)
-        longest = next(n for n in range(count, 0, -1) if n == 1 or n * count <= 2 * MAX_SEGMENTS)
+        work = [self._work(unit) for unit in units]
 
         def nodes(start: int, end: int) -> list[str]:
             return [name for unit in units[start:end] for name in unit]
 
+        def lowered(longest: int) -> int:
+            return sum(sum(work[start : start + longest]) for start in range(count))
+
+        longest = next(n for n in range(count, 0, -1) if n == 1 or lowered(n) <= MAX_WORK)
         costs = {}
         for start in range(count):
             self._listener(
                 Working(what="sizing pieces as hinted circuits", done=start, total=count)
             )
-            ends = []
-            for end in range(start + 1, min(count, start + longest) + 1):
-                before, after = nodes(0, start), nodes(end, count)
-                parts = [part for part in (before, nodes(start, end), after) if part]
-                into, out = self._boundaries(parts, 1 if before else 0)
-                ends.append(End(nodes=units[end - 1], incoming=into, outgoing=out))
-            for end, found in enumerate(self._sized(ends), start=start + 1):
-                if found is not None:
+            found = self._sized(self._ends(units, start, min(count, start + longest)))
+            for end, size in enumerate(found, start=start + 1):
+                if size is not None:
                     costs[start, end] = SegmentCost(
-                        seconds=found[1].seconds, peak_bytes=found[1].peak_bytes
+                        seconds=size[1].seconds, peak_bytes=size[1].peak_bytes
                     )
         if self._memory_bytes is not None:
             blocking = blocking_segment(count, costs, self._memory_bytes)
@@ -194,6 +207,56 @@ class HintedPlanner:
                 raise
             raise next(iter(self._refusals.values()), error) from None
         return [nodes(start, end) for start, end in segments]
+
+    def _ends(self, units: Sequence[Sequence[str]], start: int, last: int) -> list[End]:
+        """The chunks that begin at a unit and end behind it or a later one, before `last`."""
+
+        def nodes(first: int, end: int) -> list[str]:
+            return [name for unit in units[first:end] for name in unit]
+
+        ends = []
+        for end in range(start + 1, last + 1):
+            before, after = nodes(0, start), nodes(end, len(units))
+            parts = [part for part in (before, nodes(start, end), after) if part]
+            into, out = self._boundaries(parts, 1 if before else 0)
+            ends.append(End(nodes=units[end - 1], incoming=into, outgoing=out))
+        return ends
+
+    def _joined(self, units: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+        """Units of the search: those of many that are small, joined."""
+        count = len(units)
+        if count <= MAX_UNITS:
+            return units
+        cells: list[float] = []
+        for start in range(count):
+            self._listener(Working(what="sizing layers one by one", done=start, total=count))
+            (alone,) = self._sized(self._ends(units, start, start + 1))
+            cells.append(math.inf if alone is None else alone[1].geometry.cells)
+        most = sum(filter(math.isfinite, cells)) / MAX_UNITS
+        if self._memory_bytes is not None:
+            most = min(most, SMALL_CELLS)
+        result, start = [], 0
+        while start < count:
+            last = start + 1
+            while last < count and sum(cells[start : last + 1]) <= most:
+                last += 1
+            if last > start + 1:
+                # Two functions, say, may have no circuit together.
+                found = self._sized(self._ends(units, start, last))
+                last = max(end for end, size in enumerate(found, start=start + 1) if size)
+            result.append([name for unit in units[start:last] for name in unit])
+            start = last
+        return result
+
+    def _work(self, nodes: Sequence[str]) -> int:
+        """How long nodes take to lower, roughly; the same on every machine."""
+        graph = self._graph
+        elements = 0
+        for name in nodes:
+            node = graph.nodes[name]
+            elements += self._weights(name)
+            elements += sum(math.prod(graph.tensor(v).shape) for v in node.output if v)
+        return 1 + elements // WORK_ELEMENTS
 
     def _weights(self, name: str) -> int:
         """Weights of a node, which its cells go by."""
@@ -242,6 +305,7 @@ class HintedPlanner:
             lookup_range=(0, numbers.divisor - 1),
             kind="hinted",
             range_bits=self._range_bits,
+            products=self._products,
         )
 
     def _too_small(self, what: str) -> ChunkingError:
@@ -270,7 +334,8 @@ class HintedPlanner:
                 continue
             numbers = Arithmetic(scale=self._scale, logrows=logrows, range_bits=self._range_bits)
             last = max(index for index, want in enumerate(wanted) if want)
-            circuits = sized_circuits(self._graph, ends[: last + 1], numbers)
+            challenge = self._products == "challenge"
+            circuits = sized_circuits(self._graph, ends[: last + 1], numbers, challenge=challenge)
             for index, circuit in enumerate(circuits):
                 if not wanted[index]:
                     continue

@@ -33,9 +33,9 @@ from zkml_ray.circuits.derive import DerivedCircuits, derive_circuits, normalise
 from zkml_ray.cost.load import geometry_of
 from zkml_ray.cost.model import CostModel
 from zkml_ray.cost.profiles import load_profile
-from zkml_ray.errors import ChunkingError, ConfigError
+from zkml_ray.errors import ChunkingError, ConfigError, TrustRootError
 from zkml_ray.events import Listener, Working, ignore
-from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
+from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments, Products
 from zkml_ray.schema.profile import Profile
 from zkml_ray.schema.request import PlanChoices
 from zkml_ray.stages.hinted import MORE_ROWS, HintedPlanner
@@ -43,6 +43,7 @@ from zkml_ray.stages.plancache import kept_plan
 from zkml_ray.stages.search import Budget, search_circuits
 from zkml_ray.stages.size import choose_arguments
 from zkml_ray.stages.trial import TRIED, range_failure
+from zkml_ray.verifying.extent import check_sizes
 from zkml_ray.verifying.policy import VerifierPolicy, shortfalls
 
 CircuitKind = Literal["auto", "hinted", "native"]
@@ -85,6 +86,8 @@ class PlanOptions:
         circuits: "hinted", "native", or "auto": hinted where every operator has a hinted form and
             the cuts fit, else native; the plan's notices then say why.
         range_bits: Inputs and rounded values of hinted circuits may reach +-2^range_bits.
+        products: How hinted circuits check products: "packed", or "challenge", which leaves weights
+            outside the circuits.
         tokens: "revealed": rows that are looked up at places which are an input (an embedding's)
             are looked up outside of circuits, and the statement shows the places. "hidden": in
             circuits, which takes a product with every row of the table.
@@ -100,6 +103,7 @@ class PlanOptions:
     passes: tuple[str, ...] | None = None
     circuits: CircuitKind = "auto"
     range_bits: int = 5
+    products: Products = "packed"
     tokens: TokenKind = "revealed"
 
     def __post_init__(self) -> None:
@@ -118,6 +122,7 @@ class PlanOptions:
                 f"{self.memory_bytes} bytes"
             )
         circuit_kind(self.circuits)
+        products_named(self.products)
         token_kind(self.tokens)
         if not 0 <= self.range_bits <= limits.MAX_RANGE_BITS:
             raise ConfigError(
@@ -145,6 +150,7 @@ class PlanOptions:
                 passes=self.passes,
                 circuits=self.circuits,
                 range_bits=self.range_bits,
+                products=self.products,
                 tokens=self.tokens,
             )
         except ValidationError as error:
@@ -176,6 +182,7 @@ class PlanOptions:
             passes=choices.passes,
             circuits=choices.circuits,
             range_bits=choices.range_bits,
+            products=choices.products,
             tokens=choices.tokens,
         )
 
@@ -191,6 +198,19 @@ def circuit_kind(name: str) -> CircuitKind:
             found: CircuitKind = kind
             return found
     raise ConfigError(f"circuits must be one of {', '.join(get_args(CircuitKind))}, not {name}")
+
+
+def products_named(name: str) -> Products:
+    """A way to check products by its name.
+
+    Raises:
+        ConfigError: There is no such way.
+    """
+    for products in get_args(Products):
+        if products == name:
+            found: Products = products
+            return found
+    raise ConfigError(f"products must be one of {', '.join(get_args(Products))}, not {name}")
 
 
 def token_kind(name: str) -> TokenKind:
@@ -267,6 +287,13 @@ def _of_kind(
     """The plan with the kind of circuits that the options ask for."""
     listener(Working(what="bringing the model into one form"))
     graph = normalised_graph(model, options.dimensions)
+    try:
+        check_sizes(graph, limits.MAX_TENSOR_ELEMENTS)
+    except TrustRootError as error:
+        raise ChunkingError(
+            f"the model is larger than what can be proved: {error.subject} is {error.got}, "
+            f"{error.expected} is expected; choose smaller dimensions (--dim), or prove parts of it"
+        ) from None
     circuits = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
     notices = (*input_notices(graph.unread), *lookup_notices(graph))
     circuits = replace(circuits, notices=(*notices, *circuits.notices))
@@ -403,6 +430,7 @@ def _hinted(
         commitment=hinted_commitment(options),
         prices=prices,
         memory_bytes=limit_bytes,
+        products=options.products,
         listener=listener,
     )
     circuits = planner.circuits(

@@ -65,6 +65,8 @@ def kept_plan(
         for chunk_id, files in circuits.files.items():
             (folder / f"{chunk_id}.onnx").write_bytes(files.onnx)
             (folder / f"{chunk_id}.settings.json").write_bytes(files.settings)
+            if files.weights is not None:
+                (folder / f"{chunk_id}.weights.bin").write_bytes(files.weights)
 
     folder, _ = KeyCache().entry("plans", name, write)
     return made[0] if made else _read(folder)
@@ -76,6 +78,9 @@ def _read(folder: Path) -> DerivedCircuits:
         chunk.id: CircuitFiles(
             onnx=(folder / f"{chunk.id}.onnx").read_bytes(),
             settings=(folder / f"{chunk.id}.settings.json").read_bytes(),
+            weights=None
+            if chunk.weights_sha256 is None
+            else (folder / f"{chunk.id}.weights.bin").read_bytes(),
         )
         for chunk in plan.chunks
     }

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zkml_ray.circuits import backend
+from zkml_ray.circuits import backend, challenge
 from zkml_ray.errors import StageError
 from zkml_ray.machine import cores
 from zkml_ray.resident import peak_rss, release_memory, reset_peak_rss
@@ -114,8 +114,27 @@ def prove_chunk(job: ProveJob, store: ArtifactStore) -> ChunkResult:
                     stage="witness",
                     chunk_id=job.chunk.id,
                 )
+        begins = b""
+        if job.weights is not None:
+            begins = challenge.answer(
+                job.chunk,
+                weights=objects.read(job.weights),
+                vk_sha256=ready.keys.vk_sha256,
+                leaves=result.instances(),
+                vk_path=ready.keys.vk,
+                settings_path=ready.circuit.settings,
+                srs_path=ready.srs,
+                witness_path=witness_path,
+            )
         witness_ended = time.time()
         proof = _prove(job.chunk.id, witness_path, ready)
+        if not proof.proof.startswith(begins.hex()):
+            raise StageError(
+                f"{job.chunk.id}: ezkl's proof does not begin with the commitments that its "
+                "challenges were drawn from; this is a defect of zkml_ray, please report it",
+                stage="prove",
+                chunk_id=job.chunk.id,
+            )
     proved = time.time()
     return ChunkResult(
         chunk_id=job.chunk.id,

@@ -47,6 +47,7 @@ class SetupJob:
         chunk: Its plan.
         onnx: Its model.
         settings: Its settings.
+        weights: The weights that its circuit does not hold, if there are any.
         srs: SRS of its logrows.
         stored_keys: Its keys in the store, if they may be used.
         upload_keys: Store the proving key if it is made here.
@@ -58,6 +59,7 @@ class SetupJob:
     onnx: ArtifactRef
     settings: ArtifactRef
     srs: ArtifactRef
+    weights: ArtifactRef | None = None
     stored_keys: KeyIndex | None = None
     upload_keys: bool = False
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import onnx
 
 from zkml_ray.chunking.hinted.recipe import filled, solve
-from zkml_ray.circuits import backend
+from zkml_ray.circuits import backend, challenge
 from zkml_ray.circuits.keycache import CachedCircuit
 from zkml_ray.commitments.field import canonical
 from zkml_ray.commitments.leaves import LeafLayout, hash_leaves, pack_leaves, unpack_leaves
@@ -85,6 +85,10 @@ def forward(
     if chunk.arguments.kind == "hinted":
         read = {name: incoming[name].values for name in chunk.inputs}
         tensors = [_advice(chunk.id, circuit, read, tensors)]
+    if chunk.weights_sha256 is not None:
+        # What depends on challenges comes later (`circuits.challenge`).
+        lengths = challenge.input_lengths(circuit.settings.read_bytes())
+        tensors += [[0] * length for length in lengths[1:]]
     witness = backend.generate_witness(chunk.id, tensors, circuit.compiled, witness_path)
     _check_lookups(chunk, witness.lookup_inputs)
     outgoing: dict[str, BoundaryValues] = {}
@@ -106,7 +110,7 @@ def forward(
         if hash_leaves(native) != shown:
             raise _inconsistent(chunk, name, "hashes")
         leaf_hashes[name] = shown
-    if start != len(witness.outputs):
+    if start + (chunk.weights_sha256 is not None) != len(witness.outputs):
         raise StageError(
             f"{chunk.id}: its circuit has {len(witness.outputs)} outputs, {start} were expected",
             stage="witness",

@@ -81,6 +81,8 @@ def write_bundle(
     wanted = [sealed_ref]
     for chunk in sealed.plan.chunks:
         wanted += [_listed(manifest, name(chunk.id)) for name in (names.settings, names.proof)]
+        if chunk.weights_sha256 is not None:
+            wanted.append(_listed(manifest, names.weights(chunk.id)))
         # A run that stores no keys (--store-keys none) is for verifiers who have the model.
         vk = manifest.artifacts.get(names.verifying_key(chunk.id))
         wanted += [] if vk is None else [vk]

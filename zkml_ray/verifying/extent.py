@@ -5,11 +5,13 @@ stranger chose. A batch of 2^31 rows or a hundred thousand rewrites would keep a
 hours before he learns that the plan is wrong. So, in this order:
 
 - `check_extent`: dimensions are those that the model leaves open, and its tensors then are of a
-  size that can be proved. Normalised, which is bounded by that, it has so many nodes, and there are
-  no more rewrites, chunks and boundaries than so many nodes can have.
-- `check_structure`, after the rewrites, which are now few: chunks hold the graph's nodes,
-  boundaries are the tensors between them, of their shapes, and every circuit has rows enough to
-  hash what it commits to. So no circuit is made that is larger than the SRS that the run brings.
+  size that can be proved, before it is normalised as far as shapes are known then, and of all
+  tensors afterwards. Normalised, which is bounded by that, it has so many nodes, and there are no
+  more rewrites, chunks and boundaries than so many nodes can have.
+- `check_structure`, after the rewrites, which are now few: tensors are of such a size still,
+  chunks hold the graph's nodes, boundaries are the tensors between them, of their shapes, and every
+  circuit has rows enough to hash what it commits to. So no circuit is made that is larger than the
+  SRS that the run brings.
 
 What a consistent plan then costs is that of an honest one of its size; a limit on seconds and
 memory (`verifying.limited`) holds for both.
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from zkml_ray import limits
 from zkml_ray.errors import (
+    ChunkingError,
     LimitExceededError,
     TrustRootError,
     ZkmlRayError,
@@ -63,6 +66,7 @@ def check_extent(model: LoadedModel, plan: Plan) -> ModelGraph:
     _check_tensors(model, plan)
     with _fits("the model was normalised"):
         graph = normalised_graph(model, dict(plan.dimensions))
+    check_sizes(graph, limits.MAX_TENSOR_ELEMENTS)
     nodes = len(graph.nodes)
     _at_most("number of rewrites", len(plan.rewrites), limits.MAX_REWRITES_PER_NODE * nodes)
     if len({(step.name, step.node) for step in plan.rewrites}) != len(plan.rewrites):
@@ -92,6 +96,8 @@ def check_structure(normalised: ModelGraph, plan: Plan) -> ModelGraph:
 
     with _fits("the model was rewritten"):
         graph = rewritten_graph(normalised, plan)
+    check_sizes(graph, limits.MAX_REWRITTEN_ELEMENTS)
+    with _fits("the model was cut into chunks"):
         crossings = graph.crossings([chunk.nodes for chunk in plan.chunks])
     _check_boundaries(plan, crossings)
     if (graph.inputs, graph.outputs) != (plan.model_inputs, plan.model_outputs):
@@ -105,6 +111,23 @@ def check_structure(normalised: ModelGraph, plan: Plan) -> ModelGraph:
             raise _differs(chunk.id, plan)
         _check_rows(chunk, sum(sizes[name] for name in chunk.touched()))
     return graph
+
+
+def check_sizes(graph: ModelGraph, most: int) -> None:
+    """All tensors of a graph together have so many elements, and none is of a size nobody knows.
+
+    Before the model is normalised, shapes that follow from computed constants are not known.
+
+    Raises:
+        TrustRootError: Code "plan-extent".
+    """
+    elements = 0
+    for name in (*graph.inputs, *graph.producer_of):
+        try:
+            elements += math.prod(graph.tensor(name).shape)
+        except ChunkingError as error:
+            raise _extent(f"tensor {name[:100]}", error.message, "a shape that is known") from None
+    _at_most("number of elements of all tensors", elements, most)
 
 
 @contextmanager

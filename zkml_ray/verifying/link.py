@@ -33,9 +33,8 @@ def check_instance_layout(plan: Plan, instances: Mapping[str, Sequence[int]]) ->
             f"the proofs are not those of the plan's chunks: missing {missing}, unknown {extra}",
             code="plan-topology",
         )
-    leaf_counts = {boundary.name: boundary.layout.leaf_count for boundary in plan.boundaries}
     for chunk in plan.chunks:
-        count = sum(leaf_counts[name] for name in chunk.touched())
+        count = plan.instance_count(chunk)
         if len(instances[chunk.id]) != count:
             raise VerificationError(
                 f"{chunk.id}: its proof has {len(instances[chunk.id])} public instances, the plan "

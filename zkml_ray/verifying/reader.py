@@ -35,6 +35,7 @@ from zkml_ray.stores.layout import RunLayout
 MAX_MANIFEST_BYTES: Final = 64 << 20
 MAX_PLAN_BYTES: Final = 64 << 20
 MAX_SETTINGS_BYTES: Final = 16 << 20
+MAX_WEIGHTS_BYTES: Final = 1 << 30
 MAX_KEY_BYTES: Final = 256 << 20
 MAX_PROOF_DOCUMENT_BYTES: Final = 64 << 20
 

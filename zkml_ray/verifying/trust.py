@@ -352,9 +352,29 @@ def _check_circuit(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
         return
     if arguments.range_bits:
         raise _argument(f"{chunk.id} range_bits", arguments.range_bits, "0 in a native circuit")
+    if arguments.products != "packed" or chunk.weights_sha256 is not None:
+        raise _argument(f"{chunk.id} products", arguments.products, "packed in a native circuit")
+    _check_native_range(chunk, plan)
     if not -limits.MAX_LOOKUP <= low < 0 < high <= limits.MAX_LOOKUP:
         raise _argument(
             f"{chunk.id} lookup_range", (low, high), f"around 0, within +-{limits.MAX_LOOKUP}"
+        )
+
+
+def _check_native_range(chunk: ChunkPlan, plan: Plan) -> None:
+    """Factors and small weights are written with as many bits as the range leaves them.
+
+    With fewer they would be rounded, to zero in the end (docs/adr/0029).
+    """
+    arguments, commitment = chunk.arguments, plan.commitment
+    taken_apart = arguments.decomp_base**arguments.decomp_legs
+    if taken_apart < 1 << limits.MIN_NATIVE_BITS:
+        raise _argument(
+            f"{chunk.id} decomposition", taken_apart, f"2^{limits.MIN_NATIVE_BITS} or more"
+        )
+    if taken_apart != commitment.decomp_base**commitment.decomp_legs:
+        raise _argument(
+            f"{chunk.id} decomposition", taken_apart, "the range that boundaries are packed for"
         )
 
 
@@ -393,6 +413,8 @@ def _check_hinted(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
             arguments.range_bits,
             f"values within +-{packing.injective_bound}, as packing is",
         )
+    if chunk.weights_sha256 is not None and arguments.products != "challenge":
+        raise _argument(f"{chunk.id} weights", "outside", "inside, where products are packed")
     if plan.commitment.salted and not plan.commitment.salts_apart:
         raise _argument("commitment", "salts beside values", "salts in elements of their own")
 

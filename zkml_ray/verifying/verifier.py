@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from zkml_ray import names
 from zkml_ray.canonical import sha256_hex
-from zkml_ray.circuits import backend
+from zkml_ray.circuits import backend, challenge
 from zkml_ray.commitments.field import encode
 from zkml_ray.commitments.leaves import hash_leaves, pack_leaves
 from zkml_ray.errors import (
@@ -53,6 +53,7 @@ from zkml_ray.verifying.reader import (
     MAX_MANIFEST_BYTES,
     MAX_PROOF_DOCUMENT_BYTES,
     MAX_SETTINGS_BYTES,
+    MAX_WEIGHTS_BYTES,
     PinnedReader,
     malformed_as,
     manifest_bytes,
@@ -268,6 +269,8 @@ def _pinned(sealed: SealedPlan) -> dict[str, str]:
     for chunk in plan.chunks:
         pins[names.chunk_model(chunk.id)] = chunk.onnx_sha256
         pins[names.settings(chunk.id)] = chunk.settings_sha256
+        if chunk.weights_sha256 is not None:
+            pins[names.weights(chunk.id)] = chunk.weights_sha256
     return pins
 
 
@@ -313,6 +316,13 @@ def _verify_proofs(
                 expected=f"verifying key {pin.sha256}",
                 got=f"proof {sha256_hex(proof.to_bytes())}",
                 subject=chunk.id,
+            )
+        if chunk.weights_sha256 is not None:
+            weights = reader.read(
+                names.weights(chunk.id), max_bytes=MAX_WEIGHTS_BYTES, pinned=chunk.weights_sha256
+            )
+            challenge.check(
+                chunk, proof, weights=weights, vk_sha256=pin.sha256, settings=settings.read_bytes()
             )
         # ezkl reads a proof as far as it needs and ignores the rest. A proof without such a rest
         # is too short without its last byte.

@@ -23,6 +23,7 @@ from zkml_ray.chunking.hinted.grid import Ints, View, Window, windows
 from zkml_ray.chunking.hinted.operators.reading import attribute, optional, text
 from zkml_ray.chunking.hinted.operators.reductions import largest, mean
 from zkml_ray.chunking.hinted.values import Value
+from zkml_ray.limits import MAX_READS
 
 if TYPE_CHECKING:
     from zkml_ray.chunking.hinted.lower import Lowering
@@ -38,6 +39,7 @@ def conv(lowering: Lowering, node: onnx.NodeProto) -> Value:
     if weight.ndim != len(view.shape):
         raise NotHintedError(f"weights of {weight.ndim} dimensions for a tensor of {view.shape}")
     window = _window(node, plane, weight.shape[2:])
+    _check_reads(lowering, node, window)
     taps = windows(plane, window)
     return _convolved(lowering, node, view, taps, weight)
 
@@ -68,6 +70,7 @@ def conv_transpose(lowering: Lowering, node: onnx.NodeProto) -> Value:
     inputs, per_group = weight.shape[:2]
     if inputs % group:
         raise NotHintedError(f"{inputs} channels in {group} groups")
+    _check_reads(lowering, node, window)
     # [C, M / g, ...] as a convolution's [M, C / g, ...].
     turned = weight.reshape(group, inputs // group, per_group, *weight.shape[2:]).swapaxes(1, 2)
     turned = turned.reshape(group * per_group, inputs // group, *weight.shape[2:])
@@ -79,6 +82,7 @@ def max_pool(lowering: Lowering, node: onnx.NodeProto) -> Value:
     shape, made = lowering.shape(node.input[0]), lowering.shape(node.output[0])
     plane = _plane(shape)
     window = _window(node, plane)
+    _check_reads(lowering, node, window)
     taps = windows(plane, window, made[2:])
     if (taps < 0).all(axis=1).any():
         raise NotHintedError("a window lies in the padding alone")
@@ -105,6 +109,7 @@ def average_pool(lowering: Lowering, node: onnx.NodeProto) -> Value:
     window = _window(node, plane)
     if list(made[2:]) != window.counts(plane):
         raise NotHintedError("a window that reaches over the end (ceil_mode)")
+    _check_reads(lowering, node, window)
     taps = windows(plane, window)
     if (taps < 0).any() and not attribute(node, "count_include_pad", 0):
         raise NotHintedError("averages that leave padding out")
@@ -146,6 +151,14 @@ def _window(
     if min(*window.kernel, *window.strides, *window.dilations) < 1 or min(window.pads) < 0:
         raise NotHintedError(f"a window of {window}")
     return window
+
+
+def _check_reads(lowering: Lowering, node: onnx.NodeProto, window: Window) -> None:
+    """Every position that is read is written out: refused before there are too many."""
+    given, made = lowering.shape(node.input[0]), lowering.shape(node.output[0])
+    reads = given[0] * given[1] * math.prod(made[2:]) * math.prod(window.kernel)
+    if reads > MAX_READS:
+        raise NotHintedError(f"its windows read {reads} elements, more than {MAX_READS}")
 
 
 def _planes(shape: Sequence[int], taps: Ints) -> Ints:

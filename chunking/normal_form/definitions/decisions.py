@@ -231,23 +231,29 @@ def gather(write: Writer, data: ir.Value, places: ir.Value, *, natural: bool) ->
     table = data if axis == 0 else write.op("Transpose", data, perm=order)
     table = write.reshape(table, [size, math.prod(rest)])
     places = from_start(write, write.reshape(places, [count, 1]), size, natural=natural)
-    if size <= FEW_PLACES:
-        taken = write.op("MatMul", hot(write, places, size, 0), table)
-    else:
-        rows, width = _split(size)
-        table = _filled(write, table, [rows * width - size, math.prod(rest)], 0)
-        table = write.reshape(table, [rows, width * math.prod(rest)])
-        row, column = divided(write, places, width)
-        part = write.op("MatMul", hot(write, row, rows, 0), table)
-        part = write.reshape(part, [count, width, math.prod(rest)])
-        one = write.reshape(hot(write, column, width, 0), [count, 1, width])
-        taken = write.op("MatMul", one, part)
+    taken = rows_at(write, table, places, size, math.prod(rest), count)
     taken = write.reshape(taken, [*given, *rest])
     if axis == 0:
         return taken
     ends = len(given) + axis
     back = [*range(len(given), ends), *range(len(given)), *range(ends, len(given) + len(rest))]
     return write.op("Transpose", taken, perm=back)
+
+
+def rows_at(
+    write: Writer, table: ir.Value, places: ir.Value, size: int, wide: int, count: int
+) -> ir.Value:
+    """Rows of a table [size, wide] at places [count, 1], counted from the start."""
+    if size <= FEW_PLACES:
+        return write.op("MatMul", hot(write, places, size, 0), table)
+    rows, width = _split(size)
+    table = _filled(write, table, [rows * width - size, wide], 0)
+    table = write.reshape(table, [rows, width * wide])
+    row, column = divided(write, places, width)
+    part = write.op("MatMul", hot(write, row, rows, 0), table)
+    part = write.reshape(part, [count, width, wide])
+    one = write.reshape(hot(write, column, width, 0), [count, 1, width])
+    return write.op("MatMul", one, part)
 
 
 def gather_elements(write: Writer, data: ir.Value, places: ir.Value, *, natural: bool) -> ir.Value:

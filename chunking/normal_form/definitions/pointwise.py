@@ -143,12 +143,6 @@ def round_to_even(write: Writer) -> ir.Value:
     return write.op("Sub", whole, write.op("Mul", tied, odd))
 
 
-def tan(write: Writer) -> ir.Value:
-    """Sin x / cos x."""
-    x = write.input(0)
-    return write.op("Div", write.op("Sin", x), write.op("Cos", x))
-
-
 def shrink(write: Writer) -> ir.Value:
     """X - bias above lambd, x + bias below -lambd, else 0."""
     x = write.input(0)

@@ -58,7 +58,6 @@ DEFINITIONS: Final[Mapping[str, Callable[[Writer], ir.Value | list[ir.Value]]]] 
     "Softplus": pointwise.softplus,
     "Softsign": pointwise.softsign,
     "Swish": pointwise.swish,
-    "Tan": pointwise.tan,
     "Upsample": resize.resize,
 }
 

@@ -18,16 +18,22 @@ from zkml_ray.chunking.extract import CommittedTensor
 from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.extract import extract_hinted_chunk
 from zkml_ray.chunking.hinted.numbers import PACKED_BITS, Arithmetic
-from zkml_ray.chunking.hinted.recipe import filled, solve
+from zkml_ray.chunking.hinted.recipe import filled, products_of, solve
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.circuits.derive import committed_tensors
-from zkml_ray.commitments.field import canonical
+from zkml_ray.commitments.challenge import Challenges, value_at, weighted
+from zkml_ray.commitments.field import MODULUS, canonical
 from zkml_ray.commitments.leaves import draw_salts, pack_leaves, unpack_leaves
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.schema.plan import CircuitArguments
 from zkml_ray.stages.plan import PlanOptions, hinted_commitment
 
 Objects = npt.NDArray[np.object_]
+
+CHALLENGES = Challenges(
+    rho=0x1D5A_0C33 << 200 | 77, sigma=3**150 % MODULUS, tau=5**100 % MODULUS, t=7**88 % MODULUS
+)
+"""Some that no small equation holds for."""
 
 NUMBERS = Arithmetic(scale=7, logrows=10, range_bits=5)
 
@@ -43,6 +49,7 @@ class HintedChunk:
     incoming: Sequence[CommittedTensor]
     outgoing: Sequence[CommittedTensor]
     columns: int
+    challenge: bool = False
 
     def quantised(self, arrays: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Whole]:
         """Inputs in whole numbers."""
@@ -94,18 +101,24 @@ class HintedChunk:
             lookup_range=(0, self.numbers.divisor - 1),
             kind="hinted",
             range_bits=self.numbers.range_bits,
+            products="challenge" if self.challenge else "packed",
         )
 
 
 def hinted_chunk(
-    proto: onnx.ModelProto, numbers: Arithmetic = NUMBERS, *, salted: bool = True, columns: int = 1
+    proto: onnx.ModelProto,
+    numbers: Arithmetic = NUMBERS,
+    *,
+    salted: bool = True,
+    columns: int = 1,
+    challenge: bool = False,
 ) -> HintedChunk:
     """A model as one hinted chunk.
 
     Raises:
         NotHintedError: It has no hinted form.
     """
-    (chunk,) = hinted_chunks(proto, numbers, salted=salted, columns=columns)
+    (chunk,) = hinted_chunks(proto, numbers, salted=salted, columns=columns, challenge=challenge)
     return chunk
 
 
@@ -116,6 +129,7 @@ def hinted_chunks(
     cuts: Sequence[str] = (),
     salted: bool = True,
     columns: int = 1,
+    challenge: bool = False,
 ) -> list[HintedChunk]:
     """A model as hinted chunks, cut behind the nodes that make some tensors.
 
@@ -142,12 +156,19 @@ def hinted_chunks(
                 graph=graph,
                 nodes=nodes,
                 data=extract_hinted_chunk(
-                    graph, nodes, incoming, outgoing, numbers, columns=columns
+                    graph,
+                    nodes,
+                    incoming,
+                    outgoing,
+                    numbers,
+                    columns=columns,
+                    challenge=challenge,
                 ),
                 numbers=numbers,
                 incoming=incoming,
                 outgoing=outgoing,
                 columns=columns,
+                challenge=challenge,
             )
         )
     return chunks
@@ -158,12 +179,33 @@ class OutsideTableError(AssertionError):
 
 
 def evaluated(chunk: HintedChunk, vector: Sequence[int], end: int = 0) -> list[list[int]]:
-    """The leaves that a chunk's circuit gives for an input.
+    """The leaves that a chunk's circuit gives for an input; an identity, if it has one, holds.
+
+    Raises:
+        OutsideTableError: A lookup's input is outside the table: ezkl would not prove this.
+        AssertionError: A number would wrap in the field.
+    """
+    leaves = answered(chunk, vector, CHALLENGES, end)
+    products = products_of(chunk.data)
+    if products is None:
+        return leaves
+    *boundaries, leaf = leaves
+    c = CHALLENGES
+    expected = value_at(weighted(products, c.sigma), c.t)
+    assert leaf == [c.rho, c.sigma, c.tau, c.t, 0, expected]
+    return boundaries
+
+
+def answered(
+    chunk: HintedChunk, vector: Sequence[int], challenges: Challenges, end: int = 0
+) -> list[list[int]]:
+    """All that a chunk's circuit gives for an input and for challenges.
 
     Args:
         chunk: The circuit.
         vector: Its input.
-        end: Where the table ends; 0: behind the digits of honest provers.
+        challenges: Those of its products.
+        end: Where the table ends; 0: behind the digits of honest provers; -1: nowhere.
 
     Raises:
         OutsideTableError: A lookup's input is outside the table: ezkl would not prove this.
@@ -175,12 +217,24 @@ def evaluated(chunk: HintedChunk, vector: Sequence[int], end: int = 0) -> list[l
         array = numpy_helper.to_array(tensor)
         numbers = [int(v) if v == int(v) else float(v) for v in array.ravel()]
         known[tensor.name] = np.array(numbers, dtype=object).reshape(array.shape)
-    (source,) = proto.graph.input
-    assert [d.dim_value for d in source.type.tensor_type.shape.dim] == [len(vector)]
-    known[source.name] = np.array(list(vector), dtype=object)
+    c = challenges
+    given_inputs = [list(vector)]
+    if products := products_of(chunk.data):
+        given_inputs.append(weighted(products, c.sigma))
+    given_inputs.append([c.rho, c.sigma, c.tau, c.t])
+    for source, numbers_ in zip(proto.graph.input, given_inputs, strict=False):
+        assert [d.dim_value for d in source.type.tensor_type.shape.dim] == [len(numbers_)]
+        known[source.name] = np.array(numbers_, dtype=object)
+    of_challenges = {source.name for source in proto.graph.input[1:]}
     for node in proto.graph.node:
         given = [known[name] for name in node.input]
         found = _computed(node, given, chunk.numbers, end or chunk.numbers.divisor)
+        if of_challenges.intersection(node.input):
+            # The field's elements: nothing else may be made of them.
+            assert node.op_type not in _TABLES
+            of_challenges.update(node.output)
+            known[node.output[0]] = np.asarray(found % MODULUS, dtype=object)
+            continue
         # Two packed values and the salts' share of a leaf stay below the field's half.
         assert all(abs(v) < 1 << (PACKED_BITS + 1) for v in found.ravel()), node.op_type
         known[node.output[0]] = found
@@ -219,9 +273,11 @@ def _computed(
 ) -> Objects:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type in _TABLES:
-        if not all(0 <= v < end for v in given[0].ravel()):
+        if end >= 0 and not all(0 <= v < end for v in given[0].ravel()):
             raise OutsideTableError(node.name)
-        found = [_TABLES[node.op_type](v, 1 << numbers.scale) for v in given[0].ravel()]
+        # Beyond its end, where that is not checked, a table gives something.
+        digits = [v if end >= 0 else min(max(v, 0), numbers.digit_bound) for v in given[0].ravel()]
+        found = [_TABLES[node.op_type](v, 1 << numbers.scale) for v in digits]
         return np.array(found, dtype=object).reshape(given[0].shape)
     if node.op_type == "Gather":
         return given[0].take(given[1].astype(np.int64), axis=0)

@@ -157,6 +157,42 @@ def gathers() -> Iterator[Case]:
     yield "Gather by ArgMax", argmax, {"x": (FLOAT, (3, 4))}, [weight("d", 4, 2)], 18
 
 
+def scattered() -> Iterator[Case]:
+    """Places lie between -4 and 3, and are equal often: of such updates the last one counts."""
+    for shape, index, batches in (
+        ((5,), (3, 1), 0),
+        ((5, 4), (3, 2), 0),
+        ((5, 4, 3), (2, 3, 1), 0),
+        ((4, 5, 3), (2, 2), 0),
+        ((2, 5, 4), (2, 3, 2), 1),
+        ((2, 3, 5), (2, 3, 1), 2),
+        ((7, 9), (4, 2), 0),
+    ):
+        given = {"d": (FLOAT, shape), "i": (INT64, index)}
+        nodes = [node("GatherND", "d", "i", batch_dims=batches)]
+        yield f"GatherND {shape} {index} {batches}", nodes, given, [], 18
+    for shape, index in (
+        ((5,), (3, 1)),
+        ((5, 4), (3, 2)),
+        ((4, 3), (6, 1)),
+        ((4, 5, 2), (2, 2, 2)),
+    ):
+        updates = (*index[:-1], *shape[index[-1] :])
+        given = {"d": (FLOAT, shape), "i": (INT64, index), "u": (FLOAT, updates)}
+        for reduction in ("none", "add"):
+            nodes = [node("ScatterND", "d", "i", "u", reduction=reduction)]
+            yield f"ScatterND {shape} {index} {reduction}", nodes, given, [], 18
+    for shape, axis, count in (((5,), 0, 3), ((2, 4), 1, 5), ((4, 3), 0, 2), ((2, 6, 3), -2, 4)):
+        index = tuple(count if at == axis % len(shape) else n for at, n in enumerate(shape))
+        given = {"d": (FLOAT, shape), "i": (INT64, index), "u": (FLOAT, index)}
+        for reduction in ("none", "add"):
+            nodes = [node("ScatterElements", "d", "i", "u", axis=axis, reduction=reduction)]
+            yield f"ScatterElements {shape} {axis} {count} {reduction}", nodes, given, [], 18
+    zeros = numpy_helper.from_array(np.zeros(8, dtype=np.int64), "d")
+    given = {"i": (INT64, (3, 1)), "u": (INT64, (3,))}
+    yield "ScatterND of integers", [node("ScatterND", "d", "i", "u")], given, [zeros], 18
+
+
 def whole_numbers() -> Iterator[Case]:
     for op_type in ("Add", "Sub", "Mul", "Max", "Min"):
         given = {"x": (INT64, (2, 3)), "z": (INT64, (3,))}
@@ -187,7 +223,7 @@ def roundings() -> Iterator[Case]:
 
 CASES = [
     *(*comparisons(), *truth_values(), *casts(), *choices()),
-    *(*places(), *gathers(), *whole_numbers(), *roundings()),
+    *(*places(), *gathers(), *scattered(), *whole_numbers(), *roundings()),
 ]
 
 
@@ -306,10 +342,10 @@ def test_every_operator_of_decisions_has_a_case() -> None:
             r"the_TopK_y \(TopK\): its number must be a constant, and its result sorted",
         ),
         (
-            [node("CumSum", "x", "k")],
+            [node("ReduceProd", "x", "k")],
             {"x": (INT64, (3,))},
-            [numpy_helper.from_array(np.array(0), "k")],
-            r"the_CumSum_y \(CumSum\): truth values or integers that depend on the input",
+            [integers("k", 0)],
+            r"the_ReduceProd_y \(ReduceProd\): truth values or integers that depend on the input",
         ),
     ],
 )

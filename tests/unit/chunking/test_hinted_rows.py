@@ -37,6 +37,7 @@ from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.sizes import End, sized_circuits
 from zkml_ray.circuits import backend
+from zkml_ray.circuits.challenge import input_lengths
 from zkml_ray.circuits.hinted_settings import SPARE_ROWS
 
 COLUMNS = (1, 3, 6)
@@ -131,7 +132,20 @@ WIDE = {
     "GELU": FUNCTIONS["GELU, Div, x (1 + erf) half"],
     "layer norm": FUNCTIONS["layer norm between layers"],
 }
-LAID_OUT = list(itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS))
+DEEP = Case(
+    nodes=[node("MatMul", *("xabcde"[i], "w"), to="abcdey"[i]) for i in range(6)],
+    x=[3, 20],
+    y=[3, 20],
+    constants=[dense(20, 20)],
+)
+CHALLENGED = ("perceptron", "image net", "residual", "deep")
+LONGER = Arithmetic(scale=7, logrows=10, range_bits=5)
+"""The leaf of challenges is hashed as well."""
+WIDE["deep"] = DEEP
+LAID_OUT = [
+    *itertools.product(WIDE, (SHORT, ONE_DIGIT), COLUMNS, (False,)),
+    *itertools.product(CHALLENGED, (LONGER,), (1, 6), (True,)),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,18 +164,24 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Laid]:
     """Every circuit with every number of columns."""
     made: dict[str, tuple[HintedChunk, int]] = {}
     asked = []
-    for name, numbers, columns in LAID_OUT:
+    for name, numbers, columns, challenge in LAID_OUT:
         # Hashing salts would need more rows, in columns of its own.
-        chunk = hinted_chunk(WIDE[name].proto(), numbers, salted=False, columns=columns)
+        chunk = hinted_chunk(
+            WIDE[name].proto(), numbers, salted=False, columns=columns, challenge=challenge
+        )
         vector = chunk.advice(chunk.quantised(inputs(WIDE[name], numbers)))
         folder = tmp_path_factory.mktemp("laid")
         path, settings = saved(chunk, folder), folder / "settings.json"
         compiled, witness = folder / "circuit.ezkl", folder / "witness.json"
         settings.write_bytes(backend.derive_settings(path, chunk.arguments()).data)
         backend.compile_circuit(path, settings, compiled)
-        backend.generate_witness("chunk-000", [vector], compiled, witness)
+        # With zeros for challenges every identity holds.
+        lengths = input_lengths(settings.read_bytes())
+        zeros = [[0] * length for length in lengths[1:]]
+        backend.generate_witness("chunk-000", [vector, *zeros], compiled, witness)
         planned = json.loads(settings.read_text())["total_assignments"]
-        made[f"{name}, {numbers.digits} digits, {columns} columns"] = (chunk, planned)
+        kind = "challenge" if challenge else f"{numbers.digits} digits"
+        made[f"{name}, {kind}, {columns} columns"] = (chunk, planned)
         asked.append([str(path), str(settings), str(witness)])
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("hinted_rows_child.py"))],
@@ -183,7 +203,7 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Laid]:
 def sized(chunk: HintedChunk) -> Circuit:
     """A chunk's circuit as a search for cuts has it."""
     end = End(nodes=list(chunk.graph.nodes), incoming=chunk.incoming, outgoing=chunk.outgoing)
-    (found,) = sized_circuits(chunk.graph, [end], chunk.numbers)
+    (found,) = sized_circuits(chunk.graph, [end], chunk.numbers, challenge=chunk.challenge)
     assert isinstance(found, Circuit)
     return found
 

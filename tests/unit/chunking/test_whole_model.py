@@ -16,6 +16,7 @@ import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from zkml_ray import PlanOptions
+from zkml_ray.chunking.functions import inline_functions
 from zkml_ray.chunking.load import LoadedModel, load_model, parse_model
 from zkml_ray.chunking.normalize import normalise
 from zkml_ray.chunking.places import tensors
@@ -692,3 +693,35 @@ def test_circuits_are_made_of_what_was_read(tmp_path: Path) -> None:
         chunk = onnx.load_model_from_string(files.onnx)
         assert not any(t.tensor.data_location for t in tensors(chunk))
     assert normalised_graph(loaded, {}).proto == onnx.ModelProto.FromString(made.normalised)
+
+
+def test_functions_that_stand_for_more_nodes_than_there_can_be_are_refused_at_once() -> None:
+    """Thirty functions that call the one before twice: 2^30 nodes in a few kilobytes."""
+
+    def doubling(depth: int, first: str = "Neg") -> onnx.ModelProto:
+        functions = []
+        for level in range(depth):
+            name, domain = (f"F{level - 1}", OWN) if level else (first, "")
+            nodes = [
+                helper.make_node(name, ["x"], ["h"], "a", domain=domain),
+                helper.make_node(name, ["h"], ["y"], "b", domain=domain),
+            ]
+            sets = [helper.make_opsetid("", 18), helper.make_opsetid(OWN, 1)]
+            functions.append(helper.make_function(OWN, f"F{level}", ["x"], ["y"], nodes, sets))
+        graph = helper.make_graph(
+            [helper.make_node(f"F{depth - 1}", ["x"], ["y"], "call", domain=OWN)],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        )
+        sets = [helper.make_opsetid("", 18), helper.make_opsetid(OWN, 1)]
+        return helper.make_model(graph, opset_imports=sets, functions=functions, ir_version=9)
+
+    assert len(inline_functions(doubling(3)).graph.node) == 8
+    for depth in (18, 30, 60):
+        with pytest.raises(ModelFormatError, match=f"stand for {2**depth} nodes"):
+            inline_functions(doubling(depth))
+    with pytest.raises(ModelFormatError, match="calls itself"):
+        proto = doubling(2)
+        proto.functions[0].node[0].op_type, proto.functions[0].node[0].domain = "F1", OWN
+        inline_functions(proto)
