@@ -93,6 +93,7 @@ class _Walk:
         self._model = model
         self._opset = opset
         self._kinds: dict[ir.Value, _Kind] = {}
+        self._bits: set[ir.Value] = set()
         self._writers: dict[ir.Node, Writer] = {}
 
     def inputs(self) -> None:
@@ -180,7 +181,9 @@ class _Walk:
                     f"a Cast to {to.name} that depends on the input cannot be proved"
                 )
             made = decisions.truncated(write, value) if known is None else value
-            self._put(write, [made], "natural" if known == "truth" else known or "whole")
+            kind: _Kind = "natural" if known == "truth" else known or "whole"
+            own = self._put(write, [made], kind)
+            self._bits.update(own if known == "truth" else ())
         elif known is not None:
             self._put(write, [value], None)
 
@@ -216,7 +219,8 @@ class _Walk:
                 "truth values or integers that depend on the input go into it: "
                 "that cannot be proved"
             )
-        if node.op_type in _WRAPPING and node.outputs[0].dtype in _INTEGERS - _WIDE:
+        narrow = node.op_type in _WRAPPING and node.outputs[0].dtype in _INTEGERS - _WIDE
+        if narrow and not self._stays_within(write):
             raise write.refusal(
                 f"{node.outputs[0].dtype} wraps where a circuit does not; use int32 or int64"
             )
@@ -230,6 +234,26 @@ class _Walk:
         for output in node.outputs:
             self._mark(output, kind)
         self.modified = True
+
+    def _stays_within(self, write: Writer) -> bool:
+        """Whether a product of truth values and a constant is within its type, whatever they are.
+
+        So trees choose a leaf's path in int8.
+        """
+        node, dtype = write.place, write.place.outputs[0].dtype
+        if node.op_type != "MatMul" or dtype is None:
+            return False
+        for position, axis in ((0, -1), (1, -2)):
+            constant, other = write.constant(position), node.inputs[1 - position]
+            if constant is None or constant.ndim < 2 or other is None:
+                continue
+            if self._kinds.get(other) != "truth" and other not in self._bits:
+                continue
+            wide, limits = constant.astype(np.int64), np.iinfo(dtype.numpy())
+            most = np.maximum(wide, 0).sum(axis=axis).max(initial=0)
+            least = np.minimum(wide, 0).sum(axis=axis).min(initial=0)
+            return bool(limits.min <= least and most <= limits.max)
+        return False
 
     def _joint(self, node: ir.Node, positions: list[int], output: ir.Value) -> _Kind | None:
         """What a result stands for that is made of some inputs; None: a float."""
@@ -262,8 +286,8 @@ class _Walk:
             raise write.refusal(f"its input {value.name} has integers beyond 2^24")
         return write.floats(constant)
 
-    def _put(self, write: Writer, made: list[ir.Value], *kinds: _Kind | None) -> None:
-        """Let values be the node's outputs."""
+    def _put(self, write: Writer, made: list[ir.Value], *kinds: _Kind | None) -> list[ir.Value]:
+        """Let values be the node's outputs, and say which these are then."""
         own = [
             write.op("Identity", value)
             if value in write.place.inputs or value.producer() is None
@@ -274,6 +298,7 @@ class _Walk:
         for value, kind in zip(own, kinds, strict=False):
             self._mark(value, kind)
         self.modified = True
+        return own
 
     def _mark(self, value: ir.Value, kind: _Kind | None) -> None:
         value.type = ir.TensorType(_FLOAT)

@@ -361,3 +361,43 @@ def test_a_narrow_integer_that_a_float_is_cast_to_is_refused_by_name() -> None:
     proto = built([narrow], {"x": (FLOAT, (3,))}, [], 18)
     with pytest.raises(ChunkingError, match=r"the_cast \(Cast\): a Cast to UINT8"):
         normalise(_read_on(proto), {})
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT8, TensorProto.INT16, TensorProto.UINT8])
+@pytest.mark.parametrize("right", [True, False], ids=["truths first", "constant first"])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_narrow_product_of_truths_is_right_or_could_wrap(
+    kind: int, right: bool, beyond: int
+) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    limits = np.iinfo(dtype)
+    # One output can reach the type's end, or one further.
+    largest = np.zeros((4, 3))
+    largest[:3, 1] = limits.max - 2, 1, 1 + beyond
+    largest[:, 0] = (0, 1, 0, 1) if limits.min == 0 else (limits.min + 1, 5, -1, 0)
+    constant = (largest if right else largest.T).astype(dtype)
+    nodes = [
+        node("Less", "x", "z", to=["truth"]),
+        node("Cast", "truth", to=["narrow"], to_=kind),
+        node("MatMul", *(("narrow", "k") if right else ("k", "narrow")), to=["m"]),
+        node("Cast", "m", to_=FLOAT),
+    ]
+    for each in nodes:
+        for attribute in each.attribute:
+            attribute.name = attribute.name.rstrip("_")
+    shape = (2, 4) if right else (4, 2)
+    inputs: Inputs = {"x": (FLOAT, shape), "z": (FLOAT, shape)}
+    proto = built(nodes, inputs, [numpy_helper.from_array(constant, "k")], 18)
+    if beyond:
+        with pytest.raises(ChunkingError, match=r"the_MatMul_m \(MatMul\): .* wraps"):
+            normalise(_read_on(proto), {})
+        return
+    ours = session(normalise(_read_on(proto), {}))
+    for seed in range(3):
+        feeds = feeds_of(inputs, seed)
+        truth = (feeds["x"] < feeds["z"]).astype(np.int64)
+        wide = constant.astype(np.int64)
+        expected = truth @ wide if right else wide @ truth
+        (found,) = ours.run(None, feeds)
+        first = found.ravel()[: expected.size]
+        np.testing.assert_array_equal(first.reshape(expected.shape), expected)
