@@ -27,7 +27,7 @@ from zkml_ray.run.execution import (
     worker_pool,
 )
 from zkml_ray.run.recording import Recorder
-from zkml_ray.stages.accuracy import read_samples
+from zkml_ray.stages.accuracy import read_files
 from zkml_ray.stages.comparison import MaxError
 from zkml_ray.stages.inputs import DEFAULT_SEED, Inputs, ModelInput
 from zkml_ray.stages.plan import PlanOptions
@@ -195,9 +195,7 @@ class Prover:
     def _checked(self, inputs: Sequence[Inputs] | str | Path) -> list[ModelInput]:
         """All inputs, read before any run is begun."""
         if isinstance(inputs, str | Path):
-            files = input_files(Path(inputs))
-            arrays = read_samples(self._read.graph, files, seed=DEFAULT_SEED)
-            return [self._read.input(each, DEFAULT_SEED) for each in arrays]
+            return read_files(self._read.graph, input_files(Path(inputs)))
         found = []
         for index, each in enumerate(inputs):
             try:

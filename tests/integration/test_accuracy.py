@@ -182,6 +182,31 @@ def test_samples_of_two_inputs_must_be_as_many(tmp_path: Path) -> None:
         read_samples(graph, [tmp_path / "uneven.npz"], seed=0)
 
 
+def test_a_wrong_input_is_named_by_its_file_and_place(mlp: LoadedModel, tmp_path: Path) -> None:
+    graph = normalised_graph(mlp, {})
+    values = np.zeros((3, 1, 8), dtype=np.float32)
+    np.savez(tmp_path / "name.npz", z=values)
+    np.savez(tmp_path / "shape.npz", x=values[:, :, :5])
+    np.savez(tmp_path / "dtype.npz", x=values.astype("U8"))
+    np.savez(tmp_path / "none.npz", x=values[:0])
+    np.savez(tmp_path / "scalar.npz", x=np.float32(1))
+    values[1, 0, 2] = np.nan
+    np.save(tmp_path / "nan.npy", values)
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "name.npz").read_bytes()[:90])
+    for name, said in {
+        "name.npz": "name.npz: the model's inputs are x; missing: x, unknown: z",
+        "shape.npz": "shape.npz: input x has shape",
+        "dtype.npz": "dtype.npz, input 0: input x has dtype",
+        "none.npz": "none.npz holds no input",
+        "scalar.npz": "scalar.npz: input x has shape",
+        "nan.npy": "nan.npy, input 1: input x: element 2 is NaN",
+        "torn.npz": "torn.npz cannot be read",
+    }.items():
+        with pytest.raises(InputError) as caught:
+            read_samples(graph, [tmp_path / name], seed=0)
+        assert caught.value.message.startswith(said)
+
+
 def test_random_samples_are_the_same_every_time(mlp: LoadedModel) -> None:
     graph = normalised_graph(mlp, {})
     first, second = (read_samples(graph, [], seed=1) for _ in range(2))

@@ -336,3 +336,11 @@ def test_functions_of_all_kinds_are_proved_in_hinted_circuits(
     assert len(run.plan.chunks) == 3
     assert {chunk.arguments.kind for chunk in run.plan.chunks} == {"hinted"}
     assert verify("all", store=tmp_path, model=model, allow_insecure_srs=True).ok
+
+
+def test_products_have_no_effect_on_native_circuits_which_is_said(models: Path) -> None:
+    given = ("plan", models / "mlp.onnx", *SMALL, "--circuits", "native")
+    found = run_here(*given, "--products", "challenge", "--json").json
+    assert found["notices"] == ["--products challenge has no effect on native circuits"]
+    usual = run_here(*given, "--json").json["plan"]
+    assert found["plan"]["chunks"] == usual["chunks"]

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from tests.soundness.here import prove_here
 from tests.zoo.language import Size, bert, gpt
+from zkml_ray import Prover
 from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits.derive import normalised_graph
 from zkml_ray.errors import UnsupportedOperatorError
@@ -163,3 +164,18 @@ def test_hidden_tokens_are_looked_up_in_circuits(tmp_path: Path) -> None:
     assert {chunk.arguments.kind for chunk in circuits.plan.chunks} == {"hinted"}
     assert circuits.plan.model_inputs == ("tokens",)
     assert error_of(path, options, {"tokens": tokens_of(size)}) < 0.06
+
+
+def test_files_of_many_tokens_are_the_inputs_that_are_given_one_by_one(tmp_path: Path) -> None:
+    size = Size(tokens=4, width=8, words=50)
+    path = saved(tmp_path, gpt(size))
+    several = np.stack([tokens_of(size, seed) for seed in range(3)])
+    np.savez(tmp_path / "many.npz", tokens=several)
+    prover = Prover(path, 1, store=tmp_path / "store", options=PlanOptions(scale=SCALE))
+    from_file = prover._checked(tmp_path / "many.npz")
+    one_by_one = prover._checked(list(several))
+    assert len(from_file) == 3
+    for one, other in zip(from_file, one_by_one, strict=True):
+        assert one.arrays.keys() == other.arrays.keys() != {"tokens"}
+        for name, values in one.arrays.items():
+            np.testing.assert_array_equal(values, other.arrays[name])

@@ -115,3 +115,10 @@ def test_the_command_takes_a_folder_or_a_file_of_inputs(
     both = run_here("prove", models / "mlp.onnx", "--inputs", folder, "--input", folder / "b.npy")
     assert both.code == 2
     assert "give one of them" in both.stderr
+    digest = runs[0]["plan_digest"]
+    told = run_here("prove", models / "mlp.onnx", "--inputs", folder / "b.npy", *given)
+    assert told.code == 0, told.stderr
+    shown = " ".join(told.stdout.split())
+    assert "1 run proved, verified and stored in " in shown
+    assert f"Plan digest {digest}" in shown
+    assert "SRS" in shown

@@ -50,6 +50,7 @@ from zkml_ray.command_line.terminal import (
     stdout,
 )
 from zkml_ray.errors import ConfigError
+from zkml_ray.words import counted
 
 if TYPE_CHECKING:
     from zkml_ray.api import Run
@@ -273,13 +274,15 @@ def show_run(
 
 def show_runs(results: Sequence[Run], json_: bool) -> None:
     """Print finished runs of many inputs."""
-    from zkml_ray.command_line.tables import runs_table
+    from zkml_ray.command_line.tables import runs_table, srs_line
 
     if json_:
         print_json({"runs": [_run_document(result) for result in results]})
         return
     stdout.print(runs_table(results))
-    say(f"{len(results)} runs are proved, verified and stored in {results[0].store}")
+    first = results[0]  # all have one plan and one SRS
+    say(f"{counted(len(results), 'run')} proved, verified and stored in {first.store}.")
+    say(f"Plan digest {first.plan_digest}", srs_line(first.manifest.srs_trust))
 
 
 def _run_document(result: Run) -> dict[str, Any]:

@@ -8,6 +8,8 @@ is proved and no key is made; the salts are of no consequence and drawn from a f
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +36,7 @@ from zkml_ray.schema.plan import BoundaryPlan, Plan
 from zkml_ray.scratch import scratch_folder
 from zkml_ray.stages.accuracy_report import AccuracyReport, Measured, finite
 from zkml_ray.stages.comparison import OutputDifference, advice, difference
-from zkml_ray.stages.inputs import Arrays, quantise, read_inputs
+from zkml_ray.stages.inputs import Arrays, Inputs, ModelInput, quantise, read_inputs
 from zkml_ray.stages.reference import Reference, float_tensors, reference_outputs
 from zkml_ray.stages.witness import BoundaryValues, forward
 
@@ -66,14 +68,36 @@ def read_samples(
     """
     if not files:
         return [read_inputs(graph, None, seed=seed + offset).arrays for offset in range(random)]
-    samples: list[Arrays] = []
+    return [sample.arrays for sample in read_files(graph, files)]
+
+
+def read_files(graph: ModelGraph, files: Sequence[Path]) -> list[ModelInput]:
+    """The inputs that files hold, in their order: one each, or several along a first axis.
+
+    Raises:
+        InputError: A file is not an input of the model, or holds none; the message names it.
+    """
+    found: list[ModelInput] = []
     for path in files:
         stacked = _stacked(graph, path)
         if stacked is None:
-            samples.append(read_inputs(graph, path).arrays)
-        else:
-            samples += [read_inputs(graph, entry).arrays for entry in stacked]
-    return samples
+            found.append(_named(graph, path, path.name))
+            continue
+        if not stacked:
+            raise InputError(f"{path.name} holds no input: its first axis is 0 long")
+        for index, entry in enumerate(stacked):
+            found.append(_named(graph, entry, f"{path.name}, input {index}"))
+    return found
+
+
+def _named(graph: ModelGraph, inputs: Inputs, called: str) -> ModelInput:
+    """An input of a file; the error of a wrong one says where it was."""
+    try:
+        return read_inputs(graph, inputs)
+    except InputError as error:
+        if called in error.message:
+            raise
+        raise InputError(f"{called}: {error.message}") from None
 
 
 def measure_accuracy(
@@ -321,12 +345,12 @@ def _stacked(graph: ModelGraph, path: Path) -> list[dict[str, Any]] | None:
     try:
         loaded = np.load(path, allow_pickle=False)
         named = {graph.asked[0]: loaded} if path.suffix.lower() == ".npy" else dict(loaded)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path.name} cannot be read: {error}") from None
     named = {name: array for name, array in named.items() if name not in graph.unread}
     shapes = {name: graph.tensor_shape(name) for name in graph.asked}
     if set(named) != set(shapes) or any(
-        array.shape[1:] != shapes[name] for name, array in named.items()
+        not array.ndim or array.shape[1:] != shapes[name] for name, array in named.items()
     ):
         return None
     counts = {array.shape[0] for array in named.values()}

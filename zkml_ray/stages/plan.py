@@ -296,6 +296,8 @@ def _of_kind(
         ) from None
     circuits = _of_its_kind(model, graph, options, prices, limit_bytes, listener)
     notices = (*input_notices(graph.unread), *lookup_notices(graph))
+    if options.products != "packed" and circuits.plan.chunks[0].arguments.kind == "native":
+        notices = (*notices, f"--products {options.products} has no effect on native circuits")
     circuits = replace(circuits, notices=(*notices, *circuits.notices))
     refusal = shortfalls(circuits.plan, VerifierPolicy(), graph)
     if refusal is None:
