@@ -88,9 +88,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
         return stride_bits(magnitude)
 
     def settling(
-        circuit: Circuit, numbers: Arithmetic, pending: Pending, rounding: Any, name: str
+        circuit: Circuit, numbers: Arithmetic, pending: Pending, rounding: Any, *rest: Any
     ) -> Any:
-        found = settled(circuit, numbers, pending, rounding, name)
+        found = settled(circuit, numbers, pending, rounding, *rest)
         seen.settled.append((numbers, pending, rounding, *layouts[-1]))
         seen.wires.append(found[0].wire)
         return found
