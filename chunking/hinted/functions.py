@@ -57,7 +57,9 @@ def odd(lowering: Lowering, op: str, argument: Pending, name: str) -> View:
     numbers, circuit = lowering.numbers, lowering.circuit
     least = numbers.scale + REACH_BITS
     if numbers.logrows < least:
-        raise NotHintedError(f"its table needs 2^{least} rows at scale {numbers.scale}")
+        raise NotHintedError(
+            f"its table needs 2^{least} rows at scale {numbers.scale}", by_rows=True
+        )
     rounding = Rounding(
         resolution=lowering.resolution,
         offset=0,

@@ -25,6 +25,7 @@ class NotHintedError(ChunkingError):
         operator: Its operator.
         reason: Why; empty where no node of this operator has one.
         range_bits: With so many it has one; 0 where that is not why.
+        by_rows: It may have one in a circuit of other rows.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class NotHintedError(ChunkingError):
         operator: str = "",
         reason: str = "",
         range_bits: int = 0,
+        by_rows: bool = False,
     ) -> None:
         super().__init__(message)
         self.node = node
         self.operator = operator
         self.reason = reason
         self.range_bits = range_bits
+        self.by_rows = by_rows
 
 
 @contextmanager
@@ -59,7 +62,9 @@ def refusing(node: onnx.NodeProto | None = None) -> Iterator[None]:
     except NotHintedError as error:
         if error.node or node is None:
             raise
-        raise _named(node, error.reason or error.message, error.range_bits) from None
+        named = _named(node, error.reason or error.message, error.range_bits)
+        named.by_rows = error.by_rows
+        raise named from None
     except ChunkingError as error:
         if node is None:
             raise

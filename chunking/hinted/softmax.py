@@ -77,7 +77,8 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> Shares:
             f"a softmax of {rows.longest} scores at scale {numbers.scale} has a hinted form in "
             f"circuits of 2^{least} rows"
             + (f" or 2^{least + 1}" if rows.longest <= FEW_KEYS else "")
-            + " alone"
+            + " alone",
+            by_rows=True,
         )
     pending = lowering.linear(source)
     flat = pending.sites.reshape(-1, keys)

@@ -17,6 +17,7 @@ from tests.unit.chunking.builders import weight
 from zkml_ray import PlanOptions, prove_distributed, resume, verify
 from zkml_ray.api import Run, prepare
 from zkml_ray.chunking.graph import ModelGraph
+from zkml_ray.chunking.hinted.refusal import NotHintedError
 from zkml_ray.chunking.load import LoadedModel, load_model
 from zkml_ray.circuits.derive import rederive_circuits
 from zkml_ray.circuits.sealing import seal
@@ -344,3 +345,24 @@ def test_products_have_no_effect_on_native_circuits_which_is_said(models: Path) 
     assert found["notices"] == ["--products challenge has no effect on native circuits"]
     usual = run_here(*given, "--json").json["plan"]
     assert found["plan"]["chunks"] == usual["chunks"]
+
+
+def test_refusal_is_what_no_other_rows_mend(tmp_path: Path) -> None:
+    """Softmax has a form in circuits of some rows alone; where those are refused, that is why."""
+    generator = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(generator.normal(size=(8, 8)).astype(np.float32) * 0.3, name)
+        for name in "qkv"
+    ]
+    nodes = [helper.make_node("MatMul", ["x", name], [f"x{name}"]) for name in "qkv"]
+    nodes += [
+        helper.make_node("Transpose", ["xk"], ["kt"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["xq", "kt"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "xv"], ["a"]),
+        helper.make_node("Add", ["a", "x"], ["y"], "residual"),
+    ]
+    proto = build(nodes, {"x": [1, 4, 8]}, {"y": [1, 4, 8]}, weights)
+    onnx.save(proto, tmp_path / "attention.onnx")
+    with pytest.raises(NotHintedError, match=r"residual.*too large for their scale"):
+        plan(load_model(tmp_path / "attention.onnx"), PlanOptions(circuits="hinted"))

@@ -15,10 +15,15 @@ from zkml_ray import Prover
 from zkml_ray.chunking.load import load_model
 from zkml_ray.circuits.derive import normalised_graph
 from zkml_ray.errors import UnsupportedOperatorError
+from zkml_ray.report.accuracy import Accuracy
+from zkml_ray.report.facts import gather
+from zkml_ray.report.page import render
 from zkml_ray.scratch import scratch_folder
 from zkml_ray.stages.accuracy import _compiled, measure_accuracy, quantised_boundaries
 from zkml_ray.stages.inputs import read_inputs
 from zkml_ray.stages.plan import PlanOptions, plan
+from zkml_ray.stores import open_store
+from zkml_ray.stores.layout import RunLayout
 
 SCALE = 8
 
@@ -58,6 +63,13 @@ def test_gpt_of_hinted_circuits_is_proved_beside_onnxruntime(tmp_path: Path) -> 
     error = np.abs(outcome.outputs[name] - outcome.float_outputs[name]).max()
     assert error < 0.05
     assert outcome.verdict.revealed["tokens"] == tuple(tokens_of(size).ravel())
+    page = render(
+        gather(open_store(str(tmp_path / "store")), RunLayout("default", "gpt")),
+        Accuracy(note=""),
+    )
+    said = ", ".join(map(str, tokens_of(size).ravel()))
+    assert "Input <code>tokens</code>" in page
+    assert f"Rows of a table of the model were looked up at {said}." in page
 
 
 @pytest.mark.slow

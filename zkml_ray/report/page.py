@@ -27,6 +27,7 @@ from zkml_ray.words import counted, listed, seconds_in_words, shape_of, size_in_
 if TYPE_CHECKING:
     from jinja2 import Template
 
+    from zkml_ray.schema.manifest import StatedPlaces
     from zkml_ray.schema.plan import BoundaryPlan, Plan
 
 MIB: Final = 1 << 20
@@ -201,7 +202,7 @@ def _ends(facts: RunFacts) -> list[dict[str, Any]]:
     if plan is None or facts.manifest is None:
         return []
     revealed = facts.revealed()
-    found = []
+    found = [_places(stated) for stated in facts.manifest.statement.places]
     for role, all_ in (("Input", plan.model_inputs), ("Output", plan.model_outputs)):
         for name in all_:
             boundary = plan.boundary(name)
@@ -222,6 +223,26 @@ def _ends(facts: RunFacts) -> list[dict[str, Any]]:
                 end |= _values(shown, is_output=role == "Output")
             found.append(end)
     return found
+
+
+def _places(stated: StatedPlaces) -> dict[str, Any]:
+    """An input that says which rows are looked up; the rows are what circuits begin with."""
+    places = stated.places
+    first = ", ".join(map(str, places[:_BARS])) + (", ..." if len(places) > _BARS else "")
+    return {
+        "role": "Input",
+        "name": stated.input,
+        "shape": "",
+        "hidden": False,
+        "picture": None,
+        "chart": None,
+        "rows": [{"n": str(i), "proved": str(place)} for i, place in enumerate(places[:_ROWS])],
+        "summary": counted(len(places), "value")
+        if len(places) <= _ROWS
+        else f"the first {_ROWS} of {len(places):,} values",
+        "floats": False,
+        "answer": f"Rows of a table of the model were looked up at {first}.",
+    }
 
 
 def _values(shown: Revealed, *, is_output: bool) -> dict[str, Any]:

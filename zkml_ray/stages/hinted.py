@@ -18,6 +18,7 @@ from zkml_ray.chunking.graph import ModelGraph
 from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.functions import TABLE_OF
 from zkml_ray.chunking.hinted.numbers import MAX_OVERLAP_BITS, PRECISION_BITS, Arithmetic
+from zkml_ray.chunking.hinted.refusal import NotHintedError
 from zkml_ray.chunking.hinted.sizes import End, sized_circuits
 from zkml_ray.chunking.load import LoadedModel
 from zkml_ray.chunking.partition import layer_partition, split_by_kind
@@ -340,7 +341,9 @@ class HintedPlanner:
                 if not wanted[index]:
                     continue
                 if isinstance(circuit, ChunkingError):
-                    refusals[index] = circuit
+                    mended = isinstance(circuit, NotHintedError) and circuit.by_rows
+                    if refusals[index] is None or not mended:
+                        refusals[index] = circuit  # what other rows do not mend is why
                     continue
                 best = self._best(circuit, ends[index], numbers)
                 if best is not None:
