@@ -129,8 +129,8 @@ PLAN: Mapping[str, tuple[str, ...]] = {
     "plan.rewrites.[].node": REBUILT,
     "plan.rewrites.[].parameter": REBUILT,
     "plan.input_scale": GRAPH,
-    "plan.commitment.decomp_base": LAYOUT,
-    "plan.commitment.decomp_legs": LAYOUT,
+    "plan.commitment.decomp_base": ("plan-arguments",),
+    "plan.commitment.decomp_legs": ("plan-arguments",),
     "plan.commitment.max_slots": LAYOUT,
     "plan.commitment.salted": LAYOUT,
     "plan.commitment.salts_apart": LAYOUT,
@@ -149,6 +149,8 @@ PLAN: Mapping[str, tuple[str, ...]] = {
     "plan.chunks.[].arguments.lookup_range.[]": REBUILT,
     "plan.chunks.[].arguments.kind": ("plan-arguments",),
     "plan.chunks.[].arguments.range_bits": ("plan-arguments",),
+    "plan.chunks.[].arguments.products": ("plan-arguments",),
+    "plan.chunks.[].weights_sha256": ("plan-arguments",),
     "plan.chunks.[].onnx_sha256": REBUILT,
     "plan.chunks.[].settings_sha256": REBUILT,
     "plan.chunks.[].num_rows": REBUILT,
@@ -207,11 +209,18 @@ EDITS: Mapping[str, tuple[Place, Any]] = {
     "plan.lookups.[].table_sha256": looked_up(table_sha256="1" * 64),
     "plan.boundaries.[].producer": (("plan", "boundaries", 1, "producer"), "chunk-001"),
     "plan.chunks.[].arguments.kind": (("plan", "chunks", 0, "arguments", "kind"), "hinted"),
+    "plan.chunks.[].arguments.products": (
+        ("plan", "chunks", 0, "arguments", "products"),
+        "challenge",
+    ),
+    "plan.chunks.[].weights_sha256": (("plan", "chunks", 0, "weights_sha256"), "0" * 64),
 }
 
 # The same with hinted circuits, where it differs: what they do not use must have one value, the
 # table follows from the rows, and so does nearly everything else.
 HINTED: Mapping[str, tuple[str, ...]] = {
+    "plan.commitment.decomp_base": LAYOUT,
+    "plan.commitment.decomp_legs": LAYOUT,
     "plan.chunks.[].arguments.input_scale": ("plan-arguments",),
     "plan.commitment.salted": ("plan-arguments",),
     "plan.input_scale": ("plan-arguments",),

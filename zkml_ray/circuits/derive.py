@@ -350,6 +350,9 @@ def _hinted_circuit(
     )
     products = products_of(data) if challenge else None
     weights = None if products is None else write_weights(products)
+    if weights is None:
+        # Every form is cheaper packed: the same circuit as where no challenge was thought of.
+        chosen = chosen.model_copy(update={"products": "packed"})
     _, settings = _settings(chunk_id, operators, data, chosen.input_scale, lambda *_: chosen)
     leaves = sum(t.layout.leaf_count for t in (*incoming, *outgoing)) + (weights is not None)
     # What ezkl takes the leaves' scales to be is a label: packed integers have none.

@@ -413,8 +413,12 @@ def _check_hinted(chunk: ChunkPlan, plan: Plan, packing: PackingSpec) -> None:
             arguments.range_bits,
             f"values within +-{packing.injective_bound}, as packing is",
         )
-    if chunk.weights_sha256 is not None and arguments.products != "challenge":
-        raise _argument(f"{chunk.id} weights", "outside", "inside, where products are packed")
+    if (chunk.weights_sha256 is not None) != (arguments.products == "challenge"):
+        raise _argument(
+            f"{chunk.id} products",
+            f"{arguments.products}, with weights {chunk.weights_sha256}",
+            "weights outside a circuit where a challenge checks products, and nowhere else",
+        )
     if plan.commitment.salted and not plan.commitment.salts_apart:
         raise _argument("commitment", "salts beside values", "salts in elements of their own")
 
