@@ -31,6 +31,10 @@ def _rebuild(cls: type[ZkmlRayError], message: str, state: dict[str, Any]) -> Zk
     return error
 
 
+NO_MEMORY = "there is not enough memory for this"
+"""What the command line says where an allocation failed."""
+
+
 class ZkmlRayError(Exception):
     """Root of the family."""
 

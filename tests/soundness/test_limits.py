@@ -104,8 +104,13 @@ def test_verification_beyond_the_limit_of_memory_is_refused_by_the_kernel(
                 model=models / "mlp.onnx",
                 allow_insecure_srs=True,
                 max_memory_bytes=max_memory_bytes,
+                max_seconds=60,
             )
-        assert refused.value.code == "limit-memory", max_memory_bytes
+        # An interpreter that has no memory to raise an error with may spin instead, at some sizes
+        # below what a user can ask for: the limit of seconds ends it.
+        spins = max_memory_bytes < 64 << 20
+        codes = ("limit-memory", "limit-seconds") if spins else ("limit-memory",)
+        assert refused.value.code in codes, max_memory_bytes
 
 
 def children() -> list[str]:

@@ -24,7 +24,14 @@ from rich.console import Console
 from rich.text import Text
 
 from zkml_ray.command_line.bug_report import report_bug, shows_traceback
-from zkml_ray.errors import AccuracyError, ConfigError, ExitCode, VerificationError, ZkmlRayError
+from zkml_ray.errors import (
+    NO_MEMORY,
+    AccuracyError,
+    ConfigError,
+    ExitCode,
+    VerificationError,
+    ZkmlRayError,
+)
 from zkml_ray.extras import named_if_missing
 from zkml_ray.interrupts import as_exceptions
 
@@ -54,7 +61,7 @@ def run_app(app: typer.Typer, name: str) -> None:
     except OSError as error:
         _fail(error, ExitCode.INFRASTRUCTURE)
     except MemoryError:
-        _error("there is not enough memory for this")
+        _error(NO_MEMORY)
         sys.exit(int(ExitCode.INFRASTRUCTURE))
     except SystemExit as leave:
         if leave.code == 128 + signal.SIGTERM:

@@ -114,6 +114,8 @@ def _outcome(returncode: int, shown: str, told: str, *, limited: bool) -> Verdic
     if isinstance(document, dict) and returncode == ExitCode.VERIFICATION_FAILED:
         raise _refusal(document)
     said = [line.removeprefix("error: ") for line in told.splitlines() if line.startswith("error:")]
+    if limited and said[-1:] == [errors.NO_MEMORY]:
+        raise out_of_memory("the run was verified")
     if returncode in _OF_EXIT_CODE and said:
         raise _OF_EXIT_CODE[returncode](said[-1])
     last = " ".join(told.split())[-300:] or "it said nothing"
