@@ -27,6 +27,7 @@ from zkml_ray.stages.comparison import default_tolerance
 from zkml_ray.stages.reference import float_outputs
 from zkml_ray.verifying.policy import VerifierPolicy
 
+from . import hostile
 from .hostile import Choice, HostilePlanner, check_plan
 from .tally import NOTES
 
@@ -210,7 +211,10 @@ def test_no_accepted_plan_gives_another_answer(name: str, plans: int, tmp_path: 
     assert not found.wrong
 
 
-def test_planner_finds_another_answer_where_there_are_no_floors(tmp_path: Path) -> None:
-    """The search is able to: without floors it takes him a few plans."""
-    found = searched("digits", 12, tmp_path, seed=3, policy=NO_FLOORS)
+def test_planner_finds_another_answer_where_there_are_no_floors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search is able to, among scales that no floor keeps out."""
+    monkeypatch.setattr(hostile, "SCALES", (1, 2))
+    found = searched("digits", 24, tmp_path, seed=1, policy=NO_FLOORS)
     assert found.wrong
