@@ -310,15 +310,22 @@ class _Checks:
 
     def _constant_channels(self, shared: str) -> str:
         """Sum over the rows of what is taken once a window times c_ij, [channels]."""
+        parts = [self._constant_part(shared, part) for part in self._form.constants]
+        total = parts[0]
+        for part in parts[1:]:
+            total = self._circuit.add(total, part, self._layout.shape[2])
+        return total
+
+    def _constant_part(self, shared: str, constant: Ints) -> str:
         circuit = self._circuit
         _, a, b, _ = self._layout.shape
-        constant = self._layout.arranged_constant(self._form.constant)[..., 0]
-        if constant.shape[0] != 1:
+        arranged = self._layout.arranged_constant(constant)[..., 0]
+        if arranged.shape[0] != 1:
             raise NotHintedError("constants that differ inside a pooling window")
-        if constant.shape[1] == 1:
+        if arranged.shape[1] == 1:
             every = circuit.sum_rows(circuit.reshape(shared, [1, a]), 1, a)
-            return circuit.multiply(circuit.whole(constant[0, 0]), every, b)
-        matrix = circuit.whole(constant[0])
+            return circuit.multiply(circuit.whole(arranged[0, 0]), every, b)
+        matrix = circuit.whole(arranged[0])
         return circuit.product("i,ib->b", shared, matrix, outputs=b, length=a)
 
     def hold_products(self, *, with_result: bool) -> None:

@@ -23,6 +23,7 @@ from zkml_ray.api import Run
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.load import LoadedModel, load_model
 from zkml_ray.errors import ConfigError, InputError, VerificationError
+from zkml_ray.run.coordinator import RunOutcome
 from zkml_ray.stages.plan import PlanOptions
 from zkml_ray.verifying.trust import TrustRoot
 
@@ -66,6 +67,10 @@ def proved(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Attacker:
     assert outcome.verdict.revealed["tokens"] == (5, 0, 5, 299)
     error = np.abs(outcome.outputs["y"] - outcome.float_outputs["y"]).max()
     assert error < 0.05
+    return _attacker(store, outcome)
+
+
+def _attacker(store: Path, outcome: RunOutcome) -> Attacker:
     return Attacker(
         Run(
             project="default",
@@ -147,6 +152,27 @@ def test_a_token_too_many_or_too_few_is_refused(attacker: Attacker, model: Loade
     attacker.reset()
     places(attacker).pop()
     refused(attacker, "statement-places", model)
+
+
+@pytest.fixture(scope="module")
+def consecutive(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Attacker:
+    """A run of its own, of four rows that follow each other."""
+    store = tmp_path_factory.mktemp("consecutive")
+    tokens = np.array([[8, 9, 10, 11]])
+    outcome = prove_here(path, store=store, run_id="r", inputs={"tokens": tokens}, options=OPTIONS)
+    return _attacker(store, outcome)
+
+
+@pytest.mark.parametrize("stated", [[4, 5], [2], list(range(16, 24)), list(range(32, 48))])
+def test_rows_of_another_width_are_refused(
+    consecutive: Attacker, model: LoadedModel, stated: list[int]
+) -> None:
+    """Rows 8 to 11 of four numbers are rows 4 and 5 of eight numbers, and row 2 of sixteen."""
+    consecutive.reset()
+    consecutive.manifest["statement"]["places"][0]["places"] = stated
+    message = refused(consecutive, "statement-places", model)
+    assert f"has {len(stated)} places of tokens" in message
+    assert "4 were expected" in message
 
 
 def test_a_row_of_no_table_is_refused(attacker: Attacker, model: LoadedModel) -> None:

@@ -74,25 +74,44 @@ def check_places(
                 f"the table, and those of {lookup.input}",
                 subject=lookup.input,
             )
-        width = _width(plan.boundary(lookup.boundary), lookup, places)
+        boundary = plan.boundary(lookup.boundary)
         table = reader.file(
             names.table(index),
-            max_bytes=lookup.rows * width * _NUMBER_BYTES,
+            # As wide as rows are where there is one place.
+            max_bytes=lookup.rows * boundary.layout.element_count * _NUMBER_BYTES,
             pinned=lookup.table_sha256,
         )
+        width = _width(boundary, lookup, table.stat().st_size, places)
         _check_rows(lookup, table, width, places, values)
     return {name: tuple(map(float, places)) for name, places in stated.items()}
 
 
-def _width(boundary: BoundaryPlan, lookup: LookupPlan, places: Sequence[int]) -> int:
-    """Elements of a row."""
+def _width(
+    boundary: BoundaryPlan, lookup: LookupPlan, table_bytes: int, places: Sequence[int]
+) -> int:
+    """Elements of a row, which the table alone decides.
+
+    Were it for the number of places to say, two rows that follow each other would be one row twice
+    as wide, at half the place.
+    """
     elements = boundary.layout.element_count
-    if not places or elements % len(places):
+    width, rest = divmod(table_bytes, lookup.rows * _NUMBER_BYTES)
+    if not width or rest or elements % width:
+        raise VerificationError(
+            f"a table of {table_bytes} bytes has no {lookup.rows} rows of which some make up "
+            f"the {elements} numbers of {lookup.boundary}",
+            subject=lookup.boundary,
+            code="artifact-size",
+        )
+    if len(places) * width != elements:
         raise _refusal(
-            f"{len(places)} places of {lookup.input} have no {elements} numbers",
+            f"the statement has {len(places)} places of {lookup.input}; {elements // width} were "
+            "expected",
+            expected=str(elements // width),
+            got=str(len(places)),
             subject=lookup.input,
         )
-    return elements // len(places)
+    return width
 
 
 def _check_rows(

@@ -25,6 +25,7 @@ from tests.unit.chunking.hinted_circuit import (
 from zkml_ray.chunking.hinted import challenge as emitted
 from zkml_ray.chunking.hinted import settle
 from zkml_ray.chunking.hinted.extract import INPUT
+from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.recipe import METADATA_KEY, advice_of, products_of
 from zkml_ray.commitments.challenge import value_at, weighted
 from zkml_ray.commitments.field import MODULUS
@@ -46,6 +47,33 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_circuit_fed_by_the_recipe_gives_the_loops_integers(name: str) -> None:
     case, numbers = CASES[name]
     checked(hinted_chunk(case.proto(), numbers, challenge=True), operators.inputs(case, numbers))
+
+
+WIDE = {
+    "two digits": Arithmetic(scale=13, logrows=15, range_bits=5),
+    "far": Arithmetic(scale=13, logrows=16, range_bits=8),
+}
+"""Constants of sums take more than one float32."""
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("which", sorted(WIDE))
+@pytest.mark.parametrize("bias", [(8,), (6, 8)])
+def test_constants_of_several_parts_are_those_of_packed_sums(
+    bias: tuple[int, ...], which: str
+) -> None:
+    """A bias of channels, and one that every row has another of."""
+    added = np.random.default_rng(5).normal(size=bias).astype(np.float32)
+    case = operators.Case(
+        nodes=[operators.node("MatMul", "x", "w", to="s"), operators.node("Add", "s", "b")],
+        x=[6, 8],
+        y=[6, 8],
+        constants=[operators.dense(8, 8), numpy_helper.from_array(added, "b")],
+    )
+    chunk = hinted_chunk(case.proto(), WIDE[which], challenge=True)
+    steps = [s for s in recipe_of(chunk)["steps"] if s["do"] == "settle" and s["challenged"]]
+    assert any(len(step["constants"]) > 1 for step in steps)
+    checked(chunk, operators.inputs(case, WIDE[which]))
 
 
 SEVERAL = (
