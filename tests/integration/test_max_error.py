@@ -163,8 +163,10 @@ def test_a_fault_of_normalisation_is_caught(
     """The fault is planted: all weights are doubled behind the reader's back."""
     honest = derive.normalise
 
-    def doubling(proto: onnx.ModelProto, dimensions: dict[str, int]) -> onnx.ModelProto:
-        made = honest(proto, dimensions)
+    def doubling(
+        proto: onnx.ModelProto, dimensions: dict[str, int], **options: bool
+    ) -> onnx.ModelProto:
+        made = honest(proto, dimensions, **options)
         for tensor in made.graph.initializer:
             values = numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(2 * values, tensor.name))
