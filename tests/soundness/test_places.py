@@ -245,6 +245,20 @@ def test_a_plan_that_forgets_its_lookups_is_refused(attacker: Attacker, model: L
     assert caught.value.code in {"model-circuits", "plan-extent"}
 
 
+def test_input_of_places_is_called_like_no_tensor_of_the_circuits(
+    attacker: Attacker, model: LoadedModel
+) -> None:
+    """Else the verdict would show places where an output's values stood."""
+    sealed = json.loads(attacker.read(names.SEALED_PLAN))
+    for lookup in sealed["plan"]["lookups"]:
+        lookup["input"] = sealed["plan"]["model_outputs"][0]
+    attacker.replace_plan(sealed)
+    attacker.manifest["statement"]["places"][0]["input"] = sealed["plan"]["model_outputs"][0]
+    with pytest.raises(VerificationError) as caught:
+        attacker.verify(TrustRoot(model=model))
+    assert caught.value.code == "plan-topology"
+
+
 def test_hidden_tokens_ask_for_another_plan(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--tokens hidden"):
         prove_here(

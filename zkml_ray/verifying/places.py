@@ -29,12 +29,14 @@ def check_lookups(plan: Plan) -> None:
         VerificationError: Code "plan-topology".
     """
     given = [lookup.boundary for lookup in plan.lookups]
+    # The verdict shows an input's places under its name, boundaries under theirs.
+    crossing = {boundary.name for boundary in plan.boundaries}
     for lookup in plan.lookups:
         stands = lookup.boundary in plan.model_inputs and given.count(lookup.boundary) == 1
-        if not stands or lookup.input in plan.model_inputs:
+        if not stands or lookup.input in crossing:
             raise VerificationError(
                 f"the plan's graph is not complete: the rows {lookup.boundary} that it looks up "
-                "are no input of its circuits, or given twice",
+                "are no input of its circuits, or given twice, or called as a tensor of theirs",
                 subject=lookup.boundary,
                 code="plan-topology",
             )
