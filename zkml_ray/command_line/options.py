@@ -332,7 +332,7 @@ def plan_options(
         ConfigError: One of them has no such value.
     """
     from zkml_ray.config import parse_size
-    from zkml_ray.stages.plan import PlanOptions, circuit_kind, products_named, token_kind
+    from zkml_ray.stages.plan import CIRCUITS, PRODUCTS, TOKENS, PlanOptions, chosen
 
     return PlanOptions(
         scale=scale,
@@ -342,10 +342,10 @@ def plan_options(
         dimensions=_dimensions(circuits.dim or []),
         salted=not circuits.no_salt,
         passes=None if passes is None else _passes(passes.passes, passes.no_pass or []),
-        circuits=circuit_kind(circuits.circuits),
+        circuits=chosen("circuits", circuits.circuits, CIRCUITS),
         range_bits=circuits.range_bits,
-        products=products_named(circuits.products),
-        tokens=token_kind(circuits.tokens),
+        products=chosen("products", circuits.products, PRODUCTS),
+        tokens=chosen("tokens", circuits.tokens, TOKENS),
     )
 
 

@@ -8,10 +8,10 @@ may give another plan; the same model, options and profile give the same plan an
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -48,6 +48,11 @@ from zkml_ray.verifying.policy import VerifierPolicy, shortfalls
 
 CircuitKind = Literal["auto", "hinted", "native"]
 TokenKind = Literal["revealed", "hidden"]
+_Choice = TypeVar("_Choice", bound=str)
+
+CIRCUITS: Final[tuple[CircuitKind, ...]] = get_args(CircuitKind)
+PRODUCTS: Final[tuple[Products, ...]] = get_args(Products)
+TOKENS: Final[tuple[TokenKind, ...]] = get_args(TokenKind)
 
 _log = logging.getLogger(__name__)
 
@@ -121,9 +126,9 @@ class PlanOptions:
                 f"memory must be at least {MIN_MEMORY_BYTES >> 20} MiB, not "
                 f"{self.memory_bytes} bytes"
             )
-        circuit_kind(self.circuits)
-        products_named(self.products)
-        token_kind(self.tokens)
+        chosen("circuits", self.circuits, CIRCUITS)
+        chosen("products", self.products, PRODUCTS)
+        chosen("tokens", self.tokens, TOKENS)
         if not 0 <= self.range_bits <= limits.MAX_RANGE_BITS:
             raise ConfigError(
                 f"range bits must lie in 0..{limits.MAX_RANGE_BITS}, not {self.range_bits}"
@@ -187,43 +192,21 @@ class PlanOptions:
         )
 
 
-def circuit_kind(name: str) -> CircuitKind:
-    """A choice of circuits by its name.
+def chosen(what: str, name: str, choices: Sequence[_Choice]) -> _Choice:
+    """One of some choices by its name.
+
+    Args:
+        what: What is chosen, for the message.
+        name: As it was given.
+        choices: All there are.
 
     Raises:
         ConfigError: There is no such choice.
     """
-    for kind in get_args(CircuitKind):
-        if kind == name:
-            found: CircuitKind = kind
-            return found
-    raise ConfigError(f"circuits must be one of {', '.join(get_args(CircuitKind))}, not {name}")
-
-
-def products_named(name: str) -> Products:
-    """A way to check products by its name.
-
-    Raises:
-        ConfigError: There is no such way.
-    """
-    for products in get_args(Products):
-        if products == name:
-            found: Products = products
-            return found
-    raise ConfigError(f"products must be one of {', '.join(get_args(Products))}, not {name}")
-
-
-def token_kind(name: str) -> TokenKind:
-    """What becomes of places that are an input, by its name.
-
-    Raises:
-        ConfigError: There is no such choice.
-    """
-    for kind in get_args(TokenKind):
-        if kind == name:
-            found: TokenKind = kind
-            return found
-    raise ConfigError(f"tokens must be one of {', '.join(get_args(TokenKind))}, not {name}")
+    for choice in choices:
+        if choice == name:
+            return choice
+    raise ConfigError(f"{what} must be one of {', '.join(choices)}, not {name}")
 
 
 def plan(
