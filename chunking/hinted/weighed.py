@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from zkml_ray.chunking.hinted.challenge import Identity
@@ -12,10 +14,10 @@ from zkml_ray.chunking.hinted.layout import Layout
 from zkml_ray.chunking.hinted.rounding import Quantised
 from zkml_ray.chunking.hinted.sums import Step
 
-WEIGHTED_CELLS = 3
+WEIGHTED_CELLS: Final = 3
 """Of every w'_k: its column, its power of t, its product with that."""
 
-GIVEN_CELLS = 2
+GIVEN_CELLS: Final = 2
 """Of every first remainder, which is a hint here: its column and its product."""
 
 

@@ -24,6 +24,8 @@ from zkml_ray.stores.layout import RunLayout
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
+    # A program of the system, not of this project: pages are tested without it as well
+    # (tests/integration/test_run_report.py).
     pytest.skip(
         "Chromium is not installed (Debian: apt-get install chromium)", allow_module_level=True
     )

@@ -137,6 +137,7 @@ class Adversary(ChunkWorker):
         return self.lie(job)
 
     def lie(self, job: ProveJob) -> Any:
+        """What every adversary answers in its own way."""
         raise NotImplementedError
 
 

@@ -155,6 +155,7 @@ class BundleStore(ArtifactStore):
                     listed = archive.infolist()
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        # zipfile raises NotImplementedError for what it cannot read: several disks, methods.
         except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError) as error:
             _malformed(path, str(error))
         if len(self._entries) != len(listed):
