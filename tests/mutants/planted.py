@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants import chosen, committed, hinted, trusting, verifying
+from tests.mutants import challenged, chosen, committed, hinted, trusting, verifying
 
 MUTANTS: Final = (
     *hinted.MUTANTS,
@@ -12,4 +12,5 @@ MUTANTS: Final = (
     *trusting.MUTANTS,
     *verifying.MUTANTS,
     *chosen.MUTANTS,
+    *challenged.MUTANTS,
 )

@@ -82,7 +82,7 @@ SEVERAL = (
     "product of heads",
     "masked attention",
 )
-"""Circuits of several forms: pooled, of two activations, moved, masked."""
+"""Circuits of several forms, pooled ones, products of two activations, moved and masked rows."""
 
 
 def challenged(name: str) -> tuple[HintedChunk, list[int]]:
