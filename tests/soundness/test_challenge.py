@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.unit.chunking.hinted_cases import Case, dense, node
 from tests.unit.chunking.hinted_circuit import (
     NUMBERS,
     HintedChunk,
@@ -24,7 +25,6 @@ from tests.unit.chunking.hinted_circuit import (
     hinted_chunk,
     saved,
 )
-from tests.unit.chunking.test_hinted_operators import Case, dense, node
 from zkml_ray.canonical import sha256_hex
 from zkml_ray.chunking.hinted.recipe import advice_of, products_of
 from zkml_ray.circuits import backend, challenge

@@ -26,9 +26,9 @@ from tests.soundness.hinted_forger import (
     root_off_by,
     shares,
 )
+from tests.unit.chunking.hinted_cases import Case, inputs, node
 from tests.unit.chunking.hinted_circuit import NUMBERS
 from tests.unit.chunking.test_hinted_functions import CASES, gelu
-from tests.unit.chunking.test_hinted_operators import Case, inputs, node
 
 Ints = NDArray[np.int64]
 Step = Mapping[str, Any]

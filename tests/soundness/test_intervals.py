@@ -23,13 +23,13 @@ from tests.emitted.analyser import Analysis, analyse
 from tests.emitted.faults import planted
 from tests.emitted.intervals import NotUnderstoodError
 from tests.unit.chunking.builders import weight
+from tests.unit.chunking.hinted_cases import CASES as OPERATORS
+from tests.unit.chunking.hinted_cases import Case, convolutions, dense, node, number
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
 from tests.unit.chunking.test_hinted_decisions import CASES as DECISIONS
 from tests.unit.chunking.test_hinted_exponentials import BELOW_ZERO
 from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, gelu
 from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
-from tests.unit.chunking.test_hinted_operators import CASES as OPERATORS
-from tests.unit.chunking.test_hinted_operators import Case, convolutions, dense, node, number
 from tests.unit.chunking.test_hinted_quotients import CASES as QUOTIENTS
 from tests.unit.chunking.test_hinted_tables import CASES as TABLES
 from zkml_ray.chunking.hinted import (

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tests.soundness.hinted_forger import Change, Forger, nothing, root_off_by
+from tests.unit.chunking.hinted_cases import Case, node
 from tests.unit.chunking.hinted_circuit import (
     HintedChunk,
     OutsideTableError,
@@ -23,7 +24,6 @@ from tests.unit.chunking.hinted_circuit import (
     evaluated,
     hinted_chunk,
 )
-from tests.unit.chunking.test_hinted_operators import Case, node
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.recipe import _entry, filled, whole
 

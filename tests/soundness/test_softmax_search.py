@@ -24,13 +24,13 @@ from onnx import numpy_helper
 
 from tests.soundness.hinted_forger import Change, Forger, at, moved_down, nothing, shares
 from tests.unit.chunking.builders import model as build
+from tests.unit.chunking.hinted_cases import node
 from tests.unit.chunking.hinted_circuit import (
     HintedChunk,
     OutsideTableError,
     evaluated,
     hinted_chunk,
 )
-from tests.unit.chunking.test_hinted_operators import node
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.recipe import _entry, filled, whole
 

@@ -24,8 +24,8 @@ from tests.emitted.relations import outputs_declared
 from tests.emitted.unknowns import TABLE_END, outputs_allowed
 from tests.unit.chunking import hinted_circuit
 from tests.unit.chunking.builders import integers
+from tests.unit.chunking.hinted_cases import Case, conv, node, number, pool
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk
-from tests.unit.chunking.test_hinted_operators import Case, conv, node, number, pool
 from zkml_ray.chunking.hinted import blinding, layer_norm, settle, softmax
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.operators import OPERATORS, pointwise

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import helper
 
+from tests.unit.chunking.hinted_cases import CASES
 from tests.unit.chunking.hinted_circuit import hinted_chunk, saved
 from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
-from tests.unit.chunking.test_hinted_operators import CASES
 from zkml_ray.chunking.hinted import settle
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.circuits import backend

@@ -17,11 +17,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from tests.unit.chunking import hinted_cases as operators
 from tests.unit.chunking import hinted_circuit as circuits
 from tests.unit.chunking import test_hinted_decisions as decisions
 from tests.unit.chunking import test_hinted_exponentials as exponentials
 from tests.unit.chunking import test_hinted_functions as functions
-from tests.unit.chunking import test_hinted_operators as operators
 from tests.unit.chunking import test_hinted_quotients as quotients
 from tests.unit.chunking import test_hinted_tables as tables
 from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk

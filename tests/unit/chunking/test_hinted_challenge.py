@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from tests.unit.chunking import hinted_cases as operators
 from tests.unit.chunking import hinted_circuit
 from tests.unit.chunking import test_hinted_functions as functions
-from tests.unit.chunking import test_hinted_operators as operators
 from tests.unit.chunking.hinted_circuit import (
     CHALLENGES,
     NUMBERS,

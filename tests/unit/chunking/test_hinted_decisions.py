@@ -17,6 +17,7 @@ from onnx import helper
 from tests.emitted.analyser import analyse
 from tests.unit.chunking import test_decisions as decisions
 from tests.unit.chunking.builders import integers
+from tests.unit.chunking.hinted_cases import Case, dense, inputs, node, number
 from tests.unit.chunking.hinted_circuit import (
     HintedChunk,
     checked,
@@ -25,7 +26,6 @@ from tests.unit.chunking.hinted_circuit import (
     hinted_chunk,
 )
 from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, accepted
-from tests.unit.chunking.test_hinted_operators import Case, dense, inputs, node, number
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.chunking.hinted.operators import OPERATORS
 from zkml_ray.chunking.hinted.refusal import NotHintedError

@@ -21,6 +21,7 @@ from onnx import numpy_helper
 from benchmarks.models.encoder import EncoderSize, build_encoder
 from tests.unit.chunking.builders import integers, weight
 from tests.unit.chunking.builders import run as run_float
+from tests.unit.chunking.hinted_cases import Case, dense, inputs, node, number
 from tests.unit.chunking.hinted_circuit import (
     NUMBERS,
     HintedChunk,
@@ -31,7 +32,6 @@ from tests.unit.chunking.hinted_circuit import (
     hinted_chunks,
     saved,
 )
-from tests.unit.chunking.test_hinted_operators import Case, dense, inputs, node, number
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.circuits import backend

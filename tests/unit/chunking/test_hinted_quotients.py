@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.chunking.builders import integers
 from tests.unit.chunking.builders import run as run_float
+from tests.unit.chunking.hinted_cases import Case, dense, inputs, node, number
 from tests.unit.chunking.hinted_circuit import NUMBERS, checked, checked_whole, hinted_chunk
 from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, accepted
-from tests.unit.chunking.test_hinted_operators import Case, dense, inputs, node, number
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.errors import RangeExceededError
 

@@ -19,9 +19,7 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
-from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
-from tests.unit.chunking.test_hinted_operators import (
+from tests.unit.chunking.hinted_cases import (
     CASES,
     Case,
     conv,
@@ -32,6 +30,8 @@ from tests.unit.chunking.test_hinted_operators import (
     taps,
     weight,
 )
+from tests.unit.chunking.hinted_circuit import HintedChunk, hinted_chunk, saved
+from tests.unit.chunking.test_hinted_functions import CASES as FUNCTIONS
 from zkml_ray.chunking.hinted.blinding import Spread
 from zkml_ray.chunking.hinted.circuit import Circuit
 from zkml_ray.chunking.hinted.numbers import Arithmetic

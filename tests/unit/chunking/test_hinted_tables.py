@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from tests.unit.chunking.builders import integers, weight
 from tests.unit.chunking.builders import run as run_float
+from tests.unit.chunking.hinted_cases import Case, dense, inputs, node, number
 from tests.unit.chunking.hinted_circuit import (
     NUMBERS,
     checked,
@@ -24,7 +25,6 @@ from tests.unit.chunking.hinted_circuit import (
     hinted_chunk,
 )
 from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, accepted, compiled
-from tests.unit.chunking.test_hinted_operators import Case, dense, inputs, node, number
 from zkml_ray.chunking.hinted.forms import NotHintedError
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 from zkml_ray.circuits import backend
