@@ -12,7 +12,8 @@ from onnx import helper, numpy_helper
 
 from tests.unit.chunking.builders import integers, weight
 from tests.unit.chunking.builders import model as build
-from tests.unit.chunking.hinted_circuit import NUMBERS
+from tests.unit.chunking.builders import run as run_float
+from tests.unit.chunking.hinted_circuit import NUMBERS, checked, hinted_chunk
 from zkml_ray.chunking.hinted.numbers import Arithmetic
 
 ONE_DIGIT = Arithmetic(scale=6, logrows=11, range_bits=4)
@@ -884,6 +885,13 @@ def inputs(case: Case, numbers: Arithmetic, seed: int = 0) -> dict[str, np.ndarr
     """Numbers of both signs that quantise exactly, within +-2."""
     values = np.random.default_rng(seed).normal(size=tuple(case.x)).clip(-2, 2)
     return {"x": (np.rint(values * 2.0**numbers.scale) / 2.0**numbers.scale).astype(np.float32)}
+
+
+def found_and_exact(case: Case, numbers: Arithmetic) -> tuple[np.ndarray, np.ndarray]:
+    """What a case's circuit gives, held to the loops' integers, and what onnxruntime does."""
+    arrays = inputs(case, numbers)
+    found = checked(hinted_chunk(case.proto(), numbers), arrays)["y"] / 2**numbers.scale
+    return found, run_float(case.proto(), arrays)["y"]
 
 
 @st.composite

@@ -13,7 +13,11 @@ from onnx import numpy_helper
 
 from tests.unit.chunking import hinted_cases as operators
 from tests.unit.chunking import hinted_circuit
+from tests.unit.chunking import test_hinted_decisions as decisions
+from tests.unit.chunking import test_hinted_exponentials as exponentials
 from tests.unit.chunking import test_hinted_functions as functions
+from tests.unit.chunking import test_hinted_quotients as quotients
+from tests.unit.chunking import test_hinted_tables as tables
 from tests.unit.chunking.hinted_circuit import (
     CHALLENGES,
     NUMBERS,
@@ -33,6 +37,13 @@ from zkml_ray.commitments.field import MODULUS
 CASES = {
     **{name: (case, NUMBERS) for name, case in operators.CASES.items()},
     **{name: (case, functions.ALL_NUMBERS["scale 7"]) for name, case in functions.CASES.items()},
+    **{f"table, {name}": (case, NUMBERS) for name, case in tables.CASES.items()},
+    **{f"quotient, {name}": (case, NUMBERS) for name, case in quotients.CASES.items()},
+    **{f"decision, {name}": (case, decisions.NUMBERS) for name, case in decisions.CASES.items()},
+    **{
+        f"exponential, {name}": (case, exponentials.NUMBERS["deep"])
+        for name, case in exponentials.CASES.items()
+    },
 }
 
 

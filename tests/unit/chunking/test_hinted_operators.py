@@ -25,6 +25,7 @@ from tests.unit.chunking.hinted_cases import (
     Case,
     convolutions,
     dense,
+    found_and_exact,
     inputs,
     node,
     number,
@@ -51,12 +52,10 @@ from zkml_ray.errors import ChunkingError, RangeExceededError
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_circuit_fed_by_the_recipe_gives_the_loops_integers(name: str, kind: str) -> None:
     case, numbers = CASES[name], ALL_NUMBERS[kind]
-    arrays = inputs(case, numbers)
-    found = checked(hinted_chunk(case.proto(), numbers), arrays)["y"]
-    exact = run_float(case.proto(), arrays)["y"]
+    found, exact = found_and_exact(case, numbers)
     # A rounding to the nearest, and weights to the nearest of q; x is exact and within +-2.
     bound = case.roundings * 0.5 / 2**numbers.scale + case.summands * 2 / (2 * numbers.divisor)
-    np.testing.assert_allclose(found / 2**numbers.scale, exact, rtol=0, atol=bound + 1e-6)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=bound + 1e-6)
 
 
 def test_every_operator_with_a_hinted_form_has_a_case() -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tests.unit.chunking.builders import integers
-from tests.unit.chunking.builders import run as run_float
-from tests.unit.chunking.hinted_cases import Case, dense, inputs, node, number
+from tests.unit.chunking.hinted_cases import Case, dense, found_and_exact, inputs, node, number
 from tests.unit.chunking.hinted_circuit import NUMBERS, checked, checked_whole, hinted_chunk
 from tests.unit.chunking.test_hinted_functions import ALL_NUMBERS, accepted
 from zkml_ray.chunking.hinted.numbers import Arithmetic
@@ -77,9 +76,7 @@ CASES = {
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_circuit_fed_by_the_recipe_gives_the_loops_integers(name: str, kind: str) -> None:
     case, numbers = CASES[name], ALL_NUMBERS[kind]
-    arrays = inputs(case, numbers)
-    found = checked(hinted_chunk(case.proto(), numbers), arrays)["y"] / 2**numbers.scale
-    exact = run_float(case.proto(), arrays)["y"]
+    found, exact = found_and_exact(case, numbers)
     np.testing.assert_allclose(found, exact, rtol=0, atol=4 * 2.0**-numbers.scale)
 
 

@@ -15,11 +15,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.unit.chunking.builders import integers, weight
-from tests.unit.chunking.builders import run as run_float
-from tests.unit.chunking.hinted_cases import Case, dense, inputs, node, number
+from tests.unit.chunking.hinted_cases import Case, dense, found_and_exact, inputs, node, number
 from tests.unit.chunking.hinted_circuit import (
     NUMBERS,
-    checked,
     checked_whole,
     evaluated,
     hinted_chunk,
@@ -159,9 +157,7 @@ CASES = {
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_circuit_fed_by_the_recipe_gives_the_loops_integers(name: str, kind: str) -> None:
     case, numbers = CASES[name], ALL_NUMBERS[kind]
-    arrays = inputs(case, numbers)
-    found = checked(hinted_chunk(case.proto(), numbers), arrays)["y"] / 2**numbers.scale
-    exact = run_float(case.proto(), arrays)["y"]
+    found, exact = found_and_exact(case, numbers)
     np.testing.assert_allclose(found, exact, rtol=0, atol=3 * 2.0**-numbers.scale)
 
 
