@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
+MAX_BOUNDARY_SCALE: Final = 40
+"""Of what circuits give: products may be as fine as two factors."""
+
 MAX_SCALE_BITS: Final = 20
 """log2 of the finest fixed-point step, of values and of weights; 0 would round to whole numbers."""
 

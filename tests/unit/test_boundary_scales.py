@@ -35,6 +35,7 @@ from zkml_ray.commitments.field import canonical
 from zkml_ray.commitments.leaves import draw_salts, hash_leaves, pack_leaves
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError
+from zkml_ray.limits import MAX_BOUNDARY_SCALE
 from zkml_ray.schema.plan import CircuitArguments, CommitmentArguments
 from zkml_ray.stages.accuracy import read_samples
 from zkml_ray.verifying.trust import check_arguments, check_topology
@@ -183,6 +184,21 @@ def test_scales_that_do_not_settle_are_refused(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(backend, "derive_settings", restless)
     with pytest.raises(ChunkingError, match="do not settle"):
+        derived(mixed(), multiplier=1)
+
+
+def test_scale_that_no_plan_can_name_is_refused_by_the_tensors_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = backend.derive_settings
+
+    def fine(path: Path, arguments: CircuitArguments) -> backend.Settings:
+        settings = real(path, arguments)
+        finer = MAX_BOUNDARY_SCALE + 1
+        return replace(settings, output_scales=(*settings.output_scales[:-1], finer))
+
+    monkeypatch.setattr(backend, "derive_settings", fine)
+    with pytest.raises(ChunkingError, match=r"chunk-000 .*: \S+, which it gives, has scale 41"):
         derived(mixed(), multiplier=1)
 
 

@@ -31,6 +31,7 @@ from zkml_ray.commitments.challenge import write_weights
 from zkml_ray.commitments.packing import PackingSpec
 from zkml_ray.errors import ChunkingError, StageError, UnsupportedOperatorError
 from zkml_ray.events import Listener, Working, ignore
+from zkml_ray.limits import MAX_BOUNDARY_SCALE
 from zkml_ray.schema.plan import (
     BoundaryPlan,
     ChunkPlan,
@@ -414,6 +415,13 @@ def _circuit(
             return _Circuit(onnx=data, chosen=chosen, settings=settings, shifts=shifts)
         if any(shift < 0 for shift in found.values()):
             break
+        finest = max(found, key=lambda name: found[name])
+        if input_scale + found[finest] > MAX_BOUNDARY_SCALE:
+            raise ChunkingError(
+                f"{chunk_id} ({', '.join(operators)}): {finest}, which it gives, has scale "
+                f"{input_scale + found[finest]}, more than {MAX_BOUNDARY_SCALE}; use a smaller "
+                "--scale, or cut elsewhere (--layers-per-chunk)"
+            )
         shifts = found
     settled = ", ".join(f"{name} {input_scale + shift}" for name, shift in found.items())
     raise ChunkingError(

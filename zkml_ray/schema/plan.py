@@ -22,12 +22,12 @@ from pydantic import (
 from zkml_ray.commitments.leaves import LeafLayout, salts_for
 from zkml_ray.commitments.merkle import BoundaryMetadata
 from zkml_ray.commitments.packing import PackingSpec
-from zkml_ray.limits import MAX_RANGE_BITS
+from zkml_ray.limits import MAX_BOUNDARY_SCALE, MAX_RANGE_BITS
 from zkml_ray.schema.document import ChunkId, Document, Integer, Name, Sha256
 
 Dimension = Annotated[int, Field(ge=1, le=1 << 31)]
 Count = Annotated[int, Field(ge=0, le=1 << 40)]
-Scale = Annotated[int, Field(ge=0, le=40)]
+Scale = Annotated[int, Field(ge=0, le=MAX_BOUNDARY_SCALE)]
 Names = Annotated[tuple[Name, ...], Field(max_length=100_000)]
 Products: TypeAlias = Literal["packed", "challenge"]
 Shape = Annotated[tuple[Dimension, ...], Field(max_length=16)]
